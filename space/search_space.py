@@ -1,0 +1,353 @@
+"""SearchSpace: a table of decisions, and the parts of a network that they build.
+
+A genome is a row of option indices, one per decision, int8; a population is an `(n, genes)`
+array. A space says its `decisions` and its `parts`: each part names the few decisions that it
+depends on and builds its blocks from their values. From these two alone follow `size`,
+`sample`, `mutate`, `encode`, `decode`, the operators, and every quantity that is a sum over
+operators as a table look-up for whole populations (`AdditiveTable`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .architecture import (
+    CLASSES,
+    HEAD_CHANNELS,
+    RESOLUTION_PX,
+    Architecture,
+    Block,
+    stem_operator,
+)
+from .errors import InvalidArgument, NotInSpace
+from .operator import Operator
+
+__all__ = ["Genomes", "Part", "SearchSpace"]
+
+Genomes = npt.NDArray[np.int8]
+_CODE_LIMIT = 1 << 24  # codes are computed in float32, exact up to here
+_MUTATION_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the network that depends on the named decisions only.
+
+    `build` takes their option values, in the order of `decisions`, and gives the blocks (none
+    where the stretch is absent), or the head's operator for the last part.
+    """
+
+    name: str
+    decisions: tuple[str, ...]
+    in_px: int
+    build: Callable[..., tuple[Block, ...] | Operator]
+
+
+class SearchSpace(ABC):
+    """A table of decisions over a skeleton of stem, parts and head.
+
+    Lifetime: built once, then only read; equal arguments give equal spaces. All chance comes
+    from the generator that is passed in.
+
+    Args:
+        resolution: Side of the square input in pixels.
+    Raises:
+        InvalidArgument: A resolution that its networks cannot take.
+    """
+
+    name: str
+    stem_channels: int
+    head_channels: int = HEAD_CHANNELS
+    classes: int = CLASSES
+
+    def __init__(self, resolution: int = RESOLUTION_PX) -> None:
+        self.resolution_px = int(resolution)
+        # The smallest network is built to learn whether the resolution can be taken.
+        self.decode(np.zeros(len(self.decisions), np.int8))
+
+    @property
+    @abstractmethod
+    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
+        """Name of each decision → its options, in genome order."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """In network order; the last one is the head."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(resolution={self.resolution_px})"
+
+    # -- genomes ------------------------------------------------------------------------------
+
+    @cached_property
+    def option_counts(self) -> npt.NDArray[np.int64]:
+        """Options of each gene, (genes,)."""
+        counts = np.array([len(o) for o in self.decisions.values()])
+        if counts.max() > np.iinfo(np.int8).max:
+            raise InvalidArgument("a decision takes at most 127 options")
+        return counts
+
+    @property
+    def size(self) -> int:
+        """Number of genomes, counted as the paper counts (alike networks count apart)."""
+        return prod(len(o) for o in self.decisions.values())
+
+    def sample(self, rng: np.random.Generator, n: int) -> Genomes:
+        """Draw n genomes uniformly over options, (n, genes) int8."""
+        return rng.integers(0, self.option_counts, (n, len(self.option_counts))).astype(np.int8)
+
+    def mutate(
+        self, genomes: Genomes, rng: np.random.Generator, rate: float | None = None
+    ) -> Genomes:
+        """Change genes so that each row decodes to another network than before.
+
+        Args:
+            genomes: (n, genes) int8.
+            rng: Source of all chance.
+            rate: Chance of each gene to change, in (0, 1]; default 1 / genes. At least one
+                gene changes in each row.
+        Returns:
+            New genomes, (n, genes) int8; the input is left as it was.
+        Raises:
+            InvalidArgument: The space holds a single network, so nothing can differ.
+        """
+        genomes = self.check(genomes)
+        counts = self.option_counts
+        open_genes = np.flatnonzero(counts > 1)
+        rate = 1 / len(counts) if rate is None else rate
+        mutants = genomes.copy()
+        before = self.identities(genomes)
+        rows = np.arange(len(genomes))
+        for _ in range(_MUTATION_TRIES):
+            if not len(rows) or not len(open_genes):
+                break
+            change = rng.random((len(rows), len(counts))) < rate
+            change[np.arange(len(rows)), rng.choice(open_genes, len(rows))] = True
+            shift = rng.integers(1, np.maximum(counts, 2), change.shape)
+            # From the row as it is by now: where one change alone never shows (a skip in a
+            # one-layer block), steps add up until the network differs.
+            mutants[rows] = np.where(change, (mutants[rows] + shift) % counts, mutants[rows])
+            same = (self.identities(mutants[rows]) == before[rows]).all(axis=1)
+            rows = rows[same]
+        if len(rows):
+            raise InvalidArgument(f"{self!r}: no change of genes gives another network")
+        return mutants
+
+    def check(self, genomes: npt.ArrayLike) -> Genomes:
+        """Genomes as an (n, genes) int8 array.
+
+        Raises:
+            InvalidArgument: Wrong shape, not integers, or an index without an option; the
+                message names the row and the decision.
+        """
+        found = np.asarray(genomes)
+        if found.ndim == 1:
+            found = found[None]
+        counts = self.option_counts
+        if found.ndim != 2 or found.shape[1] != len(counts) or found.dtype.kind not in "iu":
+            raise InvalidArgument(
+                f"{self.name} takes integer genomes of shape (n, {len(counts)}), "
+                f"got {found.dtype} {found.shape}"
+            )
+        if len(found) and ((found.max(axis=0) >= counts).any() or found.min() < 0):
+            row, gene = np.argwhere((found < 0) | (found >= counts))[0]
+            name = list(self.decisions)[gene]
+            raise InvalidArgument(
+                f"genome {row}: {name} is {found[row, gene]}, it has {counts[gene]} options (0 to "
+                f"{counts[gene] - 1})"
+            )
+        return found.astype(np.int8, copy=False)
+
+    def values(self, genome: npt.ArrayLike) -> dict[str, Any]:
+        """Option values of one genome by decision name."""
+        row = self.check(genome)[0]
+        return {n: o[i] for (n, o), i in zip(self.decisions.items(), row, strict=True)}
+
+    def decode(self, genome: npt.ArrayLike) -> Architecture:
+        """The network of one genome; equal networks come out equal."""
+        values = self.values(genome)
+        blocks: list[Block] = []
+        for part in self.parts:
+            built = part.build(*(values[d] for d in part.decisions))
+            if isinstance(built, tuple):
+                blocks.extend(b.canonical() for b in built)
+        return Architecture(
+            tuple(blocks), self.stem_channels, self.head_channels, self.classes, self.resolution_px
+        )
+
+    def encode(self, architecture: Architecture) -> Genomes:
+        """A genome that decodes to this network, (genes,) int8.
+
+        Raises:
+            NotInSpace: The space cannot express it; names the first part that does not fit.
+        """
+        layers = architecture.operators()
+        if layers[0] != self.stem or architecture.resolution_px != self.resolution_px:
+            raise NotInSpace(
+                f"{self!r} starts with {self.stem}; this network starts with {layers[0]}"
+            )
+        furthest = 0
+        # Depth first over parts: position in layers, genes settled so far.
+        stack: list[tuple[int, int, dict[int, int]]] = [(0, 1, {})]
+        while stack:
+            index, at, genes = stack.pop()
+            furthest = max(furthest, index)
+            if index == len(self.parts):
+                if at == len(layers):
+                    return np.array(
+                        [genes.get(g, 0) for g in range(len(self.decisions))], np.int8
+                    )
+                continue
+            columns = self._columns[index]
+            for length in self._lengths[index]:
+                for combo in self._by_layers[index].get(layers[at : at + length], ()):
+                    settled = dict(zip(columns, map(int, self._combos[index][combo]), strict=True))
+                    if all(genes.get(g, i) == i for g, i in settled.items()):
+                        stack.append((index + 1, at + length, {**genes, **settled}))
+        part = self.parts[min(furthest, len(self.parts) - 1)]
+        raise NotInSpace(f"{self!r} has no choice for its {part.name} that gives this network")
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        try:
+            self.encode(architecture)
+        except NotInSpace:
+            return False
+        return True
+
+    # -- parts and their operators ------------------------------------------------------------
+
+    @cached_property
+    def stem(self) -> Operator:
+        """The stem, alike in all networks of the space."""
+        return stem_operator(self.stem_channels, self.resolution_px)
+
+    @cached_property
+    def _columns(self) -> list[list[int]]:
+        names = {name: i for i, name in enumerate(self.decisions)}
+        return [[names[d] for d in part.decisions] for part in self.parts]
+
+    @cached_property
+    def _combos(self) -> list[npt.NDArray[np.int8]]:
+        """Option indices of every choice of each part, (choices, decisions of the part)."""
+        found = []
+        for columns in self._columns:
+            counts = self.option_counts[columns]
+            if prod(counts.tolist()) >= _CODE_LIMIT:
+                raise InvalidArgument("a part takes fewer than 2^24 choices; split it")
+            rows = list(product(*map(range, counts)))
+            found.append(np.array(rows, np.int8).reshape(len(rows), len(columns)))
+        return found
+
+    @cached_property
+    def part_layers(self) -> list[list[tuple[Operator, ...]]]:
+        """Operators of every choice of each part."""
+        cache: dict[tuple[Block, int], tuple[Operator, ...]] = {}
+
+        def layers(built: tuple[Block, ...] | Operator, px: int) -> Iterator[Operator]:
+            if isinstance(built, Operator):
+                yield built
+                return
+            for block in built:
+                if (block, px) not in cache:
+                    cache[block, px] = block.operators(px)
+                yield from cache[block, px]
+                px = cache[block, px][-1].out_px
+
+        found = []
+        for part, combos in zip(self.parts, self._combos, strict=True):
+            options = [self.decisions[d] for d in part.decisions]
+            found.append(
+                [
+                    tuple(layers(part.build(*(o[i] for o, i in zip(options, row, strict=True))), part.in_px))
+                    for row in combos.tolist()
+                ]
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def _by_layers(self) -> list[dict[tuple[Operator, ...], list[int]]]:
+        found: list[dict[tuple[Operator, ...], list[int]]] = []
+        for choices in self.part_layers:
+            table: dict[tuple[Operator, ...], list[int]] = {}
+            for combo, layers in enumerate(choices):
+                table.setdefault(layers, []).append(combo)
+            found.append(table)
+        return found
+
+    @cached_property
+    def _lengths(self) -> list[list[int]]:
+        return [sorted({len(layers) for layers in table}) for table in self._by_layers]
+
+    @cached_property
+    def _distinct(self) -> dict[Operator, int]:
+        """Every operator of the space → its number."""
+        found = {self.stem: 0}
+        for choices in self.part_layers:
+            for layers in choices:
+                for operator in layers:
+                    found.setdefault(operator, len(found))
+        return found
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Every distinct operator that a network of this space can hold."""
+        return tuple(self._distinct)
+
+    # -- populations --------------------------------------------------------------------------
+
+    @cached_property
+    def _mixer(self) -> npt.NDArray[np.float32]:
+        """(genes, parts): a genome times this is the number of its choice in each part."""
+        matrix = np.zeros((len(self.option_counts), len(self.parts)), np.float32)
+        for part, columns in enumerate(self._columns):
+            radix = 1
+            for column in reversed(columns):
+                matrix[column, part] = radix
+                radix *= int(self.option_counts[column])
+        return matrix
+
+    def codes(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """Number of the choice that each genome makes in each part, (n, parts)."""
+        return (self.check(genomes).astype(np.float32) @ self._mixer).astype(np.int32)
+
+    @cached_property
+    def _alike(self) -> list[npt.NDArray[np.int32]]:
+        """For each part, choice → the first choice with the same layers."""
+        found = []
+        for choices, table in zip(self.part_layers, self._by_layers, strict=True):
+            first = np.empty(len(choices), np.int32)
+            for combos in table.values():
+                first[combos] = combos[0]
+            found.append(first)
+        return found
+
+    def identities(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """What each genome decodes to, (n, parts): rows are equal when the networks are."""
+        codes = self.codes(genomes)
+        for part, first in enumerate(self._alike):
+            codes[:, part] = first[codes[:, part]]
+        return codes
+
+    def keys(self, genomes: npt.ArrayLike) -> list[bytes]:
+        """`identities`, each row as bytes, for sets and dictionaries."""
+        rows = np.ascontiguousarray(self.identities(genomes))
+        return [row.tobytes() for row in rows]
+
+    def expansion(self, part: int) -> tuple[npt.NDArray[np.int32], Sequence[Operator]]:
+        """Operator numbers of each choice of a part, (choices, longest), padded with -1."""
+        choices = self.part_layers[part]
+        table = np.full((len(choices), max(self._lengths[part])), -1, np.int32)
+        for row, layers in enumerate(choices):
+            table[row, : len(layers)] = [self._distinct[o] for o in layers]
+        return table, self.operators()
