@@ -25,10 +25,14 @@ _BLOCK_DECISIONS: dict[str, tuple[Any, ...]] = {
     "l": (1, 2, 3),
     "se": (False, True),
 }
+_LAYERS = {5: (1, 2, 3, 4)}  # the table's rows have a fourth layer in block 5, and only there
 
 
 class AccelNASBench(SearchSpace):
-    """Expansion 1, 4 or 6, kernel 3 or 5, 1 to 3 layers, squeeze or none, in each block."""
+    """Expansion 1, 4 or 6, kernel 3 or 5, 1 to 3 layers, squeeze or none, in each block.
+
+    Block 5 takes up to 4 layers.
+    """
 
     name = "accel-nasbench"
     stem_channels = STEM_CHANNELS
@@ -36,7 +40,7 @@ class AccelNASBench(SearchSpace):
     @cached_property
     def decisions(self) -> Mapping[str, tuple[Any, ...]]:
         return {
-            f"block{b}_{name}": options
+            f"block{b}_{name}": _LAYERS.get(b, options) if name == "l" else options
             for b in range(len(CHANNELS))
             for name, options in _BLOCK_DECISIONS.items()
         }

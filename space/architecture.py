@@ -27,6 +27,10 @@ HEAD_CHANNELS = 1280
 CLASSES = 1000
 RESOLUTION_PX = 224
 _MAX_PX = 2048  # a typing error beyond this would ask for gigabytes of activations
+_MAX_LAYERS = 1000  # and these bounds keep one from asking for gigabytes of layers or weights
+_MAX_PARAMS = 10**9
+_MAX_WORD = 120
+_MIN_SE_RATIO = 1e-4  # smaller ones are written with an exponent, which no block string has
 
 
 def round_channels(wish: float, divisor: int = 8) -> int:
@@ -46,7 +50,7 @@ class Block:
     """`repeats` layers alike; the first carries the stride and the change of channels.
 
     `expansion` 0 means a regular convolution, 1 a depthwise-separable one, 2 and more an MBConv.
-    `se_ratio` is the squeeze over the layer's input channels, in [0, 1].
+    `se_ratio` is the squeeze over the layer's input channels, 0 or in [0.0001, 1].
     """
 
     repeats: int
@@ -60,7 +64,8 @@ class Block:
 
     def __str__(self) -> str:
         kind = f"e{self.expansion}" if self.expansion else "conv"
-        se = f"_se{self.se_ratio:g}" if self.se_ratio else ""
+        # All digits, so that the text is the value: `:g` would round a third.
+        se = f"_se{float(self.se_ratio)!r}".removesuffix(".0") if self.se_ratio else ""
         skip = {"identity": "", "pool": "_pool", "none": "_noskip"}[self.skip]
         return (
             f"r{self.repeats}_k{self.kernel}_s{self.stride}{self.stride}_{kind}"
@@ -116,7 +121,8 @@ class Architecture:
         classes: Outputs of the classifier.
         resolution_px: Side of the square RGB input, in pixels.
     Raises:
-        InvalidArchitecture: Channels do not meet, or there is no block.
+        InvalidArchitecture: Channels do not meet, there is no block, one without layers or with
+            a squeeze ratio out of range, or more than 1,000 layers.
         InvalidArgument: A resolution that the network cannot take: below its total stride, so
             that a map would be strided away to nothing, or above 2,048 px.
 
@@ -134,8 +140,21 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise InvalidArchitecture("a network needs at least one block, as in r2_k3_s22_e6_i16_o24")
+        if sum(block.repeats for block in self.blocks) > _MAX_LAYERS:
+            raise InvalidArchitecture(
+                f"a network has at most {_MAX_LAYERS} layers, and these r tokens add up to more"
+            )
         channels = self.stem_channels
         for number, block in enumerate(self.blocks):
+            if block.repeats < 1:
+                raise InvalidArchitecture(
+                    f"block {number}: repeats is 1 or more, got {block.repeats}"
+                )
+            if block.se_ratio and not _MIN_SE_RATIO <= block.se_ratio <= 1:
+                raise InvalidArchitecture(
+                    f"block {number}: se_ratio is 0 or in [{_MIN_SE_RATIO:g}, 1], "
+                    f"got {block.se_ratio:g}"
+                )
             if block.in_channels != channels:
                 before = f"block {number - 1} gives" if number else "the stem gives"
                 raise InvalidArchitecture(
@@ -243,7 +262,7 @@ _TOKENS: dict[str, tuple[re.Pattern[str], str]] = {
     "regular": (re.compile(r"(conv)"), "conv"),
     "in_channels": (re.compile(r"i([0-9]{1,5})"), "i and input channels, as in i24"),
     "out_channels": (re.compile(r"o([0-9]{1,5})"), "o and output channels, as in o40"),
-    "se_ratio": (re.compile(r"se(0?\.[0-9]{1,6}|0|1|1\.0)"), "se and a ratio in [0, 1], as in se0.25"),
+    "se_ratio": (re.compile(r"se(0?\.[0-9]{1,20}|0|1|1\.0)"), "se and a ratio in [0, 1], as in se0.25"),
     "skip": (re.compile(r"(noskip|pool)"), "noskip or pool"),
 }  # fmt: skip
 
@@ -253,6 +272,11 @@ def _parse(text: str) -> Architecture:
     settings: dict[str, int] = {}
     blocks: list[Block] = []
     for word in words:
+        if len(word) > _MAX_WORD:
+            raise InvalidArchitecture(
+                f"'{word[:40]}…' has {len(word)} characters, and no block needs so many. "
+                "Part blocks with blanks, commas or ·."
+            )
         setting = _SETTING.fullmatch(word)
         if setting:
             name, value = setting[1], int(setting[2])
@@ -263,20 +287,29 @@ def _parse(text: str) -> Architecture:
             blocks.append(_parse_block(word, len(blocks)))
     if not blocks:
         raise InvalidArchitecture(
-            f"{text!r} holds no block. A block reads like r3_k5_s22_e3_i24_o40_se0.25."
+            f"{text.strip()[:_MAX_WORD]!r} holds no block. "
+            "A block reads like r3_k5_s22_e3_i24_o40_se0.25."
         )
     stem = settings.get("stem", blocks[0].in_channels)
     if blocks[0].expansion == 1 and not blocks[0].se_ratio and blocks[0].repeats == 1:
         # MnasNet-small's published first block says i16 behind a stem of 8; at expansion 1
         # and without squeeze the number has no effect in the official code.
         blocks[0] = replace(blocks[0], in_channels=stem)
-    return Architecture(
+    found = Architecture(
         blocks=tuple(blocks),
         stem_channels=stem,
         head_channels=settings.get("head", HEAD_CHANNELS),
         classes=settings.get("classes", CLASSES),
         resolution_px=settings.get("res", RESOLUTION_PX),
     )
+    if found.params > _MAX_PARAMS:
+        largest = max(blocks, key=lambda b: sum(o.params for o in b.operators(1)))
+        raise InvalidArchitecture(
+            f"these words ask for {found.params:.2g} parameters, and {_MAX_PARAMS:.0e} is the "
+            f"limit; of the blocks, '{largest}' has the most. Is a number in it or in head or "
+            "classes mistyped?"
+        )
+    return found
 
 
 def _parse_block(word: str, number: int) -> Block:

@@ -62,7 +62,10 @@ class MnasNetFlat(SearchSpace):
             for slot in range(_slots(b)):
                 own = tuple(f"block{b + 1}_layer{slot + 1}_{name}" for name in _LAYER_DECISIONS)
                 if slot:
-                    before = (f"block{b + 1}_layers", f"block{b + 1}_layer{slot}_filters")
+                    before: tuple[str, ...] = (
+                        f"block{b + 1}_layers",
+                        f"block{b + 1}_layer{slot}_filters",
+                    )
                     build = partial(_later_layer, b, slot)
                 else:
                     before = _last_layer_decisions(b - 1)

@@ -11,6 +11,7 @@ symmetric, k // 2; an odd map under stride 2 rounds up.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -21,6 +22,12 @@ __all__ = ["Convolution", "Kind", "Operator", "Skip"]
 
 Kind = Literal["stem", "conv", "dsconv", "mbconv", "head"]
 Skip = Literal["identity", "pool", "none"]
+_KEY = re.compile(
+    r"(?:head(?P<features>\d+)|(?:mbconv(?P<expansion>\d+)|(?P<kind>stem|conv|dsconv))"
+    r"_k(?P<kernel>\d+)_s(?P<stride>[12])(?:_se(?P<se>\d+))?(?P<skip>_skip|_pool)?)"
+    r"_(?P<px>\d+)x(?P<px2>\d+)x(?P<cin>\d+)_(?P<cout>\d+)",
+    re.ASCII,
+)
 Activation = Literal["relu", "sigmoid", "none"]
 
 
@@ -148,6 +155,32 @@ class Operator:
     def key(self) -> str:
         """The name in every table, unique: `mbconv6_k5_s2_se20_14x14x80_112`."""
         return f"{self.label}_{self.in_px}x{self.in_px}x{self.in_channels}_{self.out_channels}"
+
+    @classmethod
+    def parse(cls, key: str) -> Operator:
+        """Inverse of `key`.
+
+        Raises:
+            InvalidArgument: Not the key of an operator.
+        """
+        match = _KEY.fullmatch(key)
+        if not match or match["px"] != match["px2"]:
+            raise InvalidArgument(f"{key!r} is no operator's key, as mbconv6_k3_s1_14x14x80_80 is")
+        in_px, cin, cout = int(match["px"]), int(match["cin"]), int(match["cout"])
+        if match["features"]:
+            return cls("head", cin, cout, in_px, features=int(match["features"]))
+        skip: Skip = {"_skip": "identity", "_pool": "pool"}.get(match["skip"] or "", "none")  # type: ignore[assignment]
+        return cls(
+            kind="mbconv" if match["expansion"] else match["kind"],  # type: ignore[arg-type]
+            in_channels=cin,
+            out_channels=cout,
+            in_px=in_px,
+            kernel=int(match["kernel"]),
+            stride=int(match["stride"]),
+            expansion=int(match["expansion"] or 1),
+            se_channels=int(match["se"] or 0),
+            skip=skip,
+        )
 
     def __str__(self) -> str:
         shape = f"{self.in_px}×{self.in_px}×{self.in_channels}→{self.out_channels}"

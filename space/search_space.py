@@ -70,6 +70,10 @@ class SearchSpace(ABC):
     classes: int = CLASSES
 
     def __init__(self, resolution: int = RESOLUTION_PX) -> None:
+        if resolution != resolution // 1 or resolution < 1:
+            raise InvalidArgument(
+                f"a resolution of {resolution} px cannot be taken: it is a whole number from 1"
+            )
         self.resolution_px = int(resolution)
         # The smallest network is built to learn whether the resolution can be taken.
         self.decode(np.zeros(len(self.decisions), np.int8))
@@ -119,12 +123,15 @@ class SearchSpace(ABC):
         Returns:
             New genomes, (n, genes) int8; the input is left as it was.
         Raises:
-            InvalidArgument: The space holds a single network, so nothing can differ.
+            InvalidArgument: The space holds a single network, so nothing can differ; or a rate
+                outside (0, 1].
         """
         genomes = self.check(genomes)
         counts = self.option_counts
         open_genes = np.flatnonzero(counts > 1)
         rate = 1 / len(counts) if rate is None else rate
+        if not 0 < rate <= 1:
+            raise InvalidArgument(f"a mutation rate lies in (0, 1], got {rate:g}")
         mutants = genomes.copy()
         before = self.identities(genomes)
         rows = np.arange(len(genomes))
@@ -170,7 +177,10 @@ class SearchSpace(ABC):
 
     def values(self, genome: npt.ArrayLike) -> dict[str, Any]:
         """Option values of one genome by decision name."""
-        row = self.check(genome)[0]
+        rows = self.check(genome)
+        if len(rows) != 1:
+            raise InvalidArgument(f"one genome is decoded at a time, got {len(rows)}")
+        row = rows[0]
         return {n: o[i] for (n, o), i in zip(self.decisions.items(), row, strict=True)}
 
     def decode(self, genome: npt.ArrayLike) -> Architecture:
@@ -199,6 +209,9 @@ class SearchSpace(ABC):
         furthest = 0
         # Depth first over parts: position in layers, genes settled so far.
         stack: list[tuple[int, int, dict[int, int]]] = [(0, 1, {})]
+        # Alike choices (144 of an unused layer slot) that leave later parts the same choice end
+        # alike: without this the search is exponential where a network is not in the space.
+        seen: set[tuple[int, int, tuple[int, ...]]] = set()
         while stack:
             index, at, genes = stack.pop()
             furthest = max(furthest, index)
@@ -213,7 +226,11 @@ class SearchSpace(ABC):
                 for combo in self._by_layers[index].get(layers[at : at + length], ()):
                     settled = dict(zip(columns, map(int, self._combos[index][combo]), strict=True))
                     if all(genes.get(g, i) == i for g, i in settled.items()):
-                        stack.append((index + 1, at + length, {**genes, **settled}))
+                        both = {**genes, **settled}
+                        bound = tuple(both[g] for g in self._open_after[index])
+                        if (index, at + length, bound) not in seen:
+                            seen.add((index, at + length, bound))
+                            stack.append((index + 1, at + length, both))
         part = self.parts[min(furthest, len(self.parts) - 1)]
         raise NotInSpace(f"{self!r} has no choice for its {part.name} that gives this network")
 
@@ -237,6 +254,15 @@ class SearchSpace(ABC):
     def _columns(self) -> list[list[int]]:
         names = {name: i for i, name in enumerate(self.decisions)}
         return [[names[d] for d in part.decisions] for part in self.parts]
+
+    @cached_property
+    def _open_after(self) -> list[list[int]]:
+        """For each part, the decisions that it or an earlier one and a later one read."""
+        parts = self._columns
+        return [
+            sorted({c for p in parts[: i + 1] for c in p} & {c for p in parts[i + 1 :] for c in p})
+            for i in range(len(parts))
+        ]
 
     @cached_property
     def _combos(self) -> list[npt.NDArray[np.int8]]:

@@ -84,6 +84,6 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
         UnknownName, InvalidArchitecture, InvalidArgument: As `network` and `Architecture.parse`.
     """
     if "_" not in text.replace("mobilenet_v2", ""):
-        return network(text, width, resolution or RESOLUTION_PX)
+        return network(text, width, RESOLUTION_PX if resolution is None else resolution)
     found = Architecture.parse(text).scaled(width)
-    return found.with_resolution(resolution) if resolution else found
+    return found if resolution is None else found.with_resolution(resolution)

@@ -1,0 +1,178 @@
+"""Measurement: raw samples of one subject under written-down conditions.
+
+A subject is an operator (by its key), a whole network (by its text) or the sentinel. Its
+samples come in rounds, taken far apart; statistics are computed from them, never stored. The
+error bar is the spread *between* rounds: repeats back to back understate it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from statistics import median
+from typing import Any, Literal
+
+from ..space.errors import InvalidArgument
+
+__all__ = ["Conditions", "Measurement", "Origin", "Round", "SubjectKind"]
+
+SubjectKind = Literal["operator", "network", "sentinel"]
+Origin = Literal["measured", "simulated", "imported"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that a latency depends on beside the subject; unlike conditions never merge.
+
+    Args:
+        device: The name that the user gave the device ("local", "pixel6").
+        model: What the device is, as it says itself.
+        fingerprint: Short hash of its hardware description.
+        runtime, runtime_version: The inference runtime.
+        runtime_hash: SHA-256 of its binary; two builds of one version can differ by half.
+        provider: Execution provider or delegate that really ran.
+        optimisation: Graph optimisation level.
+        threads: Threads that compute.
+        cores: The class of core that it was pinned to.
+        governor: Frequency governor, "none" where there is none.
+        precision: Number format.
+        mode: "steady" (after warm-up).
+        origin: "measured", "simulated" or "imported".
+    """
+
+    device: str
+    model: str
+    fingerprint: str
+    runtime: str
+    runtime_version: str
+    runtime_hash: str
+    provider: str
+    optimisation: str
+    threads: int
+    cores: str
+    governor: str
+    precision: str = "float32"
+    mode: str = "steady"
+    origin: Origin = "measured"
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for all fields."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Conditions:
+        """Inverse of `to_dict`; unknown fields are ignored, absent ones are an error."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})
+
+    def differences(self, other: Conditions) -> list[str]:
+        """Each field in which two conditions differ, with both values."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{k}: {mine[k]} / {theirs[k]}" for k in mine if mine[k] != theirs[k]]
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return (
+            f"{self.device} ({self.model}), {self.runtime} {self.runtime_version} {self.provider}, "
+            f"optimisation {self.optimisation}, {threads} on {self.cores}, "
+            f"governor {self.governor}, {self.precision}, {self.mode}, {self.origin}"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """Samples taken back to back.
+
+    Args:
+        samples_ms: Times of single inferences that ran undisturbed, in ms, each > 0.
+        preempted: How many further runs were dropped because the scheduler took the core.
+        at: When, ISO 8601 in UTC.
+        circumstances: What may change from round to round and explains doubt: core numbers,
+            temperature, frequency, the sentinel's time.
+    Raises:
+        InvalidArgument: No sample, or one that is not a finite positive number.
+    """
+
+    samples_ms: tuple[float, ...]
+    preempted: int = 0
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    circumstances: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        bad = [s for s in self.samples_ms if not (math.isfinite(s) and s > 0)]
+        if bad or not self.samples_ms:
+            raise InvalidArgument(f"a round needs samples above 0 ms, got {bad or 'none'}")
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the samples in ms."""
+        return median(self.samples_ms)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Rounds of one subject under one set of conditions.
+
+    Args:
+        kind: "operator", "network" or "sentinel".
+        subject: `Operator.key` or `str(Architecture)`.
+        conditions: What it was measured under.
+        rounds: At least one.
+        series: 0 for the first measurement of the subject under these conditions, then 1, ...
+        purpose: "profile" or "validation".
+    """
+
+    kind: SubjectKind
+    subject: str
+    conditions: Conditions
+    rounds: tuple[Round, ...]
+    series: int = 0
+    purpose: str = "profile"
+
+    @cached_property
+    def medians_ms(self) -> tuple[float, ...]:
+        """Median of each round in ms."""
+        return tuple(r.median_ms for r in self.rounds)
+
+    @cached_property
+    def latency_ms(self) -> float:
+        """Median over the rounds' medians, in ms."""
+        return median(self.medians_ms)
+
+    @cached_property
+    def spread(self) -> float:
+        """Half the width of the narrowest band that holds two thirds of the rounds, relative.
+
+        0.03 reads as ±3 %. One round in three may be off without harm: the median holds.
+        """
+        return spread(self.medians_ms)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples over all rounds."""
+        return sum(len(r.samples_ms) for r in self.rounds)
+
+    @property
+    def at(self) -> str:
+        """When the last round was taken, ISO 8601 in UTC."""
+        return max(r.at for r in self.rounds)
+
+
+def spread(medians_ms: tuple[float, ...]) -> float:
+    """Half the narrowest band that holds two thirds of the values, over their median."""
+    ordered = sorted(medians_ms)
+    need = max(2, math.ceil(len(ordered) * 2 / 3))
+    if len(ordered) < 2:
+        return 0.0
+    widths = [ordered[i + need - 1] - ordered[i] for i in range(len(ordered) - need + 1)]
+    return min(widths) / 2 / median(ordered)

@@ -1,0 +1,19 @@
+"""Devices: what runs models and how long they take there."""
+
+from __future__ import annotations
+
+from .device import Device, DeviceState, Job, Reading, connect, listing
+from .profiling import Outcome, Subject, measure, profile
+
+__all__ = [
+    "Device",
+    "DeviceState",
+    "Job",
+    "Outcome",
+    "Reading",
+    "Subject",
+    "connect",
+    "listing",
+    "measure",
+    "profile",
+]

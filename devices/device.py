@@ -1,0 +1,143 @@
+"""The Device contract: what it is, and that it runs model files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..data.measurement import Conditions
+from ..space.errors import InvalidArgument, UnknownName, nearest
+
+__all__ = ["Device", "DeviceState", "Job", "Reading", "connect", "listing"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model file to run: an ONNX file on this computer, and how many samples are wanted."""
+
+    model: Path
+    runs: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a device gave for one model file, as it came.
+
+    Args:
+        samples_ms: Times of single undisturbed inferences after warm-up, in ms.
+        preempted: Runs dropped because the scheduler took the core.
+        provider: What really ran.
+        error: Why there is no sample; "" otherwise.
+    """
+
+    samples_ms: tuple[float, ...] = ()
+    preempted: int = 0
+    provider: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """A row of `phonenas devices`."""
+
+    name: str
+    kind: str
+    state: str
+    model: str
+    cores: int
+    runtime: str
+    detail: str
+
+
+class Device(ABC):
+    """One phone or computer, reached by some transport, running some runtime.
+
+    Lifetime: made by `connect`, which starts nothing; entered as a context, in which its worker
+    runs and `run_ms` may be called as often as wanted; left, after which nothing of it remains
+    on the device. Timing, statistics and verdict are the house's, the same for every device.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __enter__(self) -> Device:
+        """Reach it and start its worker.
+
+        Raises:
+            DeviceUnavailable: It is not there, or cannot start the runtime.
+        """
+
+    @abstractmethod
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the worker; bounded in time."""
+
+    @property
+    @abstractmethod
+    def conditions(self) -> Conditions:
+        """What every measurement made now is made under; known once entered."""
+
+    @abstractmethod
+    def run_ms(
+        self, jobs: Sequence[Job], *, warmup_runs: int, warmup_s: float
+    ) -> Iterator[Reading]:
+        """Run model files one after the other; one reading each, in order.
+
+        Args:
+            jobs: Model files, with the number of undisturbed samples wanted of each.
+            warmup_runs, warmup_s: Runs of each model, and seconds of unbroken load of the
+                core, before the first sample.
+        Raises:
+            DeviceUnavailable: It was lost, or did not answer in time.
+        """
+
+    @abstractmethod
+    def circumstances(self) -> dict[str, Any]:
+        """What may change from round to round: core numbers, load, temperature, clock."""
+
+    @abstractmethod
+    def state(self) -> DeviceState:
+        """What `phonenas devices` says of it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what the device is."""
+        return self.conditions.fingerprint
+
+
+def _known() -> list[str]:
+    return ["local"]
+
+
+def connect(name: str, *, threads: int = 1) -> Device:
+    """A device by its name; `local` is this computer.
+
+    Args:
+        name: As `phonenas devices` lists it.
+        threads: Threads that compute, ≥ 1, each on a core of its own.
+    Raises:
+        UnknownName: No device bears this name.
+        InvalidArgument: More threads than the device has like cores.
+    """
+    if name not in _known():
+        raise UnknownName(
+            f"no device is called {name!r}. {nearest(name, _known())} List them:  phonenas devices"
+        )
+    if threads < 1:
+        raise InvalidArgument(f"threads: at least 1, got {threads}")
+    from .local import LocalDevice
+
+    return LocalDevice(threads=threads)
+
+
+def listing() -> list[DeviceState]:
+    """Every device that is known, with its state."""
+    return [connect(name).state() for name in _known()]

@@ -1,0 +1,1 @@
+"""Inference runtimes: a file to run, and how to read what it prints."""

@@ -1,0 +1,140 @@
+"""How the house measures: how much, what is rejected, and the verdict.
+
+Rules, from experiments: warm up by count and by time; 10 to 20 runs a round and 3 to 5 rounds
+far apart in random order, for repeats back to back agree with each other and not with
+themselves a minute later; drop preempted runs; median of each round, median over rounds; a
+sentinel model between the subjects shows when the machine itself changed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ..data.measurement import Measurement
+from ..space.operator import Operator
+from .device import Reading
+
+__all__ = ["SENTINEL", "Gate", "Protocol", "Verdict", "verdict"]
+
+# About half a millisecond on a desktop core and a few on a phone's; convolves, gates nothing.
+SENTINEL = Operator("mbconv", 40, 40, 28, kernel=5, expansion=6, skip="identity")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured and what is believed.
+
+    Args:
+        operator_rounds, network_rounds: Rounds of each operator and each whole network.
+        operator_runs, network_runs: Undisturbed samples a round.
+        sentinel_runs: Samples of each reading of the sentinel.
+        warmup_runs, warmup_s: Before the first sample; seconds of unbroken load.
+        drift_limit: How far the sentinel may stand from its reference, relative.
+        spread_limit: How far two thirds of a subject's rounds may stand apart, ± relative.
+        extra_rounds: Further rounds for a subject beyond that limit, before it is rejected.
+        apart_s: Least seconds between two rounds of one subject.
+    """
+
+    operator_rounds: int = 3
+    network_rounds: int = 5
+    operator_runs: int = 10
+    network_runs: int = 12
+    sentinel_runs: int = 6
+    warmup_runs: int = 5
+    warmup_s: float = 0.3
+    drift_limit: float = 0.30
+    spread_limit: float = 0.5
+    extra_rounds: int = 6
+    apart_s: float = 3.0
+
+    def rounds(self, kind: str) -> int:
+        """Rounds of a subject of this kind."""
+        return self.network_rounds if kind == "network" else self.operator_rounds
+
+    def runs(self, kind: str) -> int:
+        """Samples a round of a subject of this kind."""
+        return self.network_runs if kind == "network" else self.operator_runs
+
+
+class Gate:
+    """Believes a reading while the sentinel beside it stands where it stood.
+
+    The reference is the middle of the narrowest band that holds half of the latest sentinel
+    readings: where the machine mostly is, be that the faster or the slower of its states. It
+    moves slowly, with a window of `memory` readings, so a lasting change (another governor, a
+    program that stays) becomes the new normal only after most of a window has been rejected.
+    """
+
+    def __init__(self, limit: float, memory: int = 120) -> None:
+        self.limit = limit
+        self._readings: deque[float] = deque(maxlen=memory)
+
+    def watch(self, sentinel_ms: float) -> None:
+        """Take note of a sentinel reading in ms."""
+        self._readings.append(sentinel_ms)
+
+    @property
+    def reference_ms(self) -> float:
+        """Where the sentinel mostly stands, in ms."""
+        ordered = sorted(self._readings)
+        half = len(ordered) // 2 + 1
+        start = min(
+            range(len(ordered) - half + 1), key=lambda i: ordered[i + half - 1] - ordered[i]
+        )
+        return median(ordered[start : start + half])
+
+    def objection(self, before_ms: float, after_ms: float) -> str:
+        """Why what lay between two sentinel readings is not believed; "" when it is."""
+        reference = self.reference_ms
+        for sentinel_ms in (before_ms, after_ms):
+            off = sentinel_ms / reference - 1
+            if abs(off) > self.limit:
+                return (
+                    f"the sentinel beside it took {sentinel_ms:.3f} ms instead of "
+                    f"{reference:.3f} ms ({off:+.0%}, limit ±{self.limit:.0%})"
+                )
+        return ""
+
+
+def reading_objection(reading: Reading, provider: str) -> str:
+    """Why a reading is no measurement; "" when it is one."""
+    if reading.error:
+        return reading.error
+    if reading.provider != provider:
+        return f"asked for {provider}, and {reading.provider or 'nothing'} ran"
+    if not reading.samples_ms or min(reading.samples_ms) <= 0:
+        return f"a time of {min(reading.samples_ms, default=0)} ms is none"
+    if not all(s < float("inf") for s in reading.samples_ms):  # NaN too compares false
+        return "a time that is not a finite number"
+    return ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a set of measurements is to be believed, and what to do if not."""
+
+    stable: bool
+    text: str
+
+
+def verdict(measurements: Sequence[Measurement], rejected: int, limit: float) -> Verdict:
+    """Judge a profile by the spread between rounds of its whole networks.
+
+    Networks decide because they are what is promised; operators when there is no network.
+    """
+    chosen = [m for m in measurements if m.kind == "network"] or list(measurements)
+    if not chosen:
+        return Verdict(False, "nothing was measured")
+    typical = median(m.spread for m in chosen)
+    kind = f"{len(chosen)} {chosen[0].kind}{'s' if len(chosen) > 1 else ''}"
+    words = f"rounds of {kind} stand ±{typical:.1%} apart (median); {rejected} readings rejected"
+    if typical > limit / 2:
+        return Verdict(
+            False,
+            f"unstable: {words}. Close other programs, let the device cool, then measure again "
+            "with --again.",
+        )
+    return Verdict(True, f"stable: {words}")

@@ -1,0 +1,1 @@
+"""Search strategies, accuracy estimators and the loop between them."""

@@ -1,0 +1,300 @@
+"""Surrogate: top-1 from the operators of a network, learned from a published table.
+
+Three terms, in points of top-1, fitted to the Accel-NASBench table (see `fit_surrogate`):
+
+- *size*: a slope times log2 of the MACs in the layers. Width and resolution act here almost
+  alone, for all else is a share or a mean that they leave as it is: that is why it carries over;
+- *shape*: linear in 45 features, nine for each of five stages. A stage is the layers whose
+  output map is 1/2, 1/4, 1/8, 1/16 or 1/32 of the input. Beyond the range seen in the table a
+  feature counts as the nearest value seen;
+- *detail*: a kernel expansion over the same features, nothing far from all networks of the table.
+
+What the table does not hold at all is judged by a floor, so that a search earns nothing by it:
+
+- a regular convolution counts as the depthwise-separable one of the same shape, kernel, stride
+  and squeeze; its own MACs earn nothing;
+- a layer where an identity would fit and which skips otherwise costs 3.5 points times the share
+  of such layers. Source: He et al., CVPR 2016, table 2: 34 layers without shortcuts 28.54 %
+  top-1 error, with them 25.03 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from importlib import resources
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
+from ...space.architecture import CLASSES
+from ...space.errors import InvalidArgument, UnsupportedFormat
+from .estimator import Accuracy, AccuracyEstimator
+
+__all__ = ["FEATURES", "FORMAT", "VERSION", "Surrogate", "features", "sums", "table_path"]
+
+Floats = npt.NDArray[np.float64]
+FORMAT = "phonenas accuracy surrogate"
+VERSION = 1
+STAGES = 5
+# What is summed over the layers of each stage; `first` are the layers that no identity fits.
+_STAGE_SUMS = (
+    "macs", "params", "layers", "expansion", "kernel", "squeeze",
+    "first", "first_expansion", "first_kernel", "first_squeeze", "channels",
+)  # fmt: skip
+# What is summed over the whole network, after the stages.
+_WHOLE_SUMS = ("params", "fits", "refused", "regular", "unseen")
+SUMS = STAGES * len(_STAGE_SUMS) + len(_WHOLE_SUMS)
+_SHAPE = (
+    "log2 layers", "mean log2 expansion", "mean kernel", "squeezed share",
+    "first: mean log2 expansion", "first: mean kernel", "first: squeezed share",
+    "log2 share of macs", "log2 share of params",
+)  # fmt: skip
+FEATURES = tuple(f"1/{2**s}: {name}" for name in _SHAPE for s in range(1, STAGES + 1))
+
+SKIP_POINTS = 3.5
+CHANCE = 0.001
+WIDTH_TOLERANCE = log2(1.26)  # a quarter, the step between widths in MnasNet's own space
+RANGE_TOLERANCE = 1.1
+_AGAIN = "Fit it again:  python -m phonenas.search.accuracy.fit_surrogate TABLE.csv"
+_CHUNK = 512  # rows whose kernel stays in the L2 cache
+
+
+@lru_cache(maxsize=65536)
+def sums(operator: Operator, resolution_px: int) -> tuple[float, ...]:
+    """What one operator adds to a network's raw sums, 11 for each stage and 5 for the whole.
+
+    Args:
+        resolution_px: Side of the network's input, in pixels: it tells the stage.
+    """
+    found = [0.0] * SUMS
+    if operator.kind in ("stem", "head"):
+        found[-5] = operator.params
+        found[-1] = float(operator.kind == "head" and operator.out_channels != CLASSES)
+        return tuple(found)
+    regular = operator.kind == "conv"
+    if regular:
+        operator = replace(operator, kind="dsconv")
+    fits = operator.stride == 1 and operator.in_channels == operator.out_channels
+    expansion, kernel = log2(operator.expansion), (operator.kernel - 3) / 2
+    squeeze, first = float(operator.se_channels > 0), float(not fits)
+    stage = min(max(round(log2(resolution_px / operator.out_px)), 1), STAGES) - 1
+    start = stage * len(_STAGE_SUMS)
+    found[start : start + len(_STAGE_SUMS)] = (
+        operator.macs, operator.params, 1.0, expansion, kernel, squeeze,
+        first, first * expansion, first * kernel, first * squeeze, log2(operator.out_channels),
+    )  # fmt: skip
+    found[-5:] = (
+        operator.params,
+        float(fits),
+        float(fits and operator.skip != "identity"),
+        float(regular),
+        float(operator.kernel not in (3, 5) or operator.expansion > 6),
+    )
+    return tuple(found)
+
+
+def _stages(raw: Floats) -> Floats:
+    """The stages' part of raw sums, (n, 5, 11)."""
+    return raw[:, : -len(_WHOLE_SUMS)].reshape(len(raw), STAGES, len(_STAGE_SUMS))
+
+
+def features(raw: Floats) -> tuple[Floats, Floats]:
+    """Size and shape from raw sums.
+
+    Args:
+        raw: `sums`, added over the operators of each network, (n, 60).
+    Returns:
+        log2 of the layers' MACs in millions, (n,), and the shape features, (n, 45), in the
+        order of `FEATURES`: logarithms to base 2, shares in [0, 1], and kernels as (k - 3) / 2.
+    """
+    by_name = dict(zip(_STAGE_SUMS, np.moveaxis(_stages(raw), 2, 0), strict=True))
+    layers, first = np.maximum(by_name["layers"], 1), np.maximum(by_name["first"], 1)
+    macs, params = np.maximum(by_name["macs"], 1), np.maximum(by_name["params"], 1)
+    macs_log2 = np.log2(macs.sum(axis=1))
+    columns = [np.log2(layers)]
+    columns += [by_name[n] / layers for n in ("expansion", "kernel", "squeeze")]
+    columns += [by_name[n] / first for n in ("first_expansion", "first_kernel", "first_squeeze")]
+    columns += [np.log2(macs) - macs_log2[:, None]]
+    columns += [np.log2(params) - np.log2(params.sum(axis=1))[:, None]]
+    return macs_log2 - log2(1e6), np.concatenate(columns, axis=1)
+
+
+def extent(raw: Floats) -> Floats:
+    """Where a network lies among others: columns by which a range is told, (n, 8).
+
+    log2 of the layers' MACs, of all parameters and of the depth, and for each stage the mean
+    log2 of output channels (nan where the stage has no layer).
+    """
+    stages = _stages(raw)
+    layers = stages[:, :, 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        channels = stages[:, :, 10] / layers
+        whole = np.log2([stages[:, :, 0].sum(axis=1), raw[:, -5], layers.sum(axis=1)])
+    return np.concatenate([whole.T, channels], axis=1)
+
+
+def table_path() -> Path:
+    """The file that is shipped with the package."""
+    # By way of the root package: importing `phonenas.data` would load the database layer.
+    return Path(str(resources.files("phonenas"))) / "data/tables/accuracy_surrogate.json"
+
+
+class Surrogate(AccuracyEstimator):
+    """Top-1 on ImageNet after a schedule of 16 epochs, as the Accel-NASBench table has it.
+
+    Lifetime: reads its file once, then only computes; equal files give equal answers.
+
+    The scale is that of the short schedule, 0.43 to 0.67 in the table; fully trained, the
+    networks of the zoo end up to ten points higher and further apart. It ranks networks; it does
+    not foretell what a full training prints. Of the best of a search, expect somewhat less.
+
+    The standard error is the error on networks that were held out of the fit. Outside it widens
+    by each thing that was assumed and not seen, added in squares: what width, resolution and
+    MACs beyond the table move the prediction; what shape beyond the table would have moved it;
+    the deduction for missing identities; and as much again, at 3.5 points, for the share of
+    regular convolutions. Each counts as wide as it is large: between widths 0.35 and 1
+    MobileNetV2's published top-1 rises 11.5 points, about twice what this model says.
+
+    Args:
+        path: A file that `fit_surrogate` wrote; the package's own by default.
+    Raises:
+        UnsupportedFormat: The file is damaged, of another kind or of another version.
+        InvalidArgument: There is no such file.
+
+    >>> from phonenas.space import zoo
+    >>> found = Surrogate().estimate([zoo.network("mnasnet-a1"), zoo.network("mnasnet-small")])
+    >>> bool(found.top1[0] > found.top1[1])
+    True
+    """
+
+    name = "surrogate"
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        file = Path(path) if path is not None else table_path()
+        try:
+            text = file.read_bytes()
+        except OSError as error:
+            raise InvalidArgument(f"{file} cannot be read: {error.strerror or error}.") from error
+        try:
+            self._take(_checked(text, file), hashlib.sha256(text).hexdigest())
+        except UnsupportedFormat:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnsupportedFormat(f"{file} is damaged: {error!r}. {_AGAIN}") from error
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Surrogate:
+        """A surrogate from a file's content, before it is written."""
+        found = cls.__new__(cls)
+        found._take(content, hashlib.sha256(json.dumps(content).encode()).hexdigest())
+        return found
+
+    def _take(self, content: dict[str, Any], sha256: str) -> None:
+        self.about, self._sha256 = content, sha256
+        model, shape = content["model"], content["model"]["shape"]
+        self._low, self._high = np.array(shape["low"]), np.array(shape["high"])
+        self._mean, self._scale = np.array(shape["mean"]), np.array(shape["scale"])
+        self._weights = np.array(shape["weights"])
+        self._intercept, self._slope = float(model["intercept"]), float(model["slope"])
+        self._length = float(model["detail"]["length"])
+        self._detail = np.array(model["detail"]["weights"])
+        self._centres = np.array(model["detail"]["centres"]).T / self._length
+        self._centre_norms = 0.5 * (self._centres**2).sum(axis=0)
+        self._range = np.array(model["range"])
+        self._resolution_px = int(content["source"]["resolution_px"])
+        self._rmse = float(content["score"]["rmse_points"])
+
+    @property
+    def digest(self) -> str:
+        return f"surrogate-{VERSION}-{self._sha256[:12]}"
+
+    @property
+    def cost_s(self) -> float:
+        return 5e-6
+
+    def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
+        raw = np.empty((len(architectures), SUMS))
+        for row, a in zip(raw, architectures, strict=True):
+            np.sum([sums(o, a.resolution_px) for o in a.operators()], axis=0, out=row)
+        return self._judge(raw, np.array([a.resolution_px for a in architectures], np.float64))
+
+    def on(self, space: SearchSpace) -> Callable[[Genomes], Accuracy]:
+        table = AdditiveTable(space, partial(sums, resolution_px=space.resolution_px))
+
+        def judge(genomes: Genomes) -> Accuracy:
+            raw = table(genomes)
+            return self._judge(raw, np.full(len(raw), float(space.resolution_px)))
+
+        return judge
+
+    def _judge(self, raw: Floats, resolution_px: Floats) -> Accuracy:
+        points, error = np.empty(len(raw)), np.empty(len(raw))
+        outside = np.empty(len(raw), np.bool_)
+        for start in range(0, len(raw), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            points[rows], error[rows], outside[rows] = self._points(raw[rows], resolution_px[rows])
+        return Accuracy(np.clip(points / 100, CHANCE, 1.0), error / 100, outside)
+
+    def _points(
+        self, raw: Floats, resolution_px: Floats
+    ) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+        """Top-1, its error (points) and `outside` of a few hundred networks."""
+        size, shape = features(raw)
+        seen = np.clip(shape, self._low, self._high)
+        z = (seen - self._mean) / self._scale
+        points = self._intercept + self._slope * size + z @ self._weights + self._correction(z)
+
+        fits, refused, regular, unseen = raw[:, -4:].T
+        layers = np.maximum(_stages(raw)[:, :, 2].sum(axis=1), 1)
+        deducted = SKIP_POINTS * refused / np.maximum(fits, 1)
+        found = extent(raw)
+        beyond = np.fmax(np.maximum(self._range[0] - found, found - self._range[1]), 0)
+        resized = np.abs(np.log2(resolution_px / self._resolution_px))
+        # Width and resolution enter MACs squared, hence the factor 2 on their logarithms.
+        doubts = (
+            self._slope * (beyond[:, 0] + 2 * beyond[:, 3:].mean(axis=1) + 2 * resized),
+            np.sqrt((((shape - seen) / self._scale * self._weights) ** 2).sum(axis=1)),
+            deducted,
+            SKIP_POINTS * regular / layers,
+        )
+        error = np.sqrt(self._rmse**2 + np.square(doubts).sum(axis=0))
+        outside = (
+            (refused + regular + unseen + resized > 0)
+            | (beyond[:, :3] > log2(RANGE_TOLERANCE)).any(axis=1)
+            | (beyond[:, 3:] > WIDTH_TOLERANCE).any(axis=1)
+        )
+        return points - deducted, error, outside
+
+    def _correction(self, z: Floats) -> Floats:
+        """The detail term, in points, (n,)."""
+        z = z / self._length
+        exponent = z @ self._centres
+        exponent -= self._centre_norms
+        exponent -= 0.5 * np.einsum("ij,ij->i", z, z)[:, None]
+        found: Floats = np.exp(exponent, out=exponent) @ self._detail
+        return found
+
+
+def _checked(text: bytes, path: Path) -> dict[str, Any]:
+    """The file's content, if this version can read it."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise UnsupportedFormat(f"{path} holds {found!r}, not {FORMAT!r}. {_AGAIN}")
+    version = content.get("version")
+    if version != VERSION:
+        todo = "Update phonenas." if isinstance(version, int) and version > VERSION else _AGAIN
+        raise UnsupportedFormat(
+            f"{path} is of version {version}; this phonenas reads version {VERSION}. {todo}"
+        )
+    if content.get("features") != list(FEATURES):
+        raise UnsupportedFormat(f"{path} lists features that are not this version's. {_AGAIN}")
+    return content

@@ -1,0 +1,149 @@
+"""NSGA-II by pymoo, with operators fit for categorical genes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..space import Genomes, SearchSpace
+from ..space.errors import InvalidArgument
+from .strategy import Objectives, State, Strategy
+
+__all__ = ["NSGA2"]
+
+_ARRAYS = ("X", "F", "G", "rank", "crowding")
+
+
+class NSGA2(Strategy):
+    """Elitist evolution by non-dominated rank and crowding distance.
+
+    Genes are categories, so crossover exchanges them between parents (uniform) and mutation
+    draws another option; nothing is averaged. Networks seen before are never asked again.
+    Solutions that overstep the constraint rank behind all that do not.
+
+    Args:
+        seed: Of all chance.
+        population: Survivors, and children a generation; even, ≥ 4.
+    Raises:
+        InvalidArgument: A population below 4.
+    Source: Deb et al., IEEE TEC 6(2), 2002; pymoo (Blank and Deb, 2020).
+    """
+
+    name = "nsga2"
+
+    def __init__(self, seed: int = 0, population: int = 100) -> None:
+        super().__init__(seed)
+        if population < 4:
+            raise InvalidArgument(f"a population of NSGA-II is 4 or more, got {population}")
+        self.population = int(population)
+        self._seen: set[bytes] = set()
+        self._asked: Any = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "population": self.population}
+
+    def start(self, space: SearchSpace) -> None:
+        self.space = space
+        self._algorithm = _algorithm(self)
+
+    def ask(self, n: int) -> Genomes:
+        self._asked = self._algorithm.ask()
+        if self._asked is None or not len(self._asked):
+            return np.empty((0, len(self.space.option_counts)), np.int8)
+        self._asked = self._asked[:n]
+        return np.asarray(self._asked.get("X")).astype(np.int8)
+
+    def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.problems.static import StaticProblem
+
+        self._seen.update(self.space.keys(genomes))
+        judged = StaticProblem(self._algorithm.problem, F=losses, G=violation[:, None])
+        Evaluator().eval(judged, self._asked)
+        self._algorithm.tell(infills=self._asked)
+
+    def unseen(self, genomes: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+        """Which rows decode to networks neither told before nor earlier in these rows, (n,)."""
+        fresh = np.empty(len(genomes), bool)
+        now: set[bytes] = set()
+        for i, key in enumerate(self.space.keys(genomes)):
+            fresh[i] = key not in self._seen and key not in now
+            now.add(key)
+        return fresh
+
+    def state(self) -> State:
+        algorithm = self._algorithm
+        found: State = {
+            "rng": algorithm.random_state.bit_generator.state,
+            "iteration": algorithm.n_iter,
+        }
+        if algorithm.pop is not None and len(algorithm.pop):
+            found |= {name: np.asarray(algorithm.pop.get(name)) for name in _ARRAYS}
+        return found
+
+    def restore(self, state: State, seen: Genomes) -> None:
+        from pymoo.core.population import Population
+
+        algorithm = self._algorithm
+        self._seen = set(self.space.keys(seen)) if len(seen) else set()
+        if "X" in state:
+            arrays = {name: np.asarray(state[name]) for name in _ARRAYS}
+            survivors = Population.new(X=arrays["X"])
+            survivors.set("F", arrays["F"], "G", arrays["G"])
+            survivors.set("rank", arrays["rank"].astype(int), "crowding", arrays["crowding"])
+            for individual in survivors:
+                individual.evaluated = {"F", "G", "H"}
+            algorithm._initialize()
+            algorithm.pop = survivors
+            algorithm.is_initialized = True
+            algorithm.n_iter = int(state["iteration"])
+            algorithm._set_optimum()
+        algorithm.random_state.bit_generator.state = state["rng"]
+
+
+def _algorithm(strategy: NSGA2) -> Any:
+    """pymoo's NSGA-II over a space's genomes."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
+    from pymoo.core.duplicate import DuplicateElimination
+    from pymoo.core.mutation import Mutation
+    from pymoo.core.problem import Problem
+    from pymoo.core.sampling import Sampling
+    from pymoo.core.termination import NoTermination
+    from pymoo.operators.crossover.ux import UniformCrossover
+
+    space = strategy.space
+
+    class Uniform(Sampling):  # type: ignore[misc]
+        def _do(self, problem: Any, n_samples: int, *args: Any, random_state: Any, **kw: Any) -> Any:
+            return space.sample(random_state, n_samples)
+
+    class OtherOption(Mutation):  # type: ignore[misc]
+        def _do(self, problem: Any, X: Any, *args: Any, random_state: Any, **kw: Any) -> Any:
+            return space.mutate(X.astype(np.int8), random_state)
+
+    class Unseen(DuplicateElimination):  # type: ignore[misc]
+        def do(self, pop: Any, *others: Any, to_itself: bool = True, **kw: Any) -> Any:
+            if not len(pop):
+                return pop
+            fresh = strategy.unseen(pop.get("X").astype(np.int8))
+            # `others` are the parents, which were told, and children chosen a moment ago.
+            chosen = {k for o in others if len(o) for k in space.keys(o.get("X").astype(np.int8))}
+            keys = space.keys(pop.get("X").astype(np.int8))
+            return pop[[bool(f) and k not in chosen for f, k in zip(fresh, keys, strict=True)]]
+
+    algorithm = PymooNSGA2(
+        pop_size=strategy.population,
+        sampling=Uniform(),
+        crossover=UniformCrossover(),
+        mutation=OtherOption(),
+        eliminate_duplicates=Unseen(),
+        seed=strategy.seed,
+    )
+    problem = Problem(
+        n_var=len(space.option_counts), n_obj=2, n_ieq_constr=1, xl=0, xu=space.option_counts - 1
+    )
+    algorithm.setup(problem, termination=NoTermination(), verbose=False)
+    return algorithm

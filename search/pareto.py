@@ -1,0 +1,131 @@
+"""Candidate and ParetoFront: networks with their numbers, and those that none beats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..space import Architecture
+
+__all__ = ["Candidate", "ParetoFront", "hypervolume", "non_dominated"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network with its numbers, each with where it came from.
+
+    Args:
+        id: Its place in the run's front, from 0; `runs/x:3` names it.
+        block_args: The network, as `Architecture.parse` reads it.
+        top1: Estimated accuracy in [0, 1], on the estimator's scale.
+        top1_error: Its standard error.
+        outside: Whether the estimator was asked outside what it saw.
+        latency_ms, low_ms, high_ms: Predicted latency and its 90 % interval, ms.
+        covered: Whether every operator of it was measured.
+        macs, params: Counted.
+        reward: Weighted product against the run's target; None without one.
+        measured_ms: Measured on the device, or None.
+    """
+
+    id: int
+    block_args: str
+    top1: float
+    top1_error: float
+    outside: bool
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    covered: bool
+    macs: int
+    params: int
+    reward: float | None = None
+    measured_ms: float | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network itself."""
+        return Architecture.parse(self.block_args)
+
+    def with_measured(self, measured_ms: float) -> Candidate:
+        """The same candidate with what the device said."""
+        return replace(self, measured_ms=measured_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """Candidates none of which another beats in top-1 and latency both, by rising latency.
+
+    Args:
+        candidates: In order of latency.
+        target_ms: What the search aimed at, or None.
+        target: How the target was given ("25", or a network whose measured latency it is).
+        hypervolume: Share of the reference box that the front dominates, in [0, 1].
+    """
+
+    candidates: tuple[Candidate, ...]
+    target_ms: float | None
+    target: str
+    hypervolume: float
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self.candidates)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def best(self, k: int, least_apart: float = 0.02) -> list[Candidate]:
+        """The k candidates that are worth a device's time.
+
+        By reward (without a target, by top-1), each at least `least_apart` (relative) away in
+        latency from those chosen before; where that leaves fewer than k, the distance is
+        halved until it does not.
+        """
+        ranked = sorted(
+            self.candidates, key=lambda c: -(c.top1 if c.reward is None else c.reward)
+        )
+        k = min(k, len(ranked))
+        chosen: list[Candidate] = []
+        while True:
+            chosen = []
+            for c in ranked:
+                if len(chosen) < k and all(
+                    abs(c.latency_ms / o.latency_ms - 1) >= least_apart for o in chosen
+                ):
+                    chosen.append(c)
+            if len(chosen) == k:
+                return sorted(chosen, key=lambda c: c.id)
+            least_apart = least_apart / 2 if least_apart > 1e-6 else 0.0
+
+
+def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Rows of (n, 2) losses, both minimised, that no other row beats; by rising first loss.
+
+    Of equal rows the first is kept.
+    """
+    order = np.lexsort((np.arange(len(losses)), losses[:, 1], losses[:, 0]))
+    second = losses[order, 1]
+    best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+    kept: npt.NDArray[np.intp] = order[second < best_before]
+    return kept
+
+
+def hypervolume(
+    losses: npt.NDArray[np.float64], ideal: Sequence[float], reference: Sequence[float]
+) -> float:
+    """Share of the box between `ideal` and `reference` that rows of (n, 2) losses dominate."""
+    low, high = np.asarray(ideal, float), np.asarray(reference, float)
+    scaled = np.clip((losses - low) / (high - low), 0, None)
+    inside = scaled[(scaled < 1).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    front = inside[non_dominated(inside)]
+    right = np.append(front[1:, 0], 1.0)
+    return float(np.sum((right - front[:, 0]) * (1 - front[:, 1])))

@@ -1,0 +1,227 @@
+"""A run on disk: its settings, its checkpoint, what it evaluated and its front.
+
+    run.json            format, version, settings, versions of the libraries, front, seconds
+    checkpoint.npz      strategy state and every evaluated genome with its numbers
+    evaluations.parquet every evaluated genome by decision name, once the run is done
+
+All are written atomically; arrays are plain (nothing is pickled). Version 1 is the first.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.files import write_atomic
+from ..space import Genomes, SearchSpace
+from ..space.errors import SettingsChanged, StoreError, UnknownName, UnsupportedFormat
+from .pareto import Candidate, ParetoFront
+
+__all__ = ["RunFolder", "Stopped", "load"]
+
+FORMAT, VERSION = "phonenas-run", 1
+_INTERVAL_S = 1.0
+NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
+_LIBRARIES = ("phonenas", "numpy", "pymoo", "lightgbm")
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a run stopped."""
+
+    state: dict[str, Any]
+    genomes: Genomes
+    numbers: npt.NDArray[np.float64]
+    repeats: int
+
+
+class RunFolder:
+    """Lifetime: opened at the start of a search with its settings, then saved to.
+
+    Raises:
+        SettingsChanged: It holds a run with other settings.
+        UnsupportedFormat: It holds a run of a newer version.
+        StoreError: It cannot be written.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings))
+        self._saved_s = time.monotonic()
+        if (self.path / "run.json").exists():
+            found = _read(self.path)
+            changed = [
+                f"{k} was {found['settings'].get(k)!r} and is now {self.settings.get(k)!r}"
+                for k in sorted({*found["settings"], *self.settings})
+                if found["settings"].get(k) != self.settings.get(k)
+            ]
+            if changed:
+                raise SettingsChanged(
+                    f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
+                    "same settings to go on with it, or another --out for a new run."
+                )
+        else:
+            self._write_json({"complete": False})
+
+    def _write_json(self, more: dict[str, Any]) -> None:
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self.settings,
+            "libraries": {name: _version(name) for name in _LIBRARIES},
+            **more,
+        }
+        write_atomic(self.path / "run.json", json.dumps(document, indent=1) + "\n")
+
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(_read(self.path)["complete"])
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint: the last one is a second old."""
+        return time.monotonic() - self._saved_s >= _INTERVAL_S
+
+    def save(
+        self,
+        state: dict[str, Any],
+        genomes: Genomes,
+        numbers: npt.NDArray[np.float64],
+        repeats: int,
+    ) -> None:
+        """Write the checkpoint."""
+        arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
+        plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
+        text = json.dumps({"state": plain, "repeats": repeats})
+        buffer = io.BytesIO()
+        np.savez(buffer, plain=np.array(text), genomes=genomes, numbers=numbers, **arrays)  # type: ignore[arg-type]
+        write_atomic(self.path / "checkpoint.npz", buffer.getvalue())
+        self._saved_s = time.monotonic()
+
+    def checkpoint(self) -> Stopped | None:
+        """Where the run stopped; None for a new one.
+
+        Raises:
+            UnsupportedFormat: The file is damaged.
+        """
+        path = self.path / "checkpoint.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                plain = json.loads(str(file["plain"]))
+                state = plain["state"]
+                state |= {k[6:]: file[k] for k in file.files if k.startswith("state_")}
+                return Stopped(state, file["genomes"], file["numbers"], plain["repeats"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UnsupportedFormat(
+                f"{path} is damaged ({error}). Remove it to start this run anew."
+            ) from error
+
+    def finish(
+        self,
+        front: ParetoFront,
+        space: SearchSpace,
+        genomes: Genomes,
+        numbers: npt.NDArray[np.float64],
+        seconds: float,
+    ) -> None:
+        """Write the front, and every evaluation as a table."""
+        import pandas as pd
+
+        table = pd.DataFrame(genomes, columns=list(space.decisions))
+        for column, name in enumerate(NUMBERS):
+            table[name] = numbers[:, column]
+        write_atomic(
+            self.path / "evaluations.parquet", lambda beside: table.to_parquet(beside, index=False)
+        )
+        self._write_json({"complete": True, "seconds": seconds, **_front_dict(front)})
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _front_dict(front: ParetoFront) -> dict[str, Any]:
+    return {
+        "hypervolume": front.hypervolume,
+        "front": [c.to_dict() for c in front.candidates],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        if found["format"] != FORMAT or not isinstance(found["settings"], dict):
+            raise ValueError("another format")
+    except OSError as error:
+        raise StoreError(f"{path / 'run.json'} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnsupportedFormat(f"{path / 'run.json'} is no run of phonenas: {error}") from error
+    if found["version"] != VERSION:
+        raise UnsupportedFormat(
+            f"{path} has version {found['version']}; this phonenas reads version {VERSION}"
+        )
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run: its settings, front, seconds and every evaluation's numbers."""
+
+    path: Path
+    settings: dict[str, Any]
+    front: ParetoFront
+    seconds: float
+    libraries: dict[str, str]
+
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """latency_ms, top1, top1_error, outside of all evaluations, (n, 4)."""
+        stopped = RunFolder(self.path, self.settings).checkpoint()
+        return np.empty((0, 4)) if stopped is None else stopped.numbers
+
+    def with_measured(self, measured_ms: dict[int, float]) -> None:
+        """Write what the device said of some candidates into the run."""
+        found = _read(self.path)
+        for row in found["front"]:
+            if row["id"] in measured_ms:
+                row["measured_ms"] = measured_ms[row["id"]]
+        write_atomic(self.path / "run.json", json.dumps(found, indent=1) + "\n")
+
+
+def load(path: str | Path) -> Loaded:
+    """A run by its folder.
+
+    Raises:
+        UnknownName: There is none.
+        UnsupportedFormat: It is unfinished, damaged or of another version.
+    """
+    folder = Path(path)
+    if not (folder / "run.json").exists():
+        raise UnknownName(
+            f"there is no run in {folder}. Make one:  phonenas search --out {folder} ..."
+        )
+    found = _read(folder)
+    if not found["complete"]:
+        raise UnsupportedFormat(
+            f"the run in {folder} was stopped before its end. The same phonenas search command "
+            "goes on with it."
+        )
+    front = ParetoFront(
+        tuple(Candidate(**row) for row in found["front"]),
+        found["settings"]["target_ms"],
+        found["settings"]["target"],
+        found["hypervolume"],
+    )
+    return Loaded(folder, found["settings"], front, found["seconds"], found["libraries"])

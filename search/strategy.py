@@ -1,0 +1,106 @@
+"""The ask/tell contract, and RandomSearch, its smallest member and the baseline."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..space import Genomes, SearchSpace
+from ..space.errors import UnknownName, nearest
+
+__all__ = ["Objectives", "RandomSearch", "State", "Strategy", "get", "names"]
+
+Objectives = npt.NDArray[np.float64]
+State = dict[str, Any]
+
+
+class Strategy(ABC):
+    """Proposes genomes, and learns how they were judged.
+
+    Lifetime: made with its settings and seed; `start` binds it to a space; then `ask` and `tell`
+    alternate for as long as the loop likes. Between a `tell` and the next `ask` its `state` can
+    be taken; a new strategy with the same settings, started and given that state, goes on to
+    the very same genomes. All chance comes from the seed.
+
+    Args:
+        seed: Of all chance.
+    """
+
+    name: str
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = int(seed)
+        self.rng = np.random.default_rng(self.seed)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must share, ready for JSON."""
+        return {"strategy": self.name, "seed": self.seed}
+
+    @abstractmethod
+    def start(self, space: SearchSpace) -> None:
+        """Bind to a space, before the first `ask`."""
+
+    @abstractmethod
+    def ask(self, n: int) -> Genomes:
+        """At most n genomes to judge, (m, genes), 1 ≤ m ≤ n."""
+
+    @abstractmethod
+    def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
+        """Take back what was asked, judged.
+
+        Args:
+            genomes: (m, genes), as `ask` gave them.
+            losses: (m, objectives), each minimised.
+            violation: (m,), how far each oversteps the constraint, relative; ≤ 0 where it
+                does not.
+        """
+
+    def state(self) -> State:
+        """All that changes: JSON values and arrays."""
+        return {"rng": self.rng.bit_generator.state}
+
+    def restore(self, state: State, seen: Genomes) -> None:
+        """Go on from a state; `seen` are all genomes told so far, (n, genes), in order."""
+        self.rng.bit_generator.state = state["rng"]
+
+
+class RandomSearch(Strategy):
+    """Uniform over options: the baseline that any strategy must beat."""
+
+    name = "random"
+
+    def start(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def ask(self, n: int) -> Genomes:
+        return self.space.sample(self.rng, min(n, 1000))
+
+    def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
+        pass
+
+
+def _known() -> dict[str, type[Strategy]]:
+    from .nsga2 import NSGA2
+
+    return {s.name: s for s in (RandomSearch, NSGA2)}
+
+
+def names() -> list[str]:
+    """Every strategy by name."""
+    return sorted(_known())
+
+
+def get(name: str, seed: int = 0) -> Strategy:
+    """A strategy by name, with its default settings.
+
+    Raises:
+        UnknownName: No such strategy; the message offers the nearest.
+    """
+    known = _known()
+    if name not in known:
+        raise UnknownName(f"no strategy is called {name!r}. {nearest(name, known)}")
+    return known[name](seed=seed)
