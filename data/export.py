@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "export", "table"]
 
 COLUMNS = (
-    "kind", "subject", "latency_ms", "spread", "rounds", "samples", "preempted", "series",
-    "purpose", "measured_at", "medians_ms", "samples_ms", "conditions",
+    "kind", "subject", "latency_ms", "raw_ms", "spread", "rounds", "samples", "preempted",
+    "series", "purpose", "measured_at", "medians_ms", "samples_ms", "sentinel_ms", "reference_ms",
+    "conditions",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
     """One row a measurement: statistics, raw samples, and every field of its conditions.
 
     `latency_ms` is the median of the rounds' medians in ms, `spread` the relative half-width
-    between rounds, `medians_ms` and `samples_ms` JSON lists (a list a round for the latter).
+    between rounds, both at the reference speed; `raw_ms` the median as it came; `medians_ms` and `samples_ms` JSON lists (a list a round for the latter).
     Columns that describe conditions carry their own names (`device`, `runtime`, ...).
     """
     import pandas as pd
@@ -38,6 +39,7 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
                     "kind": m.kind,
                     "subject": m.subject,
                     "latency_ms": round(m.latency_ms, 6),
+                    "raw_ms": round(m.raw_ms, 6),
                     "spread": round(m.spread, 5),
                     "rounds": len(m.rounds),
                     "samples": m.samples,
@@ -47,6 +49,8 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
                     "measured_at": m.at,
                     "medians_ms": json.dumps(m.medians_ms),
                     "samples_ms": json.dumps([r.samples_ms for r in m.rounds]),
+                    "sentinel_ms": json.dumps([r.sentinel_ms for r in m.rounds]),
+                    "reference_ms": m.reference_ms,
                     "conditions": conditions.digest,
                     **conditions.to_dict(),
                 }

@@ -3,6 +3,11 @@
 A subject is an operator (by its key), a whole network (by its text) or the sentinel. Its
 samples come in rounds, taken far apart; statistics are computed from them, never stored. The
 error bar is the spread *between* rounds: repeats back to back understate it.
+
+A device's speed changes under one's hands: a neighbour on the same core, a clock, a governor.
+So beside each sample stands the time of the sentinel, a small fixed model run within
+milliseconds of it, and statistics are stated at one speed: sample · reference / sentinel, with
+the sentinel's median over the device's first profile as the reference. The raw samples stay.
 """
 
 from __future__ import annotations
@@ -95,6 +100,8 @@ class Round:
 
     Args:
         samples_ms: Times of single inferences that ran undisturbed, in ms, each > 0.
+        sentinel_ms: Time of the sentinel beside each sample, in ms, each > 0; empty where the
+            device cannot tell.
         preempted: How many further runs were dropped because the scheduler took the core.
         at: When, ISO 8601 in UTC.
         circumstances: What may change from round to round and explains doubt: core numbers,
@@ -104,19 +111,28 @@ class Round:
     """
 
     samples_ms: tuple[float, ...]
+    sentinel_ms: tuple[float, ...] = ()
     preempted: int = 0
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     circumstances: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        bad = [s for s in self.samples_ms if not (math.isfinite(s) and s > 0)]
+        times = self.samples_ms + self.sentinel_ms
+        bad = [s for s in times if not (math.isfinite(s) and s > 0)]
         if bad or not self.samples_ms:
             raise InvalidArgument(f"a round needs samples above 0 ms, got {bad or 'none'}")
+        if self.sentinel_ms and len(self.sentinel_ms) != len(self.samples_ms):
+            raise InvalidArgument(
+                f"{len(self.sentinel_ms)} sentinel times stand beside {len(self.samples_ms)} samples"
+            )
 
-    @property
-    def median_ms(self) -> float:
-        """Median of the samples in ms."""
-        return median(self.samples_ms)
+    def median_ms(self, reference_ms: float | None = None) -> float:
+        """Median of the samples in ms; at the speed at which the sentinel takes the reference."""
+        if reference_ms is None or not self.sentinel_ms:
+            return median(self.samples_ms)
+        return median(
+            t * reference_ms / s for t, s in zip(self.samples_ms, self.sentinel_ms, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,8 @@ class Measurement:
         rounds: At least one.
         series: 0 for the first measurement of the subject under these conditions, then 1, ...
         purpose: "profile" or "validation".
+        reference_ms: What the sentinel takes at the speed that statistics are stated at; None
+            for the samples as they came.
     """
 
     kind: SubjectKind
@@ -138,15 +156,21 @@ class Measurement:
     rounds: tuple[Round, ...]
     series: int = 0
     purpose: str = "profile"
+    reference_ms: float | None = None
 
     @cached_property
     def medians_ms(self) -> tuple[float, ...]:
-        """Median of each round in ms."""
-        return tuple(r.median_ms for r in self.rounds)
+        """Median of each round in ms, at the reference speed."""
+        return tuple(r.median_ms(self.reference_ms) for r in self.rounds)
+
+    @property
+    def raw_ms(self) -> float:
+        """Median over the rounds' medians as they came, in ms."""
+        return median(r.median_ms() for r in self.rounds)
 
     @cached_property
     def latency_ms(self) -> float:
-        """Median over the rounds' medians, in ms."""
+        """Median over the rounds' medians, in ms, at the reference speed."""
         return median(self.medians_ms)
 
     @cached_property

@@ -41,6 +41,7 @@ _CONDITIONS = sa.Table(
     sa.Column("device", sa.String(200), nullable=False, index=True),
     sa.Column("origin", sa.String(20), nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
+    sa.Column("reference_ms", sa.Float),
 )
 _MEASUREMENT = sa.Table(
     "measurement",
@@ -61,6 +62,7 @@ _ROUND = sa.Table(
     sa.Column("measurement", sa.ForeignKey("measurement.id"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("samples_ms", sa.Text, nullable=False),
+    sa.Column("sentinel_ms", sa.Text, nullable=False),
     sa.Column("preempted", sa.Integer, nullable=False),
     sa.Column("at", sa.String(40), nullable=False),
     sa.Column("circumstances", sa.Text, nullable=False),
@@ -268,6 +270,7 @@ class MeasurementStore:
                     "measurement": id,
                     "number": number,
                     "samples_ms": json.dumps([round(s, 6) for s in taken.samples_ms]),
+                    "sentinel_ms": json.dumps([round(s, 6) for s in taken.sentinel_ms]),
                     "preempted": taken.preempted,
                     "at": taken.at,
                     "circumstances": json.dumps(taken.circumstances, sort_keys=True),
@@ -339,15 +342,49 @@ class MeasurementStore:
                 sa.select(_MEASUREMENT).where(where).order_by(_MEASUREMENT.c.id)
             ).all()
             rounds = self._rounds(connection, where)
+            reference_ms = self._reference(connection, conditions)
         found: dict[Any, Measurement] = {}
         for row in rows:
             taken = Measurement(
-                row.kind, row.subject, conditions, tuple(rounds[row.id]), row.series, row.purpose
+                row.kind,
+                row.subject,
+                conditions,
+                tuple(rounds[row.id]),
+                row.series,
+                row.purpose,
+                reference_ms,
             )
             key = (row.subject, row.series) if all_series else row.subject
             if key not in found or found[key].series < row.series:
                 found[key] = taken
         return list(found.values())
+
+    def reference_ms(self, conditions: Conditions) -> float | None:
+        """What the sentinel takes at the speed that statistics are stated at; None before it is set."""
+        with self._begin() as connection:
+            return self._reference(connection, conditions)
+
+    def _reference(self, connection: sa.Connection, conditions: Conditions) -> float | None:
+        found = connection.execute(
+            sa.select(_CONDITIONS.c.reference_ms).where(_CONDITIONS.c.digest == conditions.digest)
+        ).scalar()
+        return None if found is None else float(found)
+
+    def set_reference(self, conditions: Conditions, reference_ms: float) -> float:
+        """Set the reference if there is none; returns the one that holds from now on.
+
+        It never changes afterwards, so that all of a device's numbers speak of one speed.
+        """
+        with self._begin() as connection:
+            connection.execute(
+                _CONDITIONS.update()
+                .where(
+                    (_CONDITIONS.c.digest == conditions.digest)
+                    & _CONDITIONS.c.reference_ms.is_(None)
+                )
+                .values(reference_ms=reference_ms)
+            )
+            return float(self._reference(connection, conditions) or reference_ms)
 
     def _rounds(self, connection: sa.Connection, where: Any) -> dict[int, list[Round]]:
         rows = connection.execute(
@@ -361,6 +398,7 @@ class MeasurementStore:
             found.setdefault(row.measurement, []).append(
                 Round(
                     tuple(json.loads(row.samples_ms)),
+                    tuple(json.loads(row.sentinel_ms)),
                     row.preempted,
                     row.at,
                     json.loads(row.circumstances),

@@ -29,12 +29,14 @@ class Reading:
 
     Args:
         samples_ms: Times of single undisturbed inferences after warm-up, in ms.
+        sentinel_ms: Time of the sentinel beside each sample, in ms.
         preempted: Runs dropped because the scheduler took the core.
         provider: What really ran.
         error: Why there is no sample; "" otherwise.
     """
 
     samples_ms: tuple[float, ...] = ()
+    sentinel_ms: tuple[float, ...] = ()
     preempted: int = 0
     provider: str = ""
     error: str = ""
@@ -87,12 +89,13 @@ class Device(ABC):
 
     @abstractmethod
     def run_ms(
-        self, jobs: Sequence[Job], *, warmup_runs: int, warmup_s: float
+        self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:
         """Run model files one after the other; one reading each, in order.
 
         Args:
             jobs: Model files, with the number of undisturbed samples wanted of each.
+            sentinel: A model file that is run between the samples.
             warmup_runs, warmup_s: Runs of each model, and seconds of unbroken load of the
                 core, before the first sample.
         Raises:

@@ -187,13 +187,14 @@ class LocalDevice(Device):
         return self._conditions
 
     def run_ms(
-        self, jobs: Sequence[Job], *, warmup_runs: int, warmup_s: float
+        self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:
         self._ask(
             {
                 "op": "run",
                 "models": [str(j.model) for j in jobs],
                 "runs": [j.runs for j in jobs],
+                "sentinel": str(sentinel),
                 "warmup_runs": warmup_runs,
                 "warmup_s": warmup_s,
                 "limit_s": _MODEL_S,
@@ -208,6 +209,7 @@ class LocalDevice(Device):
             else:
                 yield Reading(
                     tuple(map(float, found["samples_ms"])),
+                    tuple(map(float, found["sentinel_ms"])),
                     int(found["preempted"]),
                     str(found["provider"]),
                 )
@@ -225,7 +227,13 @@ class LocalDevice(Device):
         if not detail:
             detail = f"{PROVIDER}, {self.threads} thread, governor {self.processor.governor}"
         return DeviceState(
-            self.name, "local", state, self.processor.model, len(self.processor.cores), runtime, detail
+            self.name,
+            "local",
+            state,
+            self.processor.model,
+            len(self.processor.cores),
+            runtime,
+            detail,
         )
 
 

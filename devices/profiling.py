@@ -20,17 +20,26 @@ from ..data.measurement import Conditions, Measurement, Round, SubjectKind
 from ..data.measurement import spread as spread_between
 from ..data.store import MeasurementStore
 from ..space import Architecture, Operator, SearchSpace
-from ..space.errors import InvalidArgument, UnstableDevice
+from ..space.errors import DeviceError, InvalidArgument, UnstableDevice
 from ..space.to_onnx import to_onnx
 from .device import Device, Job, Reading
 from .timing import SENTINEL, Gate, Protocol, Verdict, reading_objection, verdict
 
-__all__ = ["Measured", "Outcome", "Planned", "Rejected", "Subject", "measure", "profile", "subjects_of"]
+__all__ = [
+    "Measured",
+    "Outcome",
+    "Planned",
+    "Rejected",
+    "Subject",
+    "measure",
+    "profile",
+    "subjects_of",
+]
 
-_GROUP_S = 0.12  # between two sentinel readings
-_BATCH_S = 2.0  # between two commits
-_WATCH = 30  # sentinel readings before the first subject
-_PATIENCE = 60  # groups rejected in a row before the device is called unstable
+_BATCH_S = 1.5  # between two commits
+_WATCH = 10  # readings of the sentinel before the first subject
+_WATCH_RUNS = 30
+_PATIENCE = 200  # readings refused in a row before the device is called unstable
 _MAX_COOL_DOWN_S = 2.0
 
 
@@ -104,19 +113,20 @@ class Outcome:
 
 
 def subjects_of(
-    space: SearchSpace, networks: int, seed: int, named: Sequence[Architecture] = ()
+    space: SearchSpace | None, networks: int, seed: int, named: Sequence[Architecture] = ()
 ) -> list[Subject]:
     """Every operator of a space, `networks` random distinct networks of it, and named ones."""
     rng = np.random.default_rng(seed)
     drawn: dict[str, Architecture] = {str(a): a for a in named}
-    for _ in range(100):
+    for _ in range(100 if space is not None else 0):
+        assert space is not None
         if len(drawn) >= networks + len(named):
             break
         for genome in space.sample(rng, networks):
             architecture = space.decode(genome)
             if len(drawn) < networks + len(named):
                 drawn.setdefault(str(architecture), architecture)
-    operators = dict.fromkeys(space.operators())
+    operators = dict.fromkeys(space.operators() if space is not None else ())
     for architecture in named:
         operators.update(dict.fromkeys(architecture.operators()))
     return [Subject("operator", o) for o in operators] + [
@@ -125,7 +135,7 @@ def subjects_of(
 
 
 def profile(
-    space: SearchSpace,
+    space: SearchSpace | None,
     *,
     on: Device,
     into: MeasurementStore,
@@ -139,7 +149,7 @@ def profile(
     """Measure every operator of a space, and random whole networks to hold the sum against.
 
     Args:
-        space: Whose operators; its networks are drawn uniformly.
+        space: Whose operators; its networks are drawn uniformly. None for the named alone.
         on: An entered device.
         into: The store; what it already holds under the same conditions is not repeated.
         networks: Random networks to measure whole, ≥ 0; a calibrated model needs 10.
@@ -181,6 +191,7 @@ def measure(
     job.plan(subjects, again)
     with tempfile.TemporaryDirectory(prefix="phonenas-") as folder:
         job.run(Path(folder))
+    _fix_reference(into, on.conditions)
     wanted = {s.text for s in subjects}
     results = {m.subject: m for m in into.measurements(on.conditions) if m.subject in wanted}
     return Outcome(
@@ -193,6 +204,14 @@ def measure(
         verdict=verdict(list(results.values()), job.rejected, job.protocol.spread_limit),
         results=results,
     )
+
+
+def _fix_reference(store: MeasurementStore, conditions: Conditions) -> None:
+    """At the end of a device's first job: the sentinel's median over all of it."""
+    if store.reference_ms(conditions) is None:
+        times = [s for m in store.measurements(conditions) for r in m.rounds for s in r.sentinel_ms]
+        if times:
+            store.set_reference(conditions, median(times))
 
 
 def _ignore(event: Event) -> None:
@@ -224,6 +243,7 @@ class _Job:
         self.finished: set[str] = set()
         self.reused = self.rejected = self.refused_in_a_row = 0
         self.ms_per_mac = 0.0
+        self.reference_ms = 1.0
         self.work_s = self.worked_estimate_s = 0.0
 
     # -- plan ---------------------------------------------------------------------------------
@@ -253,7 +273,8 @@ class _Job:
         """Seconds of one round of a subject: building, loading, warm-up, samples."""
         runs = self.protocol.runs(subject.kind) + self.protocol.warmup_runs + 1
         load_s = 0.008 if subject.kind == "operator" else 0.1
-        return load_s + runs * subject.model.macs * self.ms_per_mac / 1e3
+        # Between samples the sentinel runs twice for every 2 ms.
+        return load_s + 1.3 * runs * subject.model.macs * self.ms_per_mac / 1e3
 
     # -- run ----------------------------------------------------------------------------------
 
@@ -264,6 +285,7 @@ class _Job:
         sentinel = folder / "sentinel.onnx"
         sentinel.write_bytes(to_onnx(SENTINEL).SerializeToString())
         self.settle(sentinel)
+        self.reference_ms = self.store.reference_ms(self.device.conditions) or self.gate.usual_ms
         rounds = sum(self.missing(t) for t in self.open)
         left_s = self.left_s()
         self.tell(Planned(len(self.open), self.reused, rounds, left_s))
@@ -284,15 +306,19 @@ class _Job:
 
     def settle(self, sentinel: Path) -> None:
         """Watch the sentinel for a while, to know where it mostly stands."""
-        jobs = [Job(sentinel, self.protocol.sentinel_runs)] * _WATCH
-        for reading in self.run_jobs(jobs):
-            if not reading_objection(reading, self.device.conditions.provider):
-                self.gate.watch(median(reading.samples_ms))
-        self.ms_per_mac = self.gate.reference_ms / SENTINEL.macs
+        for reading in self.run_jobs([Job(sentinel, _WATCH_RUNS)] * _WATCH, sentinel):
+            objection = reading_objection(reading, self.device.conditions.provider)
+            if objection:
+                raise DeviceError(f"{self.device.name} cannot run the sentinel: {objection}")
+            self.gate.objection(median(reading.sentinel_ms))
+        self.ms_per_mac = self.gate.usual_ms / SENTINEL.macs
 
-    def run_jobs(self, jobs: Sequence[Job]) -> Iterable[Reading]:
+    def run_jobs(self, jobs: Sequence[Job], sentinel: Path) -> Iterable[Reading]:
         return self.device.run_ms(
-            jobs, warmup_runs=self.protocol.warmup_runs, warmup_s=self.protocol.warmup_s
+            jobs,
+            sentinel=sentinel,
+            warmup_runs=self.protocol.warmup_runs,
+            warmup_s=self.protocol.warmup_s,
         )
 
     def batches(self, due: list[str]) -> Iterable[list[str]]:
@@ -314,59 +340,39 @@ class _Job:
             time.sleep(pause)
 
     def batch(self, batch: list[str], folder: Path, sentinel: Path) -> None:
-        """Measure a batch in one go, sentinel between its groups; commit what is believed."""
-        watch = Job(sentinel, self.protocol.sentinel_runs)
-        jobs, names, size_s = [watch], [""], 0.0
+        """Measure a batch in one go; commit what is believed."""
         began = time.monotonic()
+        estimate_s = sum(self.estimate_s(self.open[t]) for t in batch)
+        jobs = []
         for number, text in enumerate(batch):
             subject = self.open[text]
             path = folder / f"{number}.onnx"
             path.write_bytes(to_onnx(subject.model).SerializeToString())
             jobs.append(Job(path, self.protocol.runs(subject.kind)))
-            names.append(text)
-            size_s += self.estimate_s(subject)
-            if size_s > _GROUP_S or number == len(batch) - 1:
-                jobs.append(watch)
-                names.append("")
-                size_s = 0.0
         circumstances = self.device.circumstances()
         accepted: list[tuple[int, int, Round]] = []
         refused: list[tuple[str, str]] = []
-        before_ms, group = 0.0, []
-        for name, reading in zip(names, self.run_jobs(jobs), strict=True):
+        for text, reading in zip(batch, self.run_jobs(jobs, sentinel), strict=True):
             objection = reading_objection(reading, self.device.conditions.provider)
-            if name:
-                if objection:
-                    refused.append((name, objection))
-                else:
-                    group.append((name, reading))
+            objection = objection or self.gate.objection(median(reading.sentinel_ms))
+            if objection:
+                refused.append((text, objection))
+                self.refused_in_a_row += 1
                 continue
-            after_ms = 0.0 if objection else median(reading.samples_ms)
-            if after_ms:
-                self.gate.watch(after_ms)
-            if group:
-                doubt = (
-                    self.gate.objection(before_ms, after_ms)
-                    if before_ms and after_ms
-                    else f"the sentinel beside it was not readable: {objection}"
-                )
-                if doubt:
-                    refused.extend((name, doubt) for name, _ in group)
-                    self.refused_in_a_row += 1
-                else:
-                    self.refused_in_a_row = 0
-                    seen = {**circumstances, "sentinel_ms": round((before_ms + after_ms) / 2, 6)}
-                    for name, kept in group:
-                        number = len(self.taken[name])
-                        taken = Round(kept.samples_ms, kept.preempted, circumstances=seen)
-                        self.taken[name].append(taken)
-                        accepted.append((self.ids[name], number, taken))
-            before_ms, group = after_ms, []
-        for number in range(len(batch)):
-            (folder / f"{number}.onnx").unlink()
-        self.commit(batch, accepted, refused)
+            self.refused_in_a_row = 0
+            taken = Round(
+                reading.samples_ms,
+                reading.sentinel_ms,
+                reading.preempted,
+                circumstances=circumstances,
+            )
+            accepted.append((self.ids[text], len(self.taken[text]), taken))
+            self.taken[text].append(taken)
+        for job in jobs:
+            job.model.unlink()
         self.work_s += time.monotonic() - began
-        self.worked_estimate_s += sum(self.estimate_s(self.open[t]) for t in batch if t in self.open)
+        self.worked_estimate_s += estimate_s
+        self.commit(batch, accepted, refused)
 
     def commit(
         self,
@@ -389,16 +395,18 @@ class _Job:
                 self.give_up(text, reason)
         self.close_complete(batch)
         done = sum(len(r) for r in self.taken.values())
-        self.tell(Measured(done, done + sum(max(1, self.missing(t)) for t in self.open), self.left_s()))
+        self.tell(
+            Measured(done, done + sum(max(1, self.missing(t)) for t in self.open), self.left_s())
+        )
         if self.refused_in_a_row > _PATIENCE:
             raise UnstableDevice(
-                f"{self.device.name}: {self.refused_in_a_row} groups of readings in a row were not "
+                f"{self.device.name}: {self.refused_in_a_row} readings in a row were not "
                 f"believed, the last because {refused[-1][1]}. {len(self.finished)} subjects are "
                 "in the store. Close other programs or let the device cool, then give the same "
                 "command again."
             )
         if self.refused_in_a_row:
-            time.sleep(min(_MAX_COOL_DOWN_S, 0.05 * self.refused_in_a_row))
+            time.sleep(min(_MAX_COOL_DOWN_S, 0.02 * self.refused_in_a_row))
 
     def close_complete(self, batch: list[str]) -> None:
         """Complete the subjects whose rounds agree, and give up those that never do."""
@@ -406,11 +414,15 @@ class _Job:
         for text in batch:
             if text not in self.open or self.missing(text):
                 continue
-            medians = tuple(r.median_ms for r in self.taken[text])
+            # Any one reference serves to compare rounds with each other.
+            medians = tuple(r.median_ms(self.reference_ms) for r in self.taken[text])
             apart = spread_between(medians)
             if apart <= self.protocol.spread_limit:
                 agreed.append(text)
-            elif len(medians) >= self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds:
+            elif (
+                len(medians)
+                >= self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds
+            ):
                 self.give_up(
                     text,
                     f"{len(medians)} rounds from {min(medians):.3f} to {max(medians):.3f} ms stand "

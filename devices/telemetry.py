@@ -66,7 +66,9 @@ def processor() -> Processor:
     strongest = cores[capacities.index(max(capacities))]
     governor = _read(_CPU / f"cpu{strongest}" / "cpufreq" / "scaling_governor") or "none"
     flags = fields.get("flags") or fields.get("Features") or ""
-    identity = "\n".join([model, platform.machine(), " ".join(sorted(flags.split())), str(len(cores))])
+    identity = "\n".join(
+        [model, platform.machine(), " ".join(sorted(flags.split())), str(len(cores))]
+    )
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return Processor(model, cores, capacities, governor, fingerprint)
 
@@ -99,9 +101,7 @@ def circumstances() -> dict[str, float]:
     found: dict[str, float] = {}
     if hasattr(os, "getloadavg"):
         found["load"] = round(os.getloadavg()[0], 2)
-    zones = [
-        _read(zone / "temp") for zone in Path("/sys/class/thermal").glob("thermal_zone*")
-    ]
+    zones = [_read(zone / "temp") for zone in Path("/sys/class/thermal").glob("thermal_zone*")]
     celsius = [int(t) / 1000 for t in zones if t.lstrip("-").isdigit()]
     if celsius:
         found["temperature_c"] = max(celsius)

@@ -46,7 +46,10 @@ class Score:
 
 
 def score(
-    predicted_ms: Values, measured_ms: Values, low_ms: Values | None = None, high_ms: Values | None = None
+    predicted_ms: Values,
+    measured_ms: Values,
+    low_ms: Values | None = None,
+    high_ms: Values | None = None,
 ) -> Score:
     """Score predictions, (n,) in ms, against measurements, (n,) in ms, each > 0.
 

@@ -124,7 +124,9 @@ class OperatorRegressor:
             try:
                 self._booster = lightgbm.Booster(model_str=self.text)
             except lightgbm.basic.LightGBMError as error:
-                raise UnsupportedFormat(f"the model's operator curve is damaged: {error}") from error
+                raise UnsupportedFormat(
+                    f"the model's operator curve is damaged: {error}"
+                ) from error
         return self._booster
 
     def to_dict(self) -> dict[str, Any]:

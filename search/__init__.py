@@ -1,1 +1,34 @@
-"""Search strategies, accuracy estimators and the loop between them."""
+"""Search offline, and have the device say the last word."""
+
+from __future__ import annotations
+
+from . import accuracy
+from .loop import Searched, run, search
+from .nsga2 import NSGA2
+from .pareto import Candidate, ParetoFront, hypervolume
+from .reward import HARD, SOFT, check_target, reward
+from .run_folder import load
+from .strategy import RandomSearch, Strategy, get, names
+from .validation import Validation, validate
+
+__all__ = [
+    "HARD",
+    "NSGA2",
+    "SOFT",
+    "Candidate",
+    "ParetoFront",
+    "RandomSearch",
+    "Searched",
+    "Strategy",
+    "Validation",
+    "accuracy",
+    "check_target",
+    "get",
+    "hypervolume",
+    "load",
+    "names",
+    "reward",
+    "run",
+    "search",
+    "validate",
+]

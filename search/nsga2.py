@@ -117,7 +117,9 @@ def _algorithm(strategy: NSGA2) -> Any:
     space = strategy.space
 
     class Uniform(Sampling):  # type: ignore[misc]
-        def _do(self, problem: Any, n_samples: int, *args: Any, random_state: Any, **kw: Any) -> Any:
+        def _do(
+            self, problem: Any, n_samples: int, *args: Any, random_state: Any, **kw: Any
+        ) -> Any:
             return space.sample(random_state, n_samples)
 
     class OtherOption(Mutation):  # type: ignore[misc]

@@ -88,9 +88,7 @@ class ParetoFront:
         latency from those chosen before; where that leaves fewer than k, the distance is
         halved until it does not.
         """
-        ranked = sorted(
-            self.candidates, key=lambda c: -(c.top1 if c.reward is None else c.reward)
-        )
+        ranked = sorted(self.candidates, key=lambda c: -(c.top1 if c.reward is None else c.reward))
         k = min(k, len(ranked))
         chosen: list[Candidate] = []
         while True:

@@ -116,7 +116,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 plain = json.loads(str(file["plain"]))
                 state = plain["state"]
                 state |= {k[6:]: file[k] for k in file.files if k.startswith("state_")}
@@ -147,6 +147,10 @@ class RunFolder:
 
 
 def _version(name: str) -> str:
+    if name == "phonenas":
+        from .. import __version__
+
+        return __version__
     try:
         return version(name)
     except PackageNotFoundError:

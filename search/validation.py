@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from ..data import MeasurementStore
+from ..data import Conditions, MeasurementStore
 from ..devices import Device, Subject, measure
 from ..devices.profiling import Event
 from ..devices.timing import Protocol, Verdict
 from ..latency_model import LatencyModel, Score, score
-from ..space.errors import InvalidArgument, UnstableDevice
+from ..space.errors import InvalidArgument, SettingsChanged, UnstableDevice
 from .pareto import Candidate, ParetoFront
 
-__all__ = ["Validated", "Validation", "validate"]
+__all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "validate"]
+
+FORMAT, VERSION = "phonenas-validation", 1
+_ROUNDS = 10  # a promise is kept or broken by these: more than a profile takes
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def validate(
     on: Device,
     into: MeasurementStore,
     top: int = 5,
-    latency: LatencyModel | None = None,
+    expected: Conditions | None = None,
     again: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Validation:
@@ -102,21 +106,29 @@ def validate(
         on: An entered device.
         into: The store; what it already holds of these networks is not measured again.
         top: How many, ≥ 1; see `ParetoFront.best`.
-        latency: Predicts anew; by default the front's own promises stand.
+        expected: Conditions of the model that promised; other ones are refused. None to
+            measure under any.
         again: Measure anew what the store already holds.
         on_event: As for `devices.profile`.
     Raises:
         InvalidArgument: top < 1.
+        SettingsChanged: The device runs under other conditions than `expected`.
         UnstableDevice: A network's rounds would not agree.
     """
     if top < 1:
         raise InvalidArgument(f"top: 1 or more, got {top}")
+    if expected is not None and on.conditions != expected:
+        raise SettingsChanged(
+            f"{on.name} is not as it was when the promises were made: "
+            f"{'; '.join(expected.differences(on.conditions))} (then / now). Profile and fit anew:  "
+            f"phonenas profile --device {on.name}"
+        )
     chosen = front.best(top)
     outcome = measure(
         [Subject("network", c.architecture) for c in chosen],
         on=on,
         into=into,
-        protocol=Protocol(network_rounds=7),
+        protocol=Protocol(network_rounds=_ROUNDS),
         purpose="validation",
         again=again,
         on_event=on_event,
@@ -131,9 +143,6 @@ def validate(
     for candidate in chosen:
         taken = outcome.results[candidate.block_args]
         ms, low, high = candidate.latency_ms, candidate.low_ms, candidate.high_ms
-        if latency is not None:
-            told = latency.predict([candidate.architecture])
-            ms, low, high = float(told.ms[0]), float(told.low_ms[0]), float(told.high_ms[0])
         measured = taken.latency_ms
         networks.append(
             Validated(
@@ -161,3 +170,64 @@ def validate(
         outcome.reused,
         outcome.seconds,
     )
+
+
+def document(
+    validation: Validation,
+    front: ParetoFront,
+    latency: LatencyModel,
+    conditions: Conditions,
+    rejected: int,
+) -> dict[str, Any]:
+    """Everything that a report says of a validation, ready for JSON.
+
+    Each network comes with where its predicted milliseconds go, and the model with its scores
+    and the networks that examined it.
+    """
+    networks = []
+    for v in validation.networks:
+        shares = latency.explain(v.candidate.architecture)
+        networks.append(
+            {
+                **v.to_dict(),
+                "top1_error": v.candidate.top1_error,
+                "outside": v.candidate.outside,
+                "macs": v.candidate.macs,
+                "params": v.candidate.params,
+                "constant_ms": sum(e.ms for e in shares if e.operator is None),
+                "operators": [
+                    {
+                        "label": e.operator.label,
+                        "in_px": e.operator.in_px,
+                        "key": e.operator.key,
+                        "ms": e.ms,
+                        "measured": e.measured,
+                    }
+                    for e in shares
+                    if e.operator is not None
+                ],
+            }
+        )
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "device": latency.device,
+        "target_ms": front.target_ms,
+        "target": front.target,
+        "verdict": {"stable": validation.verdict.stable, "text": validation.verdict.text},
+        "rejected": rejected,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "conditions": conditions.to_dict(),
+        "networks": networks,
+        "score": validation.score.to_dict(),
+        "model": {
+            "operators": len(latency.table),
+            "networks": len(latency.examined),
+            "date": latency.table.date,
+            "scores": {name: s.to_dict() for name, s in latency.scores.items()},
+            "examined": [
+                [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms]
+                for e in latency.examined
+            ],
+        },
+    }

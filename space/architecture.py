@@ -139,7 +139,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not self.blocks:
-            raise InvalidArchitecture("a network needs at least one block, as in r2_k3_s22_e6_i16_o24")
+            raise InvalidArchitecture(
+                "a network needs at least one block, as in r2_k3_s22_e6_i16_o24"
+            )
         if sum(block.repeats for block in self.blocks) > _MAX_LAYERS:
             raise InvalidArchitecture(
                 f"a network has at most {_MAX_LAYERS} layers, and these r tokens add up to more"
@@ -281,7 +283,9 @@ def _parse(text: str) -> Architecture:
         if setting:
             name, value = setting[1], int(setting[2])
             if name in settings or value < 1:
-                raise InvalidArchitecture(f"'{word}': {name} is given once, with a value of 1 or more")
+                raise InvalidArchitecture(
+                    f"'{word}': {name} is given once, with a value of 1 or more"
+                )
             settings[name] = value
         else:
             blocks.append(_parse_block(word, len(blocks)))

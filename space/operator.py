@@ -110,9 +110,7 @@ class Operator:
             or (self.kind == "head") != (self.features > 0)
         ):
             raise InvalidArgument(f"no such operator: {self!r}")
-        if self.skip == "identity" and (
-            self.stride != 1 or self.in_channels != self.out_channels
-        ):
+        if self.skip == "identity" and (self.stride != 1 or self.in_channels != self.out_channels):
             raise InvalidArgument(
                 f"an identity skip needs stride 1 and equal channels, got stride {self.stride} "
                 f"and {self.in_channels}→{self.out_channels}"

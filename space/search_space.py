@@ -217,9 +217,7 @@ class SearchSpace(ABC):
             furthest = max(furthest, index)
             if index == len(self.parts):
                 if at == len(layers):
-                    return np.array(
-                        [genes.get(g, 0) for g in range(len(self.decisions))], np.int8
-                    )
+                    return np.array([genes.get(g, 0) for g in range(len(self.decisions))], np.int8)
                 continue
             columns = self._columns[index]
             for length in self._lengths[index]:

@@ -6,13 +6,15 @@ standard input, a JSON document a line, answers in kind, and ends when that inpu
     {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider": "CPUExecutionProvider"}
     → {"runtime": ..., "version": ..., "sha256": ..., "python": ..., "cores": [1]}
     {"op": "run", "models": [path, ...], "runs": [15, ...], "warmup_runs": 5, "warmup_s": 0.3,
-     "limit_s": 30}
-    → one line a model, in order, {"index", "samples_ms", "preempted", "first_ms", "provider"}
-      or {"index", "error"}, then {"done": true}
+     "limit_s": 30, "sentinel": path}
+    → one line a model, in order, {"index", "samples_ms", "sentinel_ms", "preempted", "first_ms",
+      "provider"} or {"index", "error"}, then {"done": true}
 
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at
 least `warmup_s` before the first sample; runs in which the scheduler took the core away are
-dropped and made up for, up to three times as many.
+dropped and made up for, up to four times as many. Between the samples, every 2 ms or after each
+longer one, the sentinel model is run twice and its second run timed: what slows it slows the
+sample beside it too, and `sentinel_ms` holds, for each sample, the mean of its two neighbours.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 
 _IDLE_S = 0.05  # a longer pause lets the core clock down: the load clock starts again
 _MAX_WARMUP_RUNS = 100_000
+_BLOCK_S = 0.002  # of samples between two runs of the sentinel
+_SENTINEL_TRIES = 5
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -67,6 +71,7 @@ class Bench:
         }[hello.get("optimisation", "all")]
         self.last_busy = 0.0
         self.load_since = 0.0
+        self.sentinels: dict[str, Any] = {}
 
     def hello(self) -> dict[str, Any]:
         from onnxruntime.capi import onnxruntime_pybind11_state as binary
@@ -93,11 +98,7 @@ class Bench:
         ran = session.get_providers()[0]
         if ran != self.provider:
             return {"error": f"asked for {self.provider}, and {ran} would run"}
-        generator = self.numpy.random.default_rng(0)
-        feeds = {
-            i.name: generator.standard_normal(i.shape, dtype=self.numpy.float32)
-            for i in session.get_inputs()
-        }
+        feeds = self.feeds(session)
         deadline = started + float(request["limit_s"])
         begin = clock()
         session.run(None, feeds)
@@ -109,24 +110,57 @@ class Bench:
             if clock() > deadline or warm > _MAX_WARMUP_RUNS:
                 break
         samples: list[float] = []
+        beside: list[float] = []
         preempted = 0
-        while len(samples) < runs and preempted < 2 * runs and clock() < deadline:
-            taken = preemptions()
-            begin = clock()
-            session.run(None, feeds)
-            end = clock()
-            if preemptions() == taken:
-                samples.append((end - begin) * 1e3)
-            else:
-                preempted += 1
+        before = self.sentinel_ms(request["sentinel"])
+        while len(samples) < runs and preempted < 3 * runs and clock() < deadline:
+            block: list[float] = []
+            block_began = clock()
+            while clock() - block_began < _BLOCK_S and len(samples) + len(block) < runs:
+                taken = preemptions()
+                begin = clock()
+                session.run(None, feeds)
+                end = clock()
+                if preemptions() == taken:
+                    block.append((end - begin) * 1e3)
+                else:
+                    preempted += 1
+            after = self.sentinel_ms(request["sentinel"])
+            samples.extend(block)
+            beside.extend([(before + after) / 2] * len(block))
+            before = after
         self.last_busy = clock()
         if not samples:
             return {"error": f"no undisturbed run among {preempted}, or none within the limit"}
         return {
             "samples_ms": samples,
+            "sentinel_ms": beside,
             "preempted": preempted,
             "first_ms": first_ms,
             "provider": ran,
+        }
+
+    def sentinel_ms(self, path: str) -> float:
+        """Time of the sentinel now: its second run in a row, repeated while preempted."""
+        if path not in self.sentinels:
+            session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
+            self.sentinels[path] = (session, self.feeds(session))
+        session, feeds = self.sentinels[path]
+        session.run(None, feeds)
+        for _ in range(_SENTINEL_TRIES):
+            taken = preemptions()
+            begin = time.perf_counter()
+            session.run(None, feeds)
+            end = time.perf_counter()
+            if preemptions() == taken:
+                break
+        return (end - begin) * 1e3
+
+    def feeds(self, session: Any) -> dict[str, Any]:
+        generator = self.numpy.random.default_rng(0)
+        return {
+            i.name: generator.standard_normal(i.shape, dtype=self.numpy.float32)
+            for i in session.get_inputs()
         }
 
 

@@ -1,0 +1,49 @@
+# Everything from a bare checkout: a virtual environment in .venv, pinned by constraints.txt.
+# `make demo` and `make test` need nothing before them but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+DB := $(RUN)/phonenas.db
+MODEL := $(RUN)/phonenas.local.model.json
+export PHONENAS_DB = $(DB)
+
+.PHONY: demo test install check bench lint clean help
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@sh tools/install.sh $(VENV) $(PYTHON) .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@sh tools/install.sh $(VENV) $(PYTHON) '.[dev]'
+	@touch $@
+
+install: $(VENV)/.core  ## the package and its command in .venv
+
+demo: $(VENV)/.core  ## profile this computer, search, validate, report
+	@mkdir -p $(RUN)
+	$(BIN)/phonenas profile --device local --space mnasnet --networks 40 --network mobilenet-v2 --network mnasnet-a1 --network mnasnet-b1 --network mnasnet-small
+	@test -f $(MODEL) || { echo '$(BIN)/phonenas fit --device local'; $(BIN)/phonenas fit --device local; }
+	$(BIN)/phonenas search --device local --space mnasnet --strategy nsga2 --target mobilenet-v2 --evaluations 8000 --seed 0 --out $(RUN)
+	$(BIN)/phonenas validate $(RUN) --device local --top 5
+	$(BIN)/phonenas report $(RUN)
+
+test: $(VENV)/.dev  ## the tests, at most 5 minutes
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## lint, then the tests
+
+bench: $(VENV)/.dev  ## benchmarks: printed, never asserted
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## remove the environment and the demo
+	rm -rf $(VENV) runs/demo

@@ -1,0 +1,8 @@
+"""From measurements to the latency of networks that were never run."""
+
+from __future__ import annotations
+
+from .metrics import Score, score
+from .model import Examined, LatencyModel, Predicted, fit, load
+
+__all__ = ["Examined", "LatencyModel", "Predicted", "Score", "fit", "load", "score"]

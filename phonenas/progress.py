@@ -1,0 +1,144 @@
+"""Bars: events in, rich bars out, on stderr.
+
+On a terminal a bar; elsewhere (a log file, a pipe) plain lines, one for each tenth of the work
+or each ten seconds. stdout is never touched.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .devices.profiling import Event, Measured, Planned, Rejected
+from .search.loop import Evaluated
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Bars", "duration"]
+
+_LINE_S = 10.0  # without a terminal: a line as often as this, or for each tenth of the work
+_LEAST_S = 1.0  # and never more often than this
+
+
+def duration(seconds: float) -> str:
+    """A time for people, to about two digits.
+
+    >>> duration(7.2), duration(200), duration(3 * 3600 + 300)
+    ('7 s', '3 min 20 s', '3 h 5 min')
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+class Bars:
+    """Shows the events of long work.
+
+    Lifetime: a context manager around the work; hand `profiling` or `searching` to its
+    `on_event`. One `Bars` may see several jobs after each other, each with its own bar.
+
+    Args:
+        quiet: Show nothing at all.
+        stream: Where to; stderr by default.
+    """
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self.stream = sys.stderr if stream is None else stream
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._rejected = 0
+        self._told_s = self._told_share = 0.0
+
+    def __enter__(self) -> Bars:
+        if not self.quiet and self.stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[words]}", markup=False),
+                console=Console(file=self.stream),
+                expand=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def profiling(self, event: Event) -> None:
+        """Show an event of `devices.profile`, `devices.measure` or `search.validate`."""
+        if isinstance(event, Planned):
+            self._rejected = 0
+            words = f"{event.subjects:,} subject{'' if event.subjects == 1 else 's'} to measure, "
+            words += f"{event.reused:,} in the store already"
+            self._line(words + (f", about {duration(event.seconds)}" if event.subjects else ""))
+            if event.subjects:
+                self._start("measuring", event.rounds)
+        elif isinstance(event, Rejected):
+            self._rejected += len(event.subjects)
+        elif isinstance(event, Measured):
+            words = f"{event.done:,} of {event.total:,} rounds, {duration(event.seconds_left)} left"
+            if self._rejected:
+                readings = "reading" if self._rejected == 1 else "readings"
+                words += f", {self._rejected:,} {readings} rejected"
+            self._show("measuring", event.done, event.total, words)
+
+    def searching(self, event: Evaluated) -> None:
+        """Show an event of `search.search`."""
+        self._show(
+            "searching",
+            event.evaluations,
+            event.budget,
+            f"{event.evaluations:,} of {event.budget:,} networks; of the latest, fastest "
+            f"○ {event.fastest_ms:.2f} ms, top-1 ○ {event.best_top1:.1%}",
+        )
+
+    def _line(self, text: str) -> None:
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def _start(self, name: str, total: int) -> None:
+        self._told_s, self._told_share = time.monotonic(), 0.0
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=total, words="")
+
+    def _show(self, name: str, done: int, total: int, words: str) -> None:
+        if self.quiet:
+            return
+        if self._bar is not None:
+            if self._task is None or self._bar.tasks[-1].description != name:
+                self._start(name, total)
+            self._bar.update(self._task, completed=done, total=total, words=words)
+            return
+        share, now = done / max(total, 1), time.monotonic()
+        if share < self._told_share:  # another job began
+            self._told_share = 0.0
+        since = now - self._told_s
+        tenth = since >= _LEAST_S and share - self._told_share >= 0.1
+        if since >= _LINE_S or tenth or (share >= 1 and self._told_share < 1):
+            self._told_s, self._told_share = now, share
+            self._line(f"{name}: {words}")

@@ -1,0 +1,215 @@
+"""The contracts as test classes: for us, and for whoever owns another phone or writes a strategy.
+
+Subclass one, give its fixture, and pytest asks your class the same questions as ours::
+
+    class TestMyDevice(DeviceContract):
+        @pytest.fixture
+        def device(self):
+            return MyDevice("10.0.0.7")
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .devices import Device, Job
+from .devices.timing import SENTINEL
+from .search.accuracy import AccuracyEstimator
+from .search.strategy import Strategy
+from .space import MnasNet, SearchSpace
+from .space.errors import DeviceUnavailable
+from .space.to_onnx import to_onnx
+
+__all__ = ["DeviceContract", "EstimatorContract", "SpaceContract", "StrategyContract"]
+
+
+class DeviceContract:
+    """A device runs model files, tells what it is, and says no in our words."""
+
+    @pytest.fixture
+    def device(self) -> Device:
+        """The device under test, not yet entered."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def sentinel(self, tmp_path: Path) -> Path:
+        path = tmp_path / "sentinel.onnx"
+        path.write_bytes(to_onnx(SENTINEL).SerializeToString())
+        return path
+
+    def run(self, device: Device, jobs: list[Job], sentinel: Path) -> list[Any]:
+        return list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=2, warmup_s=0.0))
+
+    def test_readings_come_in_order_and_are_times(self, device: Device, sentinel: Path) -> None:
+        with device:
+            readings = self.run(device, [Job(sentinel, 4), Job(sentinel, 7)], sentinel)
+        assert [r.error for r in readings] == ["", ""]
+        assert [len(r.samples_ms) for r in readings] == [4, 7]
+        for r in readings:
+            assert len(r.sentinel_ms) == len(r.samples_ms)
+            assert all(0 < t < 60_000 for t in r.samples_ms + r.sentinel_ms)
+            assert r.provider == device.conditions.provider
+
+    def test_a_file_that_is_no_model_is_an_error_and_the_next_one_runs(
+        self, device: Device, sentinel: Path, tmp_path: Path
+    ) -> None:
+        broken = tmp_path / "broken.onnx"
+        broken.write_bytes(b"no model")
+        with device:
+            bad, good = self.run(device, [Job(broken, 3), Job(sentinel, 3)], sentinel)
+        assert bad.error
+        assert not bad.samples_ms
+        assert len(good.samples_ms) == 3
+
+    def test_conditions_are_equal_from_one_connection_to_the_next(self, device: Device) -> None:
+        with device:
+            first = device.conditions
+        with device:
+            assert device.conditions == first
+        assert first.device == device.name
+        assert all(v not in ("", None) for v in first.to_dict().values())
+        assert device.fingerprint == first.fingerprint
+
+    def test_circumstances_are_json(self, device: Device) -> None:
+        with device:
+            assert isinstance(json.loads(json.dumps(device.circumstances())), dict)
+
+    def test_state_can_be_told_without_entering(self, device: Device) -> None:
+        state = device.state()
+        assert state.name == device.name
+        assert state.cores > 0
+
+    def test_it_refuses_to_run_outside_its_context(self, device: Device, sentinel: Path) -> None:
+        with pytest.raises(DeviceUnavailable):
+            self.run(device, [Job(sentinel, 1)], sentinel)
+        with device:
+            pass
+        with pytest.raises(DeviceUnavailable):
+            self.run(device, [Job(sentinel, 1)], sentinel)
+
+
+class SpaceContract:
+    """A space samples, mutates, decodes and encodes consistently."""
+
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """The space under test."""
+        raise NotImplementedError
+
+    def test_decode_and_encode_are_inverse(self, space: SearchSpace) -> None:
+        for genome in space.sample(np.random.default_rng(0), 20):
+            network = space.decode(genome)
+            assert space.decode(space.encode(network)) == network
+            assert network in space
+
+    def test_a_mutant_stays_and_differs(self, space: SearchSpace) -> None:
+        rng = np.random.default_rng(1)
+        before = space.sample(rng, 200)
+        after = space.check(space.mutate(before, rng))
+        assert not (space.identities(before) == space.identities(after)).all(axis=1).any()
+
+    def test_networks_are_equal_when_identities_are(self, space: SearchSpace) -> None:
+        genomes = space.sample(np.random.default_rng(2), 300)
+        networks = [space.decode(g).operators() for g in genomes]
+        assert len(set(networks)) == len(set(space.keys(genomes)))
+
+    def test_operators_are_complete(self, space: SearchSpace) -> None:
+        known = set(space.operators())
+        for genome in space.sample(np.random.default_rng(3), 50):
+            assert set(space.decode(genome).operators()) <= known
+
+
+class StrategyContract:
+    """A strategy asks within the space, learns, and resumes to the bit."""
+
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """Where it looks."""
+        return MnasNet()
+
+    def make(self, seed: int) -> Strategy:
+        """A new strategy under test."""
+        raise NotImplementedError
+
+    def judge(self, space: SearchSpace, genomes: Any) -> tuple[Any, Any]:
+        """A made-up, deterministic judgement: two losses in conflict, and a constraint."""
+        share = genomes / (space.option_counts - 1).clip(1)
+        first = share[:, ::2].mean(axis=1)
+        second = 1 - share.mean(axis=1) + 0.1 * share[:, 0]
+        return np.column_stack([first, second]), first - 0.8
+
+    def walk(self, strategy: Strategy, space: SearchSpace, turns: int) -> list[Any]:
+        asked = []
+        for _ in range(turns):
+            genomes = strategy.ask(50)
+            strategy.tell(genomes, *self.judge(space, genomes))
+            asked.append(genomes)
+        return asked
+
+    def test_it_asks_within_the_space_and_no_more_than_allowed(self, space: SearchSpace) -> None:
+        strategy = self.make(0)
+        strategy.start(space)
+        for genomes in self.walk(strategy, space, 5):
+            assert 1 <= len(genomes) <= 50
+            space.check(genomes)
+
+    def test_equal_seeds_are_equal_and_others_differ(self, space: SearchSpace) -> None:
+        walks = []
+        for seed in (3, 3, 4):
+            strategy = self.make(seed)
+            strategy.start(space)
+            walks.append(np.concatenate(self.walk(strategy, space, 6)))
+        assert np.array_equal(walks[0], walks[1])
+        assert not np.array_equal(walks[0], walks[2])
+
+    def test_state_resumes_to_the_bit(self, space: SearchSpace) -> None:
+        unbroken = self.make(5)
+        unbroken.start(space)
+        before = self.walk(unbroken, space, 4)
+        state = unbroken.state()
+        plain = json.dumps({k: v for k, v in state.items() if not isinstance(v, np.ndarray)})
+        kept = {k: v.copy() for k, v in state.items() if isinstance(v, np.ndarray)}
+        after = np.concatenate(self.walk(unbroken, space, 4))
+        resumed = self.make(5)
+        resumed.start(space)
+        resumed.restore({**json.loads(plain), **kept}, np.concatenate(before))
+        assert np.array_equal(np.concatenate(self.walk(resumed, space, 4)), after)
+
+    def test_settings_are_json_and_name_it(self) -> None:
+        settings = self.make(1).settings
+        assert json.loads(json.dumps(settings))["strategy"] == self.make(1).name
+
+
+class EstimatorContract:
+    """An estimator gives shares with their doubt, alike by network and by genome."""
+
+    @pytest.fixture
+    def estimator(self) -> AccuracyEstimator:
+        """The estimator under test."""
+        raise NotImplementedError
+
+    def test_shares_with_their_doubt(self, estimator: AccuracyEstimator) -> None:
+        space = MnasNet()
+        genomes = space.sample(np.random.default_rng(0), 40)
+        told = estimator.estimate([space.decode(g) for g in genomes])
+        assert len(told) == 40
+        assert ((told.top1 >= 0) & (told.top1 <= 1)).all()
+        assert (told.standard_error > 0).all()
+        assert told.outside.dtype == bool
+
+    def test_by_genome_and_by_network_alike(self, estimator: AccuracyEstimator) -> None:
+        space = MnasNet()
+        genomes = space.sample(np.random.default_rng(1), 40)
+        by_network = estimator.estimate([space.decode(g) for g in genomes])
+        by_genome = estimator.on(space)(genomes)
+        assert np.allclose(by_genome.top1, by_network.top1, rtol=0, atol=1e-9)
+        assert (by_genome.outside == by_network.outside).all()
+
+    def test_equal_estimators_have_equal_digests(self, estimator: AccuracyEstimator) -> None:
+        assert estimator.digest == type(estimator)().digest
+        assert estimator.cost_s >= 0

@@ -1,0 +1,75 @@
+"""NETWORK, as a user writes it: a zoo name, a block string, a run's candidate, a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from ..space import Architecture, zoo
+from ..space.errors import InvalidArgument, UnknownName, UnsupportedFormat
+from .run_folder import load
+
+__all__ = ["find"]
+
+_CANDIDATE = re.compile(r"(?P<run>.+):(?P<id>\d{1,6})")
+_NETWORK_KEYS = ("block_args", "network")
+_MAX_BYTES = 1 << 20
+
+
+def find(text: str, width: float = 1.0, resolution: int | None = None) -> Architecture:
+    """The network that a user named.
+
+    Args:
+        text: A zoo name (`mnasnet-a1`), a block string, a run's candidate (`runs/x:3`), or a
+            .json file with `block_args` (as `phonenas show --json` writes it).
+        width: Width multiplier in (0, 10].
+        resolution: Side of the input in pixels, instead of the network's own.
+    Raises:
+        UnknownName: No such name, run, candidate or file.
+        InvalidArchitecture, InvalidArgument: As `Architecture.parse`.
+        UnsupportedFormat: A file that holds no network, or an ONNX file, which only `space`'s
+            own networks can stand in for so far.
+    """
+    text = text.strip()
+    if text.endswith(".onnx"):
+        raise UnsupportedFormat(
+            f"{text}: foreign ONNX graphs cannot be taken apart yet. Give a block string, a zoo "
+            f"name ({', '.join(zoo.names())}), a run's candidate or a .json file."
+        )
+    candidate = _CANDIDATE.fullmatch(text)
+    if candidate and "_" not in candidate["run"].rsplit("/", 1)[-1][:3]:
+        run = load(candidate["run"])
+        number = int(candidate["id"])
+        if number >= len(run.front):
+            raise UnknownName(
+                f"{candidate['run']} has {len(run.front)} candidates, 0 to {len(run.front) - 1}; "
+                f"there is no {number}"
+            )
+        return _adapted(run.front.candidates[number].architecture, width, resolution)
+    if text.endswith(".json"):
+        return _adapted(_from_file(Path(text)), width, resolution)
+    return zoo.find(text, width, resolution)
+
+
+def _adapted(network: Architecture, width: float, resolution: int | None) -> Architecture:
+    network = network.scaled(width)
+    return network if resolution is None else network.with_resolution(resolution)
+
+
+def _from_file(path: Path) -> Architecture:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UnsupportedFormat(f"{path} is over a megabyte: no description of one network")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnknownName(f"there is no file {path}") from error
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UnsupportedFormat(f"{path} is no JSON: {error}") from error
+    for key in _NETWORK_KEYS:
+        text = found.get(key) if isinstance(found, dict) else None
+        if isinstance(text, str):
+            return Architecture.parse(text)
+    raise UnsupportedFormat(f'{path} names no network: it needs a "block_args"')

@@ -1,0 +1,203 @@
+"""`make bench`: speed as ratios and rates, side by side in one run. Printed, never asserted.
+
+Rates on a shared computer change from run to run: compare the lines of one run.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # rates are of one core
+
+import numpy as np
+
+from phonenas import latency_model, search, space
+from phonenas.data import Conditions, Measurement, Round
+from phonenas.latency_model.model import fit_measurements
+from phonenas.space.to_onnx import to_onnx
+
+
+def best_s(work: Callable[[], object], times: int = 5) -> float:
+    """Shortest of several timings, in seconds: what the code needs when left alone."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def say(what: str, figure: str, floor: str = "") -> None:
+    print(f"{what:<66} {figure:>22}   {floor}", flush=True)
+
+
+def made_up_model(mnas: space.MnasNet) -> latency_model.LatencyModel:
+    """A model of the whole space from a made-up roofline: speed does not ask for truth."""
+    conditions = Conditions(
+        "bench", "roofline", "0", "none", "0", "0", "none", "none", 1, "one", "none",
+        origin="simulated",
+    )  # fmt: skip
+
+    def ms(operator: space.Operator) -> float:
+        return 0.01 + operator.macs / 4e7 + operator.params / 4e7
+
+    def taken(kind: str, subject: str, value: float) -> Measurement:
+        return Measurement(kind, subject, conditions, (Round((value,)), Round((value,))))  # type: ignore[arg-type]
+
+    rng = np.random.default_rng(0)
+    networks = [mnas.decode(g) for g in mnas.sample(rng, 20)]
+    return fit_measurements(
+        conditions,
+        [taken("operator", o.key, ms(o)) for o in mnas.operators()]
+        + [
+            taken("network", str(a), sum(map(ms, a.operators())) * rng.normal(0.95, 0.01))
+            for a in networks
+        ],
+    )
+
+
+def genomes_to_latency(mnas: space.MnasNet, model: latency_model.LatencyModel) -> None:
+    genomes = mnas.sample(np.random.default_rng(0), 1_000_000)
+    raw = space.AdditiveTable(mnas, lambda o: float(model.table.ms[o]))
+    calibrated, intervals = model.on(mnas), model.intervals(mnas)
+    few = [mnas.decode(g) for g in genomes[:300]]
+    one_by_one = best_s(lambda: model.latency_ms(few)) / len(few)
+    rows = (
+        ("table", raw, ">= 5 M"), ("table, calibrated", calibrated, ""),
+        ("table, calibrated, 90 % interval", intervals, ""),
+    )  # fmt: skip
+    for label, work, floor in rows:
+        seconds = best_s(lambda work=work: work(genomes)) / len(genomes)  # type: ignore[misc]
+        say(
+            f"genomes to latency, {label}",
+            f"{1 / seconds / 1e6:.2f} M/s",
+            f"{floor}  {one_by_one / seconds:,.0f} times one network at a time",
+        )
+
+
+def eight_thousand(mnas: space.MnasNet, model: latency_model.LatencyModel) -> None:
+    accuracy = search.accuracy.Surrogate()
+
+    def ours() -> None:
+        search.run(
+            space.MnasNet(), latency=model, accuracy=accuracy, strategy=search.NSGA2(seed=0),
+            target_ms=12.0, evaluations=8000,
+        )  # fmt: skip
+
+    def into_folder() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            search.run(
+                space.MnasNet(), latency=model, accuracy=accuracy, strategy=search.NSGA2(seed=0),
+                target_ms=12.0, evaluations=8000, into=Path(folder) / "run",
+            )  # fmt: skip
+
+    alone = best_s(pymoo_alone, 3)
+    whole = best_s(ours, 3)
+    say("8,000 evaluations, pymoo's NSGA-II alone on free objectives", f"{alone:.2f} s")
+    say(
+        "8,000 evaluations, nsga2 with both models",
+        f"{whole:.2f} s",
+        f"<= 1.5 s  {whole / alone:.1f} times pymoo alone",
+    )
+    say("the same into a run folder, checkpoints and table", f"{best_s(into_folder, 2):.2f} s")
+    blind = best_s(
+        lambda: search.run(
+            mnas, latency=model, accuracy=accuracy, strategy=search.RandomSearch(seed=0),
+            target_ms=12.0, evaluations=8000,
+        ),
+        3,
+    )  # fmt: skip
+    say("8,000 evaluations, random", f"{blind:.2f} s")
+
+
+def pymoo_alone() -> None:
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.ux import UniformCrossover
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+
+    class Free(Problem):  # type: ignore[misc]
+        def _evaluate(self, x: np.ndarray, out: dict[str, object], *a: object, **k: object) -> None:
+            out["F"] = np.column_stack([x[:, ::2].mean(1), 3 - x.mean(1)])
+
+    minimize(
+        Free(n_var=42, n_obj=2, xl=0, xu=3, vtype=int),
+        NSGA2(
+            100, sampling=IntegerRandomSampling(), crossover=UniformCrossover(),
+            mutation=PM(repair=RoundingRepair()), eliminate_duplicates=False,
+        ),
+        ("n_eval", 8000),
+        seed=0,
+    )  # fmt: skip
+
+
+def building(mnas: space.MnasNet) -> None:
+    operators = mnas.operators()[::7]
+    taken = []
+    for operator in operators:
+        taken.append(best_s(lambda o=operator: to_onnx(o).SerializeToString(), 3))  # type: ignore[misc]
+    say(
+        f"ONNX of an operator, mean of {len(operators)} (median, worst)",
+        f"{statistics.mean(taken) * 1e3:.2f} ms",
+        f"<= 3 ms  ({statistics.median(taken) * 1e3:.2f}, {max(taken) * 1e3:.1f})",
+    )
+    network = space.zoo.network("mnasnet-a1")
+    say(
+        "ONNX of MnasNet-A1", f"{best_s(lambda: to_onnx(network).SerializeToString()) * 1e3:.0f} ms"
+    )
+
+
+def start_up() -> None:
+    def run(*words: str) -> float:
+        return best_s(
+            lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True), 9
+        )
+
+    bare = run("-c", "pass")
+    say("python -c pass", f"{bare:.3f} s")
+    say("import phonenas", f"{run('-c', 'import phonenas'):.3f} s", "< 0.2 s")
+    say("phonenas --help", f"{run('-m', 'phonenas', '--help'):.3f} s", "< 0.4 s")
+
+
+def main() -> None:
+    mnas = space.MnasNet()
+    began = time.perf_counter()
+    mnas.operators()
+    say(
+        "mnasnet space, its operators",
+        f"{time.perf_counter() - began:.2f} s",
+        f"{len(mnas.operators()):,} operators",
+    )
+    start_up()
+    building(mnas)
+    began = time.perf_counter()
+    model = made_up_model(mnas)
+    say(
+        "fit of a latency model",
+        f"{time.perf_counter() - began:.1f} s",
+        f"{len(model.table):,} operators",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = model.save(Path(folder) / "m.json")
+        say(
+            "model file",
+            f"{path.stat().st_size / 1e3:.0f} kB",
+            f"loads in {best_s(lambda: latency_model.load(path)) * 1e3:.0f} ms",
+        )
+    genomes_to_latency(mnas, model)
+    eight_thousand(mnas, model)
+
+
+if __name__ == "__main__":
+    main()

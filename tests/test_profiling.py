@@ -1,0 +1,279 @@
+"""profile(): complete, once each, resumable; what contradicts is rejected and taken again."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SENTINEL_MS, FakeDevice, TinySpace
+
+from phonenas import data, devices, space
+from phonenas.devices.device import Reading
+from phonenas.devices.profiling import Measured, Planned, Rejected
+from phonenas.devices.timing import Protocol
+from phonenas.space.errors import InvalidArgument, UnstableDevice
+from phonenas.space.to_onnx import to_onnx
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> data.MeasurementStore:
+    return data.MeasurementStore(tmp_path / "p.db")
+
+
+def test_every_operator_and_the_networks_are_measured(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    named = [space.zoo.network("mnasnet-small", resolution=32)]
+    with FakeDevice() as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=7, named=named)
+    expected = {o.key for o in tiny.operators()} | {o.key for o in named[0].operators()}
+    assert {m.subject for m in store.measurements(device.conditions, "operator")} == expected
+    networks = store.measurements(device.conditions, "network")
+    assert len(networks) == 8
+    assert str(named[0]) in {m.subject for m in networks}
+    assert outcome.measured == len(expected) + 8
+    assert outcome.reused == 0
+    assert outcome.verdict.stable, outcome.verdict.text
+    protocol = Protocol()
+    for m in networks:
+        assert len(m.rounds) == protocol.network_rounds
+        assert all(len(r.samples_ms) == protocol.network_runs for r in m.rounds)
+
+
+def test_times_are_those_of_the_device(
+    tiny: TinySpace, store: data.MeasurementStore, tmp_path: Path
+) -> None:
+    with FakeDevice() as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=0)
+    for operator in tiny.operators()[:10]:
+        path = tmp_path / "o.onnx"
+        path.write_bytes(to_onnx(operator).SerializeToString())
+        assert outcome.results[operator.key].latency_ms == pytest.approx(
+            FakeDevice.true_ms(path), rel=0.01
+        )
+
+
+def test_what_is_there_is_reused(tiny: TinySpace, store: data.MeasurementStore) -> None:
+    with FakeDevice() as device:
+        first = devices.profile(tiny, on=device, into=store, networks=3)
+        readings = device.readings
+        second = devices.profile(tiny, on=device, into=store, networks=3)
+        assert device.readings == readings
+    assert (second.measured, second.reused) == (0, first.measured)
+    assert {k: m.latency_ms for k, m in second.results.items()} == {
+        k: m.latency_ms for k, m in first.results.items()
+    }
+
+
+def test_again_makes_a_new_series_and_keeps_the_old(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    with FakeDevice() as device:
+        first = devices.profile(tiny, on=device, into=store, networks=2)
+        second = devices.profile(tiny, on=device, into=store, networks=2, again=True)
+    assert second.measured == first.measured
+    assert {m.series for m in second.results.values()} == {1}
+    everything = store.measurements(device.conditions, all_series=True)
+    assert len(everything) == 2 * first.measured
+
+
+def test_a_slower_machine_gives_the_same_times_at_the_reference_speed(
+    tiny: TinySpace, tmp_path: Path
+) -> None:
+    found = []
+    for speeds in ([], [1.0, 1.2] * 5000):
+        with (
+            data.MeasurementStore(tmp_path / f"{len(found)}.db") as store,
+            FakeDevice(speed=speeds) as device,
+        ):
+            found.append(devices.profile(tiny, on=device, into=store, networks=5))
+            assert store.reference_ms(device.conditions) is not None
+    steady, shaky = found
+    scale = {k: shaky.results[k].latency_ms / m.latency_ms for k, m in steady.results.items()}
+    # All by one factor: the reference lies where the shaky machine typically was.
+    assert max(scale.values()) / min(scale.values()) < 1.02
+    assert 0.99 < min(scale.values()) < 1.22
+    raw = [r.median_ms() for m in shaky.results.values() for r in m.rounds]
+    assert min(raw) > 0  # raw samples stay as they came
+    assert shaky.results[next(iter(scale))].rounds[0].sentinel_ms[0] in (
+        SENTINEL_MS,
+        pytest.approx(SENTINEL_MS * 1.2),
+    )
+
+
+def test_a_stall_is_rejected_with_the_reason_and_taken_again(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    events: list[object] = []
+    speeds = [1.0] * 30 + [3.0] * 7 + [1.0] * 10_000
+    with FakeDevice(speed=speeds) as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=3, on_event=events.append)
+    refused = [e for e in events if isinstance(e, Rejected)]
+    assert outcome.rejected == 7 == sum(len(e.subjects) for e in refused)
+    assert "instead of 0.500 ms (+200%" in refused[0].reason
+    assert len(store.rejections(device.conditions)) == 7
+    every = [s for m in outcome.results.values() for r in m.rounds for s in r.sentinel_ms]
+    assert max(every) < SENTINEL_MS * 1.4
+    assert not outcome.unstable
+
+
+@pytest.mark.parametrize(
+    ("reading", "reason"),
+    [
+        (Reading(error="out of memory"), "out of memory"),
+        (Reading((1.0,), (0.5,), 0, "GPU"), "asked for CPU, and GPU ran"),
+        (Reading((0.0,), (0.5,), 0, "CPU"), "no positive finite number"),
+        (Reading((-1.0,), (0.5,), 0, "CPU"), "no positive finite number"),
+        (Reading((math.nan,), (0.5,), 0, "CPU"), "no positive finite number"),
+        (Reading((math.inf,), (0.5,), 0, "CPU"), "no positive finite number"),
+        (Reading((1.0,), (math.nan,), 0, "CPU"), "no positive finite number"),
+        (Reading((), (), 0, "CPU"), "it brought no time"),
+    ],
+)
+def test_what_is_no_time_is_never_recorded(
+    tiny: TinySpace, store: data.MeasurementStore, reading: Reading, reason: str
+) -> None:
+    with FakeDevice(trouble={20: reading}) as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=2)
+    assert outcome.rejected == 1
+    assert reason in store.rejections(device.conditions)[0][1]
+    samples = [s for m in outcome.results.values() for r in m.rounds for s in r.samples_ms]
+    assert all(s > 0 and math.isfinite(s) for s in samples)
+    assert not outcome.unstable
+
+
+def test_a_subject_that_never_settles_is_given_up_and_not_recorded(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    with FakeDevice(noise=0.6, seed=3) as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=0)
+    assert outcome.unstable
+    assert not set(outcome.unstable) & {m.subject for m in store.measurements(device.conditions)}
+    assert "the limit is ±10%" in next(iter(outcome.unstable.values()))
+    # Given another chance on a calmer device, they are measured.
+    with FakeDevice() as device:
+        again = devices.profile(tiny, on=device, into=store, networks=0)
+    assert not again.unstable
+    assert again.measured == len(outcome.unstable)
+
+
+def test_a_device_that_never_settles_ends_in_an_error_and_keeps_what_is_good(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    dead = Reading(error="the delegate crashed")
+    with (
+        FakeDevice(trouble=dict.fromkeys(range(40, 100_000), dead)) as device,
+        pytest.raises(UnstableDevice, match="readings in a row were not believed") as caught,
+    ):
+        devices.profile(tiny, on=device, into=store, networks=2)
+    assert "the delegate crashed" in str(caught.value)
+
+
+def test_the_plan_is_told_before_and_progress_after(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    events: list[object] = []
+    with FakeDevice() as device:
+        devices.profile(tiny, on=device, into=store, networks=2, on_event=events.append)
+    assert isinstance(events[0], Planned)
+    assert events[0].subjects == len(tiny.operators()) + 2
+    assert events[0].seconds > 0
+    last = [e for e in events if isinstance(e, Measured)][-1]
+    assert last.done == last.total
+
+
+def test_rounds_are_shuffled_and_round_by_round(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    order: list[int] = []
+
+    class Watching(FakeDevice):
+        def run_ms(self, jobs, **more):  # type: ignore[no-untyped-def]
+            order.extend(j.model.stat().st_size for j in jobs)
+            yield from super().run_ms(jobs, **more)
+
+    with Watching() as device:
+        devices.profile(tiny, on=device, into=store, networks=0)
+    n = len(tiny.operators())
+    rounds = [order[-3 * n :][i * n : (i + 1) * n] for i in range(3)]
+    assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
+    assert rounds[0] != rounds[1]
+
+
+def test_negative_networks_are_refused(tiny: TinySpace, store: data.MeasurementStore) -> None:
+    with FakeDevice() as device, pytest.raises(InvalidArgument, match="networks: 0 or more"):
+        devices.profile(tiny, on=device, into=store, networks=-1)
+
+
+_JOB = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from conftest import FakeDevice, TinySpace
+from phonenas import data, devices
+from phonenas.devices import profiling
+from dataclasses import replace
+
+class Slow(FakeDevice):
+    def run_ms(self, jobs, **more):
+        for reading in super().run_ms(jobs, **more):
+            time.sleep(0.0005)
+            yield reading
+
+profiling._BATCH_S = 0.05
+subjects = profiling.subjects_of(TinySpace(resolution=32), 10, seed=0)
+print("ready", flush=True)
+with data.MeasurementStore({path!r}) as store, Slow() as device:
+    devices.measure(subjects, on=device, into=store, protocol=replace(profiling.Protocol(), apart_s=0.0))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_at_twenty_random_moments_nothing_is_lost_or_doubled(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    path = tmp_path / "p.db"
+    job = _JOB.format(tests=str(Path(__file__).parent), path=str(path))
+    moment = random.Random(7)
+    killed = 0
+    for _ in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", job], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(moment.uniform(0.0, 0.25))
+        os.kill(process.pid, signal.SIGKILL)
+        killed += process.wait(timeout=30) == -signal.SIGKILL
+        process.stdout.close()
+    assert killed >= 15  # most runs were really cut off
+    last = subprocess.run(
+        [sys.executable, "-c", job], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert last.stdout == "ready\ndone\n", last.stderr
+    with data.MeasurementStore(path) as store:
+        measurements = store.measurements(FakeDevice().conditions, all_series=True)
+    tiny = TinySpace(resolution=32)
+    operators = [m for m in measurements if m.kind == "operator"]
+    assert sorted(m.subject for m in operators) == sorted(o.key for o in tiny.operators())
+    assert len([m for m in measurements if m.kind == "network"]) == 10
+    protocol = Protocol()
+    for m in measurements:
+        assert len(m.rounds) == protocol.rounds(m.kind)
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        doubles = raw.execute(
+            "SELECT count(*) FROM round GROUP BY measurement, number HAVING count(*) > 1"
+        ).fetchall()
+    raw.close()
+    assert doubles == []

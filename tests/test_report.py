@@ -1,0 +1,236 @@
+"""The report: one file that holds all it shows, honest about what was not measured."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_plots import document, made_run
+
+from phonenas.report import read_validation, write_report
+from phonenas.search.run_folder import Loaded
+from phonenas.space.errors import UnknownName, UnsupportedFormat
+
+EVIL = "<script>alert(1)</script>"
+LOADS = {"src", "href", "srcset", "data", "action", "poster"}
+
+
+class Page(HTMLParser):
+    """Text, tags and what would be loaded, scripts and styles apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self.within = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.within = tag
+        self.loads += [f"{tag} {k}={v}" for k, v in attrs if k in LOADS]
+
+    def handle_data(self, data: str) -> None:
+        if self.within == "script":
+            self.scripts.append(data)
+        elif self.within != "style":
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = ""
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def put(run: Loaded, validation: dict[str, Any]) -> None:
+    (run.path / "validation.json").write_text(json.dumps(validation), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    run = made_run(tmp_path_factory.mktemp("runs") / "pixel")
+    put(run, document(run))
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(validated: Loaded) -> Page:
+    return Page(write_report(validated.path).read_text(encoding="utf-8"))
+
+
+def test_one_file_that_loads_nothing(validated: Loaded, page: Page) -> None:
+    assert {p.name for p in validated.path.iterdir()} == {
+        "run.json", "checkpoint.npz", "evaluations.parquet", "validation.json", "report.html",
+    }  # fmt: skip
+    assert page.loads == []
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    text = (validated.path / "report.html").read_text(encoding="utf-8")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    assert "default-src 'none'" in text
+    assert sum("plotly.js v" in s for s in page.scripts) == 1
+
+
+def test_headline_gives_the_best_as_measured(validated: Loaded, page: Page) -> None:
+    networks = document(validated)["networks"]
+    good = [v for v in networks if v["meets_target"]]
+    best = max(good, key=lambda v: v["top1"])
+    assert 0 < len(good) < len(networks)
+    assert "Networks for local" in page.text
+    assert "The target is 8.40 ms , given as mobilenet-v2" in page.text
+    assert f"the most accurate is network {best['id']}" in page.text
+    assert f"○ {best['predicted_ms']:.2f} ms" in page.text
+    assert f"measured ● {best['measured_ms']:.2f} ms" in page.text
+    assert f"{len(good)} of 5 validated meet the target as measured" in page.text
+    inside = sum(v["inside"] for v in networks)
+    assert f"{inside} of 5 measured inside their 90 % interval" in page.text
+
+
+def test_tables_hold_every_number(validated: Loaded, page: Page) -> None:
+    found = document(validated)
+    for v in found["networks"]:
+        assert v["block_args"] in page.text
+        assert f"● {v['measured_ms']:.2f} ± 1.2%" in page.text
+        assert f"○ {v['predicted_ms']:.2f} ({v['low_ms']:.2f} to {v['high_ms']:.2f})" in page.text
+    for name, values in found["model"]["scores"].items():
+        assert f"{values['mape']:.1%}" in page.text, name
+    for words in (
+        "raw lookup-table sum", "MACs baseline", "Spearman", "Kendall", "within ±5 %",
+        *map(str, found["conditions"].values()), found["verdict"]["text"], "rejected readings 12",
+        "2500 operators and 60 networks", "16-epoch schedule of Accel-NASBench, not full training",
+        "does not promise ImageNet accuracy", "extrapolation", "version",
+        "phonenas search --device local --space mnasnet --resolution 224 --strategy nsga2 "
+        "--target mobilenet-v2 --evaluations 600 --seed 7 --out",
+    ):  # fmt: skip
+        assert words in page.text, words
+
+
+def test_before_validation_it_says_what_is_missing(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "my run", target_ms=None)
+    out = write_report(run.path, tmp_path / "elsewhere" / "page.html")
+    page = Page(out.read_text(encoding="utf-8"))
+    assert out == tmp_path / "elsewhere" / "page.html" and not (run.path / "report.html").exists()
+    assert page.text.count(f"phonenas validate '{run.path}' --device local") == 3
+    assert "No target was set" in page.text and "Nothing has been measured yet" in page.text
+    assert '"front":' in page.scripts[-1] and '"calibration":' not in page.scripts[-1]
+
+
+def test_none_meets_the_target(validated: Loaded, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "slow")
+    found = document(run)
+    for v in found["networks"]:
+        v |= {"meets_target": False}
+    put(run, found)
+    text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+    fastest = min(found["networks"], key=lambda v: v["measured_ms"])
+    assert "None of the 5 validated networks meets it" in text
+    assert f"The fastest is network {fastest['id']}" in text
+    assert "0 of 5 validated meet the target" in text
+
+
+def test_text_of_the_data_is_text_in_the_page(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "evil", target=EVIL)
+    found = document(run)
+    found |= {"device": EVIL, "at": EVIL, "rejected": EVIL, "verdict": {"text": EVIL}}
+    found["conditions"] |= {"model": EVIL, EVIL: EVIL}
+    found["networks"][0] |= {"block_args": EVIL}
+    text = (run.path / "run.json").read_text(encoding="utf-8")
+    own = run.front.candidates[found["networks"][0]["id"]].block_args
+    (run.path / "run.json").write_text(text.replace(own, EVIL), encoding="utf-8")
+    found["networks"][0]["operators"][3] |= {"label": EVIL}
+    found["model"] |= {"date": EVIL, "operators": EVIL}
+    put(run, found)
+    text = write_report(run.path).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags.count("script") == 2
+    assert EVIL not in text
+    assert html.escape(EVIL) in text
+
+
+def test_little_is_enough(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "bare")
+    found = document(run, top=1)
+    keys = ("id", "block_args", "top1", "predicted_ms", "low_ms", "high_ms", "measured_ms",
+            "spread", "error")  # fmt: skip
+    bare = {"format": "phonenas-validation", "version": 1}
+    put(run, bare | {"networks": [{k: found["networks"][0][k] for k in keys}], "new": [1]})
+    page = Page(write_report(run.path).read_text(encoding="utf-8"))
+    assert "no verdict was given" in page.text and "does not tell it by operator" in page.text
+    put(run, bare | {"networks": []})
+    assert "phonenas validate" in write_report(run.path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"format": "phonenas-validation", "version": 2}', "has version 2.*reads version 1"),
+        ('{"format": "other", "version": 1}', "is no validation"),
+        ("[1]", "is no validation"),
+        ('{"format": "phonenas-validation", "version": 1, "networks": [], "verdict": "good"}',
+         "is damaged"),
+        ('{"format": "phonenas-', "is damaged"),
+        ('{"format": "phonenas-validation", "version": 1}', "is damaged: KeyError 'networks'"),
+        ('{"format": "phonenas-validation", "version": 1, "networks": [{"id": 1}]}', "is damaged"),
+        ('{"format": "phonenas-validation", "version": 1, "networks": [], "model": {"examined": '
+         '[["x", 1]]}}', "is damaged"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_read_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    run = made_run(tmp_path / "run", n=50, target_ms=None)
+    (run.path / "validation.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UnsupportedFormat, match=words) as caught:
+        write_report(run.path)
+    assert "phonenas validate" in str(caught.value)
+    assert not (run.path / "report.html").exists()
+
+
+def test_a_validation_of_another_run_is_refused(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    found = document(run)
+    found["networks"][0]["id"] = 999
+    put(run, found)
+    with pytest.raises(UnsupportedFormat, match="does not hold"):
+        write_report(run.path)
+
+
+def test_no_run_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName):
+        write_report(tmp_path / "none")
+    assert read_validation(tmp_path) is None
+
+
+@pytest.mark.browser
+def test_a_browser_draws_it(validated: Loaded, page: Page, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium program is on PATH")
+    done = subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,2000",
+            "--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000", "--dump-dom",
+            (validated.path / "report.html").resolve().as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    # plotly.js itself holds these words as strings; what was drawn stands before it.
+    dom = done.stdout.split("<noscript>")[1].split("<script>")[0]
+    for plot in ("front", "calibration", "operators"):
+        assert f'id="{plot}" class="plot js-plotly-plot"' in dom
+    assert len(re.findall(r'class="main-svg"', dom)) >= 3
+    assert len(re.findall(r'class="trace scatter', dom)) == 4 + 3 + 1
+    assert len(re.findall(r'class="trace bars"', dom)) == 8
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line or "Uncaught" in line]
+    assert console == []

@@ -1,0 +1,402 @@
+"""Reward, front, strategies, loop, run folders: correct, resumable, loud when impossible."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FakeDevice, TinySpace
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phonenas import data, search, space
+from phonenas.latency_model import LatencyModel
+from phonenas.search.accuracy import AccuracyEstimator, Surrogate
+from phonenas.search.pareto import hypervolume, non_dominated
+from phonenas.search.run_folder import RunFolder
+from phonenas.search.strategy import Strategy
+from phonenas.space import SearchSpace
+from phonenas.space.errors import (
+    Infeasible,
+    InvalidArgument,
+    SettingsChanged,
+    StoreError,
+    UnknownName,
+    UnsupportedFormat,
+)
+from phonenas.testing import EstimatorContract, SpaceContract, StrategyContract
+
+
+class TestRandomSearch(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        return search.RandomSearch(seed=seed)
+
+
+class TestNSGA2(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        return search.NSGA2(seed=seed, population=40)
+
+    def test_no_network_is_asked_for_twice(self) -> None:
+        tiny = TinySpace(resolution=32)
+        strategy = self.make(0)
+        strategy.start(tiny)
+        keys = [k for g in self.walk(strategy, tiny, 20) for k in tiny.keys(g)]
+        assert len(keys) == len(set(keys))
+
+    def test_it_learns(self, space: SearchSpace) -> None:
+        def volume(strategy: Strategy) -> float:
+            strategy.start(space)
+            asked = np.concatenate(self.walk(strategy, space, 40))
+            return hypervolume(self.judge(space, asked)[0], (0, 0), (1, 1))
+
+        assert volume(self.make(0)) > volume(search.RandomSearch(seed=0)) + 0.05
+
+    def test_the_infeasible_rank_behind(self, space: SearchSpace) -> None:
+        strategy = self.make(1)
+        strategy.start(space)
+        for _ in range(30):
+            genomes = strategy.ask(40)
+            losses, _ = self.judge(space, genomes)
+            strategy.tell(genomes, losses, losses[:, 0] - 0.3)
+        assert np.median(losses[:, 0]) < 0.35  # drawn uniformly it would be 0.5
+
+    def test_small_populations_are_refused(self) -> None:
+        with pytest.raises(InvalidArgument, match="4 or more"):
+            search.NSGA2(population=2)
+
+
+class TestSurrogate(EstimatorContract):
+    @pytest.fixture
+    def estimator(self) -> AccuracyEstimator:
+        return Surrogate()
+
+
+class TestMnasNetSpace(SpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return space.MnasNet()
+
+
+class TestTinySpace(SpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return TinySpace(resolution=32)
+
+
+# -- reward -------------------------------------------------------------------------------------
+
+
+def test_reward_is_the_papers() -> None:
+    got = search.reward([0.75, 0.75, 0.75], [80.0, 160.0, 40.0], 80.0)
+    assert got == pytest.approx([0.75, 0.75 * 2**-0.07, 0.75 * 2**0.07])
+    hard = search.reward([0.75, 0.75], [40.0, 160.0], 80.0, *search.HARD)
+    assert hard == pytest.approx([0.75, 0.375])
+    # The rule for alpha and beta: doubling latency is paid for by 5 % accuracy.
+    assert search.reward([0.70 * 1.05], [160.0], 80.0) == pytest.approx(0.70, rel=1e-3)
+
+
+@pytest.mark.parametrize("target", [0, -1, float("nan"), float("inf")])
+def test_no_target_at_or_below_zero(target: float) -> None:
+    with pytest.raises(InvalidArgument, match="above 0 ms"):
+        search.reward([0.5], [1.0], target)
+
+
+def test_reward_refuses_what_is_no_latency_and_no_exponent() -> None:
+    with pytest.raises(InvalidArgument, match="latencies are above 0"):
+        search.reward([0.5, 0.5], [1.0, 0.0], 1.0)
+    with pytest.raises(InvalidArgument, match="0 or below"):
+        search.reward([0.5], [1.0], 1.0, alpha=0.1)
+
+
+# -- front --------------------------------------------------------------------------------------
+
+points = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=60).map(
+    lambda rows: np.array(rows, float)
+)
+
+
+@given(points)
+def test_no_member_of_a_front_is_beaten_and_none_is_missing(losses: np.ndarray) -> None:
+    kept = set(non_dominated(losses).tolist())
+
+    def beats(a: int, b: int) -> bool:
+        return bool((losses[a] <= losses[b]).all() and (losses[a] < losses[b]).any())
+
+    for b in range(len(losses)):
+        beaten = any(beats(a, b) for a in range(len(losses)))
+        twin = any(a in kept and (losses[a] == losses[b]).all() for a in range(len(losses)))
+        assert (b in kept) <= (not beaten)
+        assert beaten or twin
+
+
+@given(points)
+def test_hypervolume_is_the_share_of_the_box(losses: np.ndarray) -> None:
+    grid = (np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1) + 0.5).reshape(-1, 1, 2)
+    share = (losses[None] <= grid).all(-1).any(-1).mean()
+    assert hypervolume(losses, (0, 0), (20, 20)) == pytest.approx(share)
+
+
+# -- loop ---------------------------------------------------------------------------------------
+
+
+def go(model: LatencyModel, accuracy: Surrogate, **more: object) -> search.Searched:
+    settings: dict[str, object] = {
+        "latency": model, "accuracy": accuracy, "strategy": search.NSGA2(seed=3, population=20),
+        "evaluations": 300,
+    }  # fmt: skip
+    return search.search(TinySpace(resolution=32), **{**settings, **more})  # type: ignore[arg-type]
+
+
+def test_the_front_is_sound(fitted: LatencyModel, surrogate: Surrogate, tiny: TinySpace) -> None:
+    everything = tiny.sample(np.random.default_rng(0), 4000)
+    target = float(np.quantile(fitted.on(tiny)(everything), 0.4))
+    found = go(fitted, surrogate, target_ms=target)
+    assert found.evaluations == 300
+    latency = [c.latency_ms for c in found.front]
+    top1 = [c.top1 for c in found.front]
+    assert latency == sorted(latency) and top1 == sorted(top1)
+    assert max(latency) <= target
+    for c in found.front:
+        assert c.low_ms < c.latency_ms < c.high_ms
+        assert c.latency_ms == pytest.approx(float(fitted.latency_ms([c.architecture])[0]))
+        assert c.top1 == pytest.approx(float(surrogate.estimate([c.architecture]).top1[0]))
+        assert (c.macs, c.params) == (c.architecture.macs, c.architecture.params)
+        assert c.reward == pytest.approx(float(search.reward([c.top1], [c.latency_ms], target)[0]))
+    # The tiny space can be seen whole: nothing within the target beats the front's best by much.
+    seen = fitted.on(tiny)(everything) <= target
+    best = surrogate.on(tiny)(everything[seen]).top1.max()
+    assert max(top1) >= best - 0.01
+
+
+def test_equal_seeds_are_equal(fitted: LatencyModel, surrogate: Surrogate) -> None:
+    assert go(fitted, surrogate).front == go(fitted, surrogate).front
+    other = go(fitted, surrogate, strategy=search.NSGA2(seed=4, population=20))
+    assert other.front != go(fitted, surrogate).front
+
+
+def test_each_network_is_judged_once(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    found = go(fitted, surrogate, strategy=search.RandomSearch(seed=0), into=tmp_path / "r")
+    table = pd.read_parquet(tmp_path / "r" / "evaluations.parquet")
+    tiny = TinySpace(resolution=32)
+    genomes = table[list(tiny.decisions)].to_numpy()
+    assert len(table) == 300 == len(set(tiny.keys(genomes)))
+    assert found.repeats > 0  # random draws do repeat, and were not judged again
+    assert table.latency_ms.to_numpy() == pytest.approx(fitted.on(tiny)(genomes))
+
+
+def test_a_space_smaller_than_the_budget_ends(fitted: LatencyModel, surrogate: Surrogate) -> None:
+    for strategy in (search.RandomSearch(seed=0), search.NSGA2(seed=0, population=20)):
+        found = go(fitted, surrogate, strategy=strategy, evaluations=10**9)
+        assert found.evaluations <= TinySpace().size
+
+
+def test_an_impossible_target_names_the_fastest(fitted: LatencyModel, surrogate: Surrogate) -> None:
+    with pytest.raises(Infeasible, match=r"reaches 1e-06 ms on fake; the fastest takes \d"):
+        go(fitted, surrogate, target_ms=1e-6)
+
+
+@pytest.mark.parametrize("more", [{"evaluations": 0}, {"target_ms": 0.0}, {"target_ms": -3.0}])
+def test_bad_budgets_and_targets(
+    fitted: LatencyModel, surrogate: Surrogate, more: dict[str, float]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        go(fitted, surrogate, **more)
+
+
+def test_a_finished_run_is_given_again(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    first = go(fitted, surrogate, into=tmp_path / "r")
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    second = go(fitted, surrogate, into=tmp_path / "r")
+    assert second.front == first.front
+    assert second.resumed_from == 300
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+    assert search.load(tmp_path / "r").front == first.front
+
+
+def test_changed_settings_are_refused_with_both_values(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    go(fitted, surrogate, into=tmp_path / "r")
+    with pytest.raises(SettingsChanged, match="seed was 3 and is now 8"):
+        go(fitted, surrogate, into=tmp_path / "r", strategy=search.NSGA2(seed=8, population=20))
+    with pytest.raises(SettingsChanged, match="evaluations was 300 and is now 400"):
+        go(fitted, surrogate, into=tmp_path / "r", evaluations=400)
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "random"])
+@pytest.mark.parametrize("stop_after", [1, 4, 9])
+def test_a_stopped_run_ends_as_if_never_stopped(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    strategy: str, stop_after: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(RunFolder, "due", lambda self: True)
+    turns = 0
+
+    def stop(event: object) -> None:
+        nonlocal turns
+        turns += 1
+        if turns > stop_after:
+            raise _Stop
+
+    def new() -> Strategy:
+        made = search.get(strategy, seed=2)
+        if isinstance(made, search.NSGA2):
+            made.population = 20
+        else:
+            monkeypatch.setattr(  # smaller bites, so that there is something to stop
+                search.RandomSearch, "ask", lambda self, n: self.space.sample(self.rng, min(n, 25))
+            )
+        return made
+
+    whole = go(fitted, surrogate, strategy=new(), into=tmp_path / "whole")
+    with pytest.raises(_Stop):
+        go(fitted, surrogate, strategy=new(), into=tmp_path / "r", on_event=stop)
+    resumed = go(fitted, surrogate, strategy=new(), into=tmp_path / "r")
+    assert 0 < resumed.resumed_from < 300
+    assert resumed.front == whole.front
+    assert resumed.repeats == whole.repeats
+    tables = [pd.read_parquet(tmp_path / n / "evaluations.parquet") for n in ("whole", "r")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+_JOB = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import TinySpace
+from phonenas import latency_model, search
+from phonenas.search.run_folder import RunFolder
+RunFolder.due = lambda self: True
+print("ready", flush=True)
+search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}),
+    accuracy=search.accuracy.Surrogate(), strategy=search.NSGA2(seed=1, population=12),
+    evaluations=900, into={into!r})
+print("done", flush=True)
+"""
+
+
+def test_killed_and_started_again_it_ends_the_same(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    model = fitted.save(tmp_path / "m.json")
+
+    def job(into: Path) -> str:
+        return _JOB.format(tests=str(Path(__file__).parent), model=str(model), into=str(into))
+
+    moment = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", job(tmp_path / "r")], env=environment, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(moment.uniform(0.1, 0.8))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+        process.stdout.close()
+    for into in (tmp_path / "r", tmp_path / "whole"):
+        done = subprocess.run(
+            [sys.executable, "-c", job(into)], env=environment, capture_output=True, timeout=120
+        )
+        assert done.stdout.endswith(b"done\n"), done.stderr.decode()
+    assert search.load(tmp_path / "r").front == search.load(tmp_path / "whole").front
+
+
+def test_damaged_and_foreign_runs_are_refused(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    go(fitted, surrogate, into=tmp_path / "r")
+    run = tmp_path / "r" / "run.json"
+    document = json.loads(run.read_text())
+    run.write_text(json.dumps({**document, "version": 9}))
+    with pytest.raises(UnsupportedFormat, match="has version 9; this phonenas reads version 1"):
+        search.load(tmp_path / "r")
+    run.write_text("{}")
+    with pytest.raises(UnsupportedFormat, match="no run of phonenas"):
+        search.load(tmp_path / "r")
+    run.write_text(json.dumps({**document, "complete": False}))
+    with pytest.raises(UnsupportedFormat, match="stopped before its end"):
+        search.load(tmp_path / "r")
+    (tmp_path / "r" / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UnsupportedFormat, match="damaged"):
+        go(fitted, surrogate, into=tmp_path / "r")
+    with pytest.raises(UnknownName, match="there is no run"):
+        search.load(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        go(fitted, surrogate, into=tmp_path / "file" / "run")
+
+
+def test_unknown_strategies_offer_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'nsga2'"):
+        search.get("nsga")
+
+
+# -- validation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fast")
+def test_validation_holds_promises_against_the_device(
+    fitted: LatencyModel, surrogate: Surrogate, profiled: Path, tiny: TinySpace
+) -> None:
+    target = float(np.median(fitted.on(tiny)(tiny.sample(np.random.default_rng(0), 500))))
+    front = go(fitted, surrogate, target_ms=target).front
+    with data.MeasurementStore(profiled) as store, FakeDevice() as device:
+        found = search.validate(front, on=device, into=store, top=5, expected=fitted.conditions)
+        readings = device.readings
+        again = search.validate(front, on=device, into=store, top=5)
+        assert device.readings == readings and again.reused == 5
+    assert len(found.networks) == 5
+    for v in found.networks:
+        assert v.error == pytest.approx(v.predicted_ms / v.measured_ms - 1)
+        assert v.inside == (v.low_ms <= v.measured_ms <= v.high_ms)
+        assert v.meets_target == (v.measured_ms <= target)
+        assert v.candidate.measured_ms == v.measured_ms
+    assert found.score.n == 5
+    assert str(found).count("\n") == 4
+    with pytest.raises(InvalidArgument, match="top: 1 or more"), FakeDevice() as device:
+        search.validate(front, on=device, into=store, top=0)
+
+
+def test_validation_refuses_other_conditions(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    front = go(fitted, surrogate).front
+    then = replace(fitted.conditions, runtime_version="0.9")
+    with (
+        data.MeasurementStore(tmp_path / "s.db") as store,
+        FakeDevice() as device,
+        pytest.raises(SettingsChanged, match="runtime_version: 0.9 / 1"),
+    ):
+        search.validate(front, on=device, into=store, expected=then)
+
+
+def test_the_best_are_spread_and_not_near_twins(fitted: LatencyModel, surrogate: Surrogate) -> None:
+    front = go(fitted, surrogate).front
+    chosen = front.best(4)
+    assert len({c.id for c in chosen}) == 4
+    assert [c.id for c in chosen] == sorted(c.id for c in chosen)
+    assert front.best(10_000) == list(front.candidates)
