@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -124,10 +125,8 @@ class LocalDevice(Device):
         worker, self._worker = self._worker, None
         if worker is not None:
             if worker.stdin:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # it ended before us
                     worker.stdin.close()
-                except BrokenPipeError:
-                    pass  # it ended before us
             try:
                 worker.wait(timeout=2)
             except subprocess.TimeoutExpired:

@@ -56,9 +56,10 @@ def _read(path: Path, default: str = "") -> str:
 def processor() -> Processor:
     """Ask the system at hand."""
     info = _read(Path("/proc/cpuinfo"))
-    fields = dict(
-        (part.strip() for part in line.split(":", 1)) for line in info.splitlines() if ":" in line
-    )
+    fields: dict[str, str] = {}
+    for line in info.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
     model = fields.get("model name") or fields.get("Hardware") or platform.processor() or "unknown"
     affinity = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))

@@ -1,8 +1,8 @@
 """How the house measures: how much, what is rejected, and the verdict.
 
-Rules, from experiments: warm up by count and by time; 10 to 20 runs a round and 3 to 5 rounds
+Rules, from experiments: warm up by count and by time; some ten runs a round and several rounds
 far apart in random order, for repeats back to back agree with each other and not with
-themselves a minute later; drop preempted runs; median of each round, median over rounds; a
+themselves a minute later; drop preempted runs; median of each round, pseudo-median over rounds; a
 sentinel model between the samples shows what the machine itself does meanwhile. Small changes of
 speed are divided out (`data.measurement`); under large ones nothing is believed.
 """
@@ -39,9 +39,9 @@ class Protocol:
     """
 
     operator_rounds: int = 3
-    network_rounds: int = 8
-    operator_runs: int = 8
-    network_runs: int = 6
+    network_rounds: int = 9
+    operator_runs: int = 10
+    network_runs: int = 10
     warmup_runs: int = 5
     warmup_s: float = 0.3
     drift_limit: float = 0.35

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +45,12 @@ class Score:
     def to_dict(self) -> dict[str, float | int | None]:
         """The fields, NaN as None, ready for JSON."""
         return {k: None if v != v else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
+        """Inverse of `to_dict`."""
+        kept: dict[str, Any] = {k: float("nan") if v is None else v for k, v in values.items()}
+        return cls(**kept)
 
 
 def score(

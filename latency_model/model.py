@@ -279,10 +279,7 @@ def load(path: str | Path) -> LatencyModel:
             OperatorRegressor.from_dict(found["regressor"]) if found["regressor"] else None,
             Calibration.from_dict(found["calibration"]),
             [Examined(*row) for row in found["examined"]],
-            {
-                name: Score(**{k: float("nan") if v is None else v for k, v in s.items()})
-                for name, s in found["scores"].items()
-            },
+            {name: Score.from_dict(s) for name, s in found["scores"].items()},
             int(found["measurements"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -367,7 +364,9 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         slope, start = np.polyfit(macs[seen], measured[seen], 1)
         told[3, ~seen] = slope * macs[~seen] + start
     examined = [
-        Examined(m.subject, *map(float, (told[0, i], told[1, i], told[2, i])), float(measured[i]))
+        Examined(
+            m.subject, float(told[0, i]), float(told[1, i]), float(told[2, i]), float(measured[i])
+        )
         for i, m in enumerate(networks)
     ]
     scores = {

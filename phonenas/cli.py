@@ -61,10 +61,10 @@ DEFAULT_DB = "phonenas.db"
 def main() -> None:
     """Run the command line; errors leave as one line on stderr and an exit code."""
     try:
-        app()
+        app(prog_name="phonenas")
     except PhonenasError as error:
         _fail(f"{type(error).__name__}: {error}", error.exit_code)
-    except KeyboardInterrupt:
+    except (_Stopped, KeyboardInterrupt):
         _fail("Stopped. What was finished is kept; the same command goes on from there.", 130)
     except BrokenPipeError:
         # Whoever read our output has enough; say nothing more.
@@ -73,6 +73,10 @@ def main() -> None:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         _fail(f"StoreError:{where} {error.strerror or error}. Nothing half-written is left.", 1)
+
+
+class _Stopped(Exception):
+    """Ctrl-C inside a command."""
 
 
 def _fail(message: str, code: int) -> None:
@@ -125,7 +129,7 @@ def _score_table(scores: dict[str, Score]) -> str:
                 f"{s.spearman:.4f}",
                 f"{s.kendall_tau:.4f}",
                 coverage,
-            ]  # fmt: skip
+            ]
         )
     return _table(header, rows)
 
@@ -176,7 +180,11 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         _logging(kwargs.get("verbose", False), kwargs.get("quiet", False))
-        function(*args, **kwargs)
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            # Typer would end in silence.
+            raise _Stopped from stop
 
     return app.command(name=function.__name__.rstrip("_"))(run)
 
@@ -575,8 +583,13 @@ def validate(
             loaded.front, on=phone, into=store, top=top, again=again, expected=told.conditions,
             on_event=bars.profiling,
         )  # fmt: skip
-        rejected = len(store.rejections(phone.conditions))
-        text_of = document(found, loaded.front, told, phone.conditions, rejected)
+        text_of = document(
+            found,
+            loaded.front,
+            told,
+            phone.conditions,
+            shares=told.digest == loaded.settings["latency_model"],
+        )
     write_atomic(run / "validation.json", json.dumps(text_of, indent=1) + "\n")
     loaded.with_measured({v.candidate.id: v.measured_ms for v in found.networks})
     result = {

@@ -222,10 +222,9 @@ def search(
     searched = Searched(
         front, strategy.name, len(judge), judge.repeats, time.monotonic() - began, resumed
     )
-    if folder is not None:
-        if resumed < len(judge) or not folder.finished():
-            folder.save(strategy.state(), *judge.known(), judge.repeats)
-            folder.finish(front, judge.space, *judge.known(), searched.seconds)
+    if folder is not None and (resumed < len(judge) or not folder.finished()):
+        folder.save(strategy.state(), *judge.known(), judge.repeats)
+        folder.finish(front, judge.space, *judge.known(), searched.seconds)
     return searched
 
 

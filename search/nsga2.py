@@ -81,7 +81,9 @@ class NSGA2(Strategy):
             "iteration": algorithm.n_iter,
         }
         if algorithm.pop is not None and len(algorithm.pop):
-            found |= {name: np.asarray(algorithm.pop.get(name)) for name in _ARRAYS}
+            # Those that overstep the constraint bear no rank and no crowding: NaN stands for it.
+            found |= {name: np.asarray(algorithm.pop.get(name), float) for name in _ARRAYS}
+            found["X"] = found["X"].astype(np.int8)
         return found
 
     def restore(self, state: State, seen: Genomes) -> None:
@@ -93,9 +95,13 @@ class NSGA2(Strategy):
             arrays = {name: np.asarray(state[name]) for name in _ARRAYS}
             survivors = Population.new(X=arrays["X"])
             survivors.set("F", arrays["F"], "G", arrays["G"])
-            survivors.set("rank", arrays["rank"].astype(int), "crowding", arrays["crowding"])
-            for individual in survivors:
+            ranked = ~np.isnan(arrays["rank"])
+            for individual, rank, crowding, has in zip(
+                survivors, arrays["rank"], arrays["crowding"], ranked, strict=True
+            ):
                 individual.evaluated = {"F", "G", "H"}
+                individual.set("rank", int(rank) if has else None)
+                individual.set("crowding", float(crowding) if has else None)
             algorithm._initialize()
             algorithm.pop = survivors
             algorithm.is_initialized = True

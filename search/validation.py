@@ -67,7 +67,7 @@ class Validation:
     """The device's final word on a front.
 
     `score` holds the predictions against the measurements; `reused` counts networks that the
-    store already held under the same conditions.
+    store already held under the same conditions, `rejected` readings that were taken again.
     """
 
     networks: tuple[Validated, ...]
@@ -75,6 +75,7 @@ class Validation:
     target_ms: float | None
     verdict: Verdict
     reused: int
+    rejected: int
     seconds: float
 
     def __str__(self) -> str:
@@ -168,6 +169,7 @@ def validate(
         front.target_ms,
         outcome.verdict,
         outcome.reused,
+        outcome.rejected,
         outcome.seconds,
     )
 
@@ -177,16 +179,18 @@ def document(
     front: ParetoFront,
     latency: LatencyModel,
     conditions: Conditions,
-    rejected: int,
+    *,
+    shares: bool = True,
 ) -> dict[str, Any]:
     """Everything that a report says of a validation, ready for JSON.
 
-    Each network comes with where its predicted milliseconds go, and the model with its scores
-    and the networks that examined it.
+    Each network comes with where its predicted milliseconds go (not with `shares` False: the
+    model at hand is another than the one that promised), and the model with its scores and the
+    networks that examined it.
     """
     networks = []
     for v in validation.networks:
-        shares = latency.explain(v.candidate.architecture)
+        told = latency.explain(v.candidate.architecture) if shares else []
         networks.append(
             {
                 **v.to_dict(),
@@ -194,7 +198,7 @@ def document(
                 "outside": v.candidate.outside,
                 "macs": v.candidate.macs,
                 "params": v.candidate.params,
-                "constant_ms": sum(e.ms for e in shares if e.operator is None),
+                "constant_ms": sum(e.ms for e in told if e.operator is None),
                 "operators": [
                     {
                         "label": e.operator.label,
@@ -203,7 +207,7 @@ def document(
                         "ms": e.ms,
                         "measured": e.measured,
                     }
-                    for e in shares
+                    for e in told
                     if e.operator is not None
                 ],
             }
@@ -215,7 +219,7 @@ def document(
         "target_ms": front.target_ms,
         "target": front.target,
         "verdict": {"stable": validation.verdict.stable, "text": validation.verdict.text},
-        "rejected": rejected,
+        "rejected": validation.rejected,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": conditions.to_dict(),
         "networks": networks,

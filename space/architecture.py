@@ -319,11 +319,10 @@ def _parse(text: str) -> Architecture:
 def _parse_block(word: str, number: int) -> Block:
     found: dict[str, str] = {}
     for token in word.split("_"):
-        for name, (pattern, _) in _TOKENS.items():
-            match = pattern.fullmatch(token)
-            if match:
-                break
-        else:
+        name, match = next(
+            ((n, m) for n, (p, _) in _TOKENS.items() if (m := p.fullmatch(token))), ("", None)
+        )
+        if match is None:
             raise InvalidArchitecture(
                 f"block {number} '{word}': token '{token}' is unknown. {_hint(token)}"
             )

@@ -17,12 +17,12 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # rates are of one core
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from phonenas import latency_model, search, space
-from phonenas.data import Conditions, Measurement, Round
-from phonenas.latency_model.model import fit_measurements
-from phonenas.space.to_onnx import to_onnx
+from phonenas import latency_model, search, space  # noqa: E402
+from phonenas.data import Conditions, Measurement, Round  # noqa: E402
+from phonenas.latency_model.model import fit_measurements  # noqa: E402
+from phonenas.space.to_onnx import to_onnx  # noqa: E402
 
 
 def best_s(work: Callable[[], object], times: int = 5) -> float:

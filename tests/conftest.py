@@ -109,9 +109,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     from phonenas.devices import profiling
+    from phonenas.search import validation
 
     quick = replace(profiling.Protocol(), apart_s=0.0)
     monkeypatch.setattr(profiling, "Protocol", lambda **more: replace(quick, **more))
+    monkeypatch.setattr(validation, "Protocol", lambda **more: replace(quick, **more))
     monkeypatch.setattr(profiling, "_MAX_COOL_DOWN_S", 0.0)
 
 

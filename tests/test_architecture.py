@@ -180,8 +180,8 @@ GOOD = "r2_k3_s22_e6_i16_o24"
         ("r2_k3_s22_e6_i16_o24_se0.00001", "se_ratio"),
         ("r٣_k3_s22_e6_i16_o24", "'r٣'"),  # Arabic-Indic digits
         ("r²_k3_s22_e6_i16_o24", "'r²'"),
-        ("r１_k3_s22_e6_i16_o24", "'r１'"),  # full-width  # noqa: RUF001
-        ("r2_k3_s22_е6_i16_o24", "'е6'"),  # Cyrillic e  # noqa: RUF001
+        ("r１_k3_s22_e6_i16_o24", "'r１'"),  # full-width
+        ("r2_k3_s22_е6_i16_o24", "'е6'"),  # Cyrillic e
         ("r9999_k3_s22_e6_i16_o24", "'r9999'"),
         ("r2_k3_s22_e6_i16_o1000000", "'o1000000'"),
         ("stm32", "'stm32'"),

@@ -1,6 +1,6 @@
 """Measure ONNX models with ONNX Runtime: one self-contained program, run where the models are.
 
-It needs Python ≥ 3.9, numpy and onnxruntime, and nothing of phonenas. It reads requests from
+It needs Python ≥ 3.10, numpy and onnxruntime, and nothing of phonenas. It reads requests from
 standard input, a JSON document a line, answers in kind, and ends when that input closes.
 
     {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider": "CPUExecutionProvider"}
@@ -25,6 +25,7 @@ import os
 import select
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 _IDLE_S = 0.05  # a longer pause lets the core clock down: the load clock starts again
@@ -77,7 +78,7 @@ class Bench:
         from onnxruntime.capi import onnxruntime_pybind11_state as binary
 
         digest = hashlib.sha256()
-        with open(binary.__file__, "rb") as file:
+        with Path(binary.__file__).open("rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
                 digest.update(chunk)
         return {
@@ -183,15 +184,15 @@ def main() -> int:
                 continue
             if bench is None:
                 raise RuntimeError("say hello first")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to the asking side, whatever it is
             answer({"error": f"{type(error).__name__}: {error}"})
             continue
-        for index, (path, runs) in enumerate(zip(request["models"], request["runs"])):
+        for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
             if _hung_up():
                 return 0
             try:
                 result = bench.measure(path, int(runs), request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a broken model must not end the batch
                 result = {"error": f"{type(error).__name__}: {error}"[:500]}
             answer({"index": index, **result})
         answer({"done": True})

@@ -59,7 +59,7 @@ def network_of(row: Mapping[Any, Any], space: AccelNASBench) -> Architecture:
 
 def score(predicted: npt.ArrayLike, published: npt.ArrayLike) -> dict[str, float]:
     """Kendall's tau-b, Spearman's rho and the root mean square error, in the inputs' unit."""
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     p, t = np.asarray(predicted, np.float64), np.asarray(published, np.float64)
     return {

@@ -1,0 +1,159 @@
+"""This computer as a device: the contract on the real worker, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from phonenas import data, devices, space
+from phonenas.devices import Device, Job, local, telemetry
+from phonenas.devices.profiling import subjects_of
+from phonenas.devices.timing import SENTINEL, Gate, Protocol, verdict
+from phonenas.space.errors import DeviceUnavailable, InvalidArgument, UnknownName
+from phonenas.space.to_onnx import to_onnx
+from phonenas.testing import DeviceContract
+
+
+class TestLocalDevice(DeviceContract):
+    @pytest.fixture
+    def device(self) -> Device:
+        return devices.connect("local")
+
+    def test_the_worker_is_pinned_and_gone_afterwards(self, device: Device) -> None:
+        with device as entered:
+            assert isinstance(entered, local.LocalDevice)
+            assert entered._worker is not None
+            process = entered._worker.pid
+            if hasattr(os, "sched_getaffinity"):
+                assert os.sched_getaffinity(process) == set(entered.circumstances()["cores"])
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+    def test_a_worker_that_is_killed_is_device_lost(self, device: Device, sentinel: Path) -> None:
+        with device as entered:
+            assert isinstance(entered, local.LocalDevice) and entered._worker is not None
+            os.kill(entered._worker.pid, signal.SIGKILL)
+            with pytest.raises(DeviceUnavailable, match="worker process"):
+                self.run(entered, [Job(sentinel, 3)], sentinel)
+
+    def test_a_worker_that_hangs_is_device_lost(
+        self, device: Device, sentinel: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(local, "_MODEL_S", 0.2)
+        monkeypatch.setattr(local, "_GRACE_S", 0.2)
+        with device as entered:
+            assert isinstance(entered, local.LocalDevice) and entered._worker is not None
+            os.kill(entered._worker.pid, signal.SIGSTOP)
+            with pytest.raises(DeviceUnavailable, match="did not answer"):
+                self.run(entered, [Job(sentinel, 3)], sentinel)
+            os.kill(entered._worker.pid, signal.SIGCONT)
+
+    def test_a_second_one_is_told_who_measures(
+        self, device: Device, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(local, "_LOCK_WAIT_S", 0.2)
+        with device, pytest.raises(DeviceUnavailable, match="measured by another process"):
+            devices.connect("local").__enter__()
+        with devices.connect("local"):
+            pass  # free again
+
+
+def test_a_real_profile_of_a_few_operators(tmp_path: Path) -> None:
+    network = space.Architecture.parse("r1_k3_s11_e1_i32_o16 r1_k3_s22_e3_i16_o24 res64")
+    with data.MeasurementStore(tmp_path / "s.db") as store, devices.connect("local") as device:
+        outcome = devices.measure(
+            subjects_of(None, 0, 0, [network]), on=device, into=store, protocol=Protocol(apart_s=1.1)
+        )
+        reference = store.reference_ms(device.conditions)
+    assert outcome.measured + len(outcome.unstable) == len(network.operators()) + 1
+    assert reference is not None and reference > 0
+    for m in outcome.results.values():
+        assert m.conditions.runtime == "onnxruntime"
+        assert len(m.conditions.runtime_hash) == 16
+        assert m.samples >= 3 * Protocol().operator_runs
+        for taken in m.rounds:
+            assert len(taken.sentinel_ms) == len(taken.samples_ms)
+            assert "load" in taken.circumstances
+    # Rounds lie apart in time, not back to back.
+    stamps = {r.at for m in outcome.results.values() for r in m.rounds}
+    assert len(stamps) >= 3
+
+
+def test_bigger_operators_take_longer(tmp_path: Path) -> None:
+    small = space.Operator("mbconv", 16, 16, 14, kernel=3, expansion=3)
+    large = space.Operator("mbconv", 64, 64, 56, kernel=5, expansion=6)
+    sentinel = tmp_path / "s.onnx"
+    sentinel.write_bytes(to_onnx(SENTINEL).SerializeToString())
+    jobs = []
+    for name, operator in (("small", small), ("large", large)):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(to_onnx(operator).SerializeToString())
+        jobs.append(Job(path, 5))
+    with devices.connect("local") as device:
+        readings = list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=5, warmup_s=0.1))
+    assert min(readings[1].samples_ms) > 10 * min(readings[0].samples_ms)  # 100 times the MACs
+
+
+def test_warm_up_by_time_holds_before_the_first_sample(tmp_path: Path) -> None:
+    sentinel = tmp_path / "s.onnx"
+    sentinel.write_bytes(to_onnx(SENTINEL).SerializeToString())
+    with devices.connect("local") as device:
+        began = time.monotonic()
+        list(device.run_ms([Job(sentinel, 1)], sentinel=sentinel, warmup_runs=5, warmup_s=0.5))
+        assert time.monotonic() - began >= 0.5
+
+
+def test_unknown_devices_and_too_many_threads() -> None:
+    with pytest.raises(UnknownName, match="Known: local"):
+        devices.connect("locale")
+    with pytest.raises(InvalidArgument, match="threads"):
+        devices.connect("local", threads=0)
+    with pytest.raises(InvalidArgument, match="threads would share"):
+        devices.connect("local", threads=10_000)
+
+
+def test_two_threads_are_other_conditions() -> None:
+    if len(telemetry.processor().strongest) < 2:
+        pytest.skip("one core only")
+    with devices.connect("local") as one:
+        alone = one.conditions
+    with devices.connect("local", threads=2) as two:
+        assert alone.differences(two.conditions) == ["threads: 1 / 2"]
+
+
+def test_processor_is_described() -> None:
+    found = telemetry.processor()
+    assert found == telemetry.processor()
+    assert set(found.strongest) <= set(found.cores)
+    assert len(found.fingerprint) == 12
+    picked = telemetry.idlest_cores(found.strongest, 1, watch_s=0.01)
+    assert len(picked) == 1 and picked[0] in found.strongest
+
+
+def test_the_gate_follows_where_the_machine_mostly_is() -> None:
+    gate = Gate(0.2, memory=40)
+    for _ in range(40):
+        assert gate.objection(1.0) == ""
+    assert "+100%" in gate.objection(2.0)
+    assert gate.usual_ms == 1.0
+    refused = sum(bool(gate.objection(2.0)) for _ in range(40))
+    assert 15 <= refused < 40  # a lasting change becomes the new normal, not at once
+    assert gate.objection(2.0) == ""
+    assert "-50%" in gate.objection(1.0)
+
+
+def test_verdict_says_what_to_do() -> None:
+    assert not verdict([], 0, 0.1).stable
+    conditions = data.Conditions("d", "m", "f", "r", "1", "h", "p", "all", 1, "c", "none")
+
+    def network(*ms: float) -> data.Measurement:
+        return data.Measurement("network", "n", conditions, tuple(data.Round((t,)) for t in ms))
+
+    calm, wild = network(1.0, 1.01, 1.02), network(1.0, 1.3, 1.7)
+    assert verdict([calm], 2, 0.1).stable
+    told = verdict([wild], 2, 0.1)
+    assert not told.stable and "--again" in told.text
