@@ -39,7 +39,7 @@ class Protocol:
     """
 
     operator_rounds: int = 3
-    network_rounds: int = 9
+    network_rounds: int = 11
     operator_runs: int = 10
     network_runs: int = 10
     warmup_runs: int = 5

@@ -26,9 +26,10 @@ __all__ = ["FEATURES", "MINIMUM", "Calibration", "calibrate", "folds", "operator
 
 Array = npt.NDArray[np.float64]
 
-FEATURES = ("ms", "operators", "activations", "weights")
+FEATURES = ("ms", "operators", "activations", "weights", "gated", "late_ms")
 MINIMUM = 10  # networks; fewer make it worse than none
 _LEVEL = 0.90
+_SMALL_PX = 14  # weights outweigh activations from here down, in MobileNetV2's proportions
 _FOLDS = 10
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -37,12 +38,18 @@ def operator_features(operator: Operator, ms: float) -> list[float]:
     """What an operator adds to its network, in the order of `FEATURES`.
 
     Its own time in ms; one, for dispatch; its input and output activations in millions, for
-    layout changes; its weights in millions, for a cold cache.
+    layout changes; its weights in millions, for a cold cache; the activations that a squeeze
+    gates in millions, for they are read twice; its time once more if its map is small, for there
+    the weights outweigh the activations.
     """
     activations = (
         operator.in_channels * operator.in_px**2 + operator.out_channels * operator.out_px**2
     )
-    return [ms, 1.0, activations / 1e6, operator.params / 1e6]
+    gated = 0
+    if operator.se_channels:
+        gated = max(operator.mid_channels, operator.out_channels) * operator.out_px**2
+    late_ms = ms if operator.in_px <= _SMALL_PX else 0.0
+    return [ms, 1.0, activations / 1e6, operator.params / 1e6, gated / 1e6, late_ms]
 
 
 @dataclass(frozen=True)

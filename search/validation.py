@@ -18,7 +18,7 @@ from .pareto import Candidate, ParetoFront
 __all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "validate"]
 
 FORMAT, VERSION = "phonenas-validation", 1
-_ROUNDS = 10  # a promise is kept or broken by these: more than a profile takes
+_ROUNDS = 13  # a promise is kept or broken by these: more than a profile takes
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ def test_a_real_profile_of_a_few_operators(tmp_path: Path) -> None:
     network = space.Architecture.parse("r1_k3_s11_e1_i32_o16 r1_k3_s22_e3_i16_o24 res64")
     with data.MeasurementStore(tmp_path / "s.db") as store, devices.connect("local") as device:
         outcome = devices.measure(
-            subjects_of(None, 0, 0, [network]), on=device, into=store, protocol=Protocol(apart_s=1.1)
+            subjects_of(None, 0, 0, [network]),
+            on=device,
+            into=store,
+            protocol=Protocol(apart_s=1.1),
         )
         reference = store.reference_ms(device.conditions)
     assert outcome.measured + len(outcome.unstable) == len(network.operators()) + 1
