@@ -417,16 +417,16 @@ class _Job:
             # Any one reference serves to compare rounds with each other.
             medians = tuple(r.median_ms(self.reference_ms) for r in self.taken[text])
             apart = spread_between(medians)
-            if apart <= self.protocol.spread_limit:
+            most = self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds
+            last = len(medians) >= most
+            limit = self.protocol.last_limit if last else self.protocol.spread_limit
+            if apart <= limit:
                 agreed.append(text)
-            elif (
-                len(medians)
-                >= self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds
-            ):
+            elif last:
                 self.give_up(
                     text,
                     f"{len(medians)} rounds from {min(medians):.3f} to {max(medians):.3f} ms stand "
-                    f"±{apart:.0%} apart; the limit is ±{self.protocol.spread_limit:.0%}",
+                    f"±{apart:.0%} apart; the limit is ±{limit:.0%}",
                 )
         if agreed:
             self.store.complete([self.ids[t] for t in agreed])

@@ -33,8 +33,12 @@ class Protocol:
         operator_runs, network_runs: Undisturbed samples a round.
         warmup_runs, warmup_s: Before the first sample; seconds of unbroken load.
         drift_limit: How far the sentinel may stand from where it mostly stands, relative.
-        spread_limit: How far two thirds of a subject's rounds may stand apart, ± relative.
-        extra_rounds: Further rounds for a subject beyond that limit, before it is rejected.
+        spread_limit: How far two thirds of a subject's rounds may stand apart, ± relative,
+            before further rounds are taken.
+        extra_rounds: How many further rounds at most.
+        last_limit: How far they may stand apart after those; beyond it the subject is given
+            up. Some small operators have two speeds, by where their memory came to lie: they
+            are kept, with the spread as their error bar.
         apart_s: Least seconds between two rounds of one subject.
     """
 
@@ -47,6 +51,7 @@ class Protocol:
     drift_limit: float = 0.35
     spread_limit: float = 0.10
     extra_rounds: int = 6
+    last_limit: float = 0.25
     apart_s: float = 3.0
 
     def rounds(self, kind: str) -> int:

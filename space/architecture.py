@@ -128,7 +128,7 @@ class Architecture:
 
     >>> a = Architecture.parse("r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24")
     >>> str(a), a.macs, a.params
-    ('r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24', 171009184, 1328464)
+    ('r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24', 173433856, 1330072)
     """
 
     blocks: tuple[Block, ...]

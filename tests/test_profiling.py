@@ -159,12 +159,34 @@ def test_a_subject_that_never_settles_is_given_up_and_not_recorded(
         outcome = devices.profile(tiny, on=device, into=store, networks=0)
     assert outcome.unstable
     assert not set(outcome.unstable) & {m.subject for m in store.measurements(device.conditions)}
-    assert "the limit is ±10%" in next(iter(outcome.unstable.values()))
+    assert "the limit is ±25%" in next(iter(outcome.unstable.values()))
     # Given another chance on a calmer device, they are measured.
     with FakeDevice() as device:
         again = devices.profile(tiny, on=device, into=store, networks=0)
     assert not again.unstable
     assert again.measured == len(outcome.unstable)
+
+
+def test_a_subject_of_two_speeds_gets_more_rounds_and_its_error_bar(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    class TwoSpeeds(FakeDevice):
+        def run_ms(self, jobs, **more):  # type: ignore[no-untyped-def]
+            for reading in super().run_ms(jobs, **more):
+                factor = float(self.rng.choice([1.0, 1.35]))
+                yield Reading(
+                    tuple(t * factor for t in reading.samples_ms), reading.sentinel_ms, 0, "CPU"
+                )
+
+    with TwoSpeeds() as device:
+        outcome = devices.profile(tiny, on=device, into=store, networks=0)
+    protocol = Protocol()
+    found = outcome.results.values()
+    wide = [m for m in found if m.spread > protocol.spread_limit]
+    assert wide and all(
+        len(m.rounds) == protocol.operator_rounds + protocol.extra_rounds for m in wide
+    )
+    assert max(m.spread for m in found) <= protocol.last_limit
 
 
 def test_a_device_that_never_settles_ends_in_an_error_and_keeps_what_is_good(
