@@ -419,8 +419,12 @@ class _Job:
             apart = spread_between(medians)
             most = self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds
             last = len(medians) >= most
-            limit = self.protocol.last_limit if last else self.protocol.spread_limit
-            if apart <= limit:
+            limit, negligible_ms = (
+                (self.protocol.last_limit, self.protocol.last_negligible_ms)
+                if last
+                else (self.protocol.spread_limit, self.protocol.negligible_ms)
+            )
+            if apart <= limit or apart * median(medians) <= negligible_ms:
                 agreed.append(text)
             elif last:
                 self.give_up(

@@ -39,6 +39,9 @@ class Protocol:
         last_limit: How far they may stand apart after those; beyond it the subject is given
             up. Some small operators have two speeds, by where their memory came to lie: they
             are kept, with the spread as their error bar.
+        negligible_ms, last_negligible_ms: Rounds that stand no further apart than this many
+            ms agree whatever their ratio: an operator of 20 µs may double and no network
+            shows it.
         apart_s: Least seconds between two rounds of one subject.
     """
 
@@ -52,6 +55,8 @@ class Protocol:
     spread_limit: float = 0.10
     extra_rounds: int = 6
     last_limit: float = 0.25
+    negligible_ms: float = 0.005
+    last_negligible_ms: float = 0.03
     apart_s: float = 3.0
 
     def rounds(self, kind: str) -> int:
