@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeDevice
+from conftest import FakeDevice, TinySpace
 
 from phonenas import cli, devices, space
 from phonenas.space.errors import UnknownName
@@ -55,6 +56,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 PROFILE = ("profile", "--device", "fake", "--space", "accel-nasbench", "--resolution", "32",
            "--networks", "24", "--network", "mnasnet-small", "--quiet")  # fmt: skip
+ONE = ("profile", "--device", "fake", "--network", "mnasnet-small", "--resolution", "32", "--quiet")
 SEARCH = ("search", "--device", "fake", "--space", "accel-nasbench", "--resolution", "32",
           "--evaluations", "400", "--quiet")  # fmt: skip
 
@@ -205,18 +207,22 @@ def test_damaged_and_newer_stores(run: Run, tmp_path: Path) -> None:
     assert code == 1 and "has version 2; this phonenas reads version 1" in err
 
 
-@pytest.mark.usefixtures("fast")
-def test_a_target_network_that_was_not_measured(run: Run) -> None:
-    assert run(*PROFILE)[0] == 0
+def test_a_target_network_that_was_not_measured(
+    run: Run, profiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phonenas import space as spaces
+
+    monkeypatch.setattr(spaces, "get", lambda name, resolution: TinySpace(resolution))
+    shutil.copy(profiled, "phonenas.db")
     assert run("fit", "--device", "fake")[0] == 0
     code, _, err = run(*SEARCH, "--target", "mnasnet-a1", "--out", "r")
     assert code == 1 and "--network 'mnasnet-a1'" in err
     code, _, err = run(*SEARCH, "--target", "0.000001", "--out", "r")
     assert code == 1 and "Infeasible" in err and "the fastest takes" in err
-    code, _, err = run(*SEARCH, "--target", "3", "--out", "s")
+    code, _, err = run(*SEARCH, "--target", "300", "--out", "s")
     assert code == 0
-    code, _, err = run(*SEARCH, "--target", "4", "--out", "s")
-    assert code == 2 and "target_ms was 3.0 and is now 4.0" in err
+    code, _, err = run(*SEARCH, "--target", "400", "--out", "s")
+    assert code == 2 and "target_ms was 300.0 and is now 400.0" in err
     code, _, err = run("validate", "s", "--device", "other")
     assert code == 2
 
@@ -231,14 +237,15 @@ def test_a_disk_that_fills_while_profiling(
 
     def small(connection: Any, record: Any) -> None:
         plain(connection, record)
-        connection.execute("PRAGMA max_page_count = 24")
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {max(pages, 13)}")
 
     monkeypatch.setattr(room, "_prepare_sqlite", small)
-    code, _, err = run(*PROFILE)
+    code, _, err = run(*ONE)
     assert code == 1
     assert "full" in err and "the same command goes on" in err and "Traceback" not in err
     monkeypatch.setattr(room, "_prepare_sqlite", plain)
-    assert run.json(*PROFILE)["measured"] > 0
+    assert run.json(*ONE)["measured"] > 0
 
 
 def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

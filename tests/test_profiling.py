@@ -156,7 +156,7 @@ def test_what_is_no_time_is_never_recorded(
 def test_a_subject_that_never_settles_is_given_up_and_not_recorded(
     tiny: TinySpace, store: data.MeasurementStore
 ) -> None:
-    with FakeDevice(noise=3.0, seed=3) as device:
+    with FakeDevice(noise=5.0, seed=3) as device:
         outcome = devices.profile(tiny, on=device, into=store, networks=0)
     assert outcome.unstable
     assert not set(outcome.unstable) & {m.subject for m in store.measurements(device.conditions)}
