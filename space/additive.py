@@ -41,7 +41,7 @@ class AdditiveTable:
         self._flat = rows.ndim == 1
         rows = rows.reshape(len(operators), -1)
         padded = np.vstack([rows, np.zeros(rows.shape[1])])  # index -1: no layer
-        tables = [padded[space.expansion(p)[0]].sum(axis=1) for p in range(len(space.parts))]
+        tables = [padded[rows].sum(axis=1) for rows in space.expansions]
         # The stem and the constant belong to every network: the first part carries them.
         tables[0] = tables[0] + padded[operators.index(space.stem)] + np.asarray(constant)
         self._offsets = np.cumsum([0] + [len(t) for t in tables[:-1]]).astype(np.int32)

@@ -10,7 +10,7 @@ operators as a table look-up for whole populations (`AdditiveTable`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -368,10 +368,16 @@ class SearchSpace(ABC):
         rows = np.ascontiguousarray(self.identities(genomes))
         return [row.tobytes() for row in rows]
 
-    def expansion(self, part: int) -> tuple[npt.NDArray[np.int32], Sequence[Operator]]:
-        """Operator numbers of each choice of a part, (choices, longest), padded with -1."""
-        choices = self.part_layers[part]
-        table = np.full((len(choices), max(self._lengths[part])), -1, np.int32)
-        for row, layers in enumerate(choices):
-            table[row, : len(layers)] = [self._distinct[o] for o in layers]
-        return table, self.operators()
+    @cached_property
+    def expansions(self) -> list[npt.NDArray[np.int32]]:
+        """For each part, its choices' operators, (choices, longest), padded with -1.
+
+        Numbers are places in `operators()`.
+        """
+        found = []
+        for choices, lengths in zip(self.part_layers, self._lengths, strict=True):
+            table = np.full((len(choices), max(lengths)), -1, np.int32)
+            for row, layers in enumerate(choices):
+                table[row, : len(layers)] = [self._distinct[o] for o in layers]
+            found.append(table)
+        return found
