@@ -13,19 +13,13 @@ from .store import MeasurementStore
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "export", "table"]
-
-COLUMNS = (
-    "kind", "subject", "latency_ms", "raw_ms", "spread", "rounds", "samples", "preempted",
-    "series", "purpose", "measured_at", "medians_ms", "samples_ms", "sentinel_ms", "reference_ms",
-    "conditions",
-)  # fmt: skip
+__all__ = ["export", "table"]
 
 
 def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
     """One row a measurement: statistics, raw samples, and every field of its conditions.
 
-    `latency_ms` is the median of the rounds' medians in ms, `spread` the relative half-width
+    `latency_ms` is the pseudo-median of the rounds' medians in ms, `spread` the relative half-width
     between rounds, both at the reference speed; `raw_ms` the median as it came; `medians_ms` and `samples_ms` JSON lists (a list a round for the latter).
     Columns that describe conditions carry their own names (`device`, `runtime`, ...).
     """

@@ -1,7 +1,6 @@
 """Measurement: raw samples of one subject under written-down conditions.
 
-A subject is an operator (by its key), a whole network (by its text) or the sentinel. Its
-samples come in rounds, taken far apart; statistics are computed from them, never stored. The
+A subject is an operator (by its key) or a whole network (by its text). Its samples come in rounds, taken far apart; statistics are computed from them, never stored. The
 error bar is the spread *between* rounds: repeats back to back understate it.
 
 A device's speed changes under one's hands: a neighbour on the same core, a clock, a governor.
@@ -26,7 +25,7 @@ from ..space.errors import InvalidArgument
 
 __all__ = ["Conditions", "Measurement", "Origin", "Round", "SubjectKind"]
 
-SubjectKind = Literal["operator", "network", "sentinel"]
+SubjectKind = Literal["operator", "network"]
 Origin = Literal["measured", "simulated", "imported"]
 
 
@@ -141,7 +140,7 @@ class Measurement:
     """Rounds of one subject under one set of conditions.
 
     Args:
-        kind: "operator", "network" or "sentinel".
+        kind: "operator" or "network".
         subject: `Operator.key` or `str(Architecture)`.
         conditions: What it was measured under.
         rounds: At least one.
@@ -178,7 +177,9 @@ class Measurement:
     def spread(self) -> float:
         """Half the width of the narrowest band that holds two thirds of the rounds, relative.
 
-        0.03 reads as ±3 %. One round in three may be off without harm: the median holds.
+        0.03 reads as ±3 %. One round in three may be off without harm: the median holds. NaN
+        for a single round, which says nothing of it; of three rounds it is the nearest two's,
+        so compare it among measurements of equally many rounds.
         """
         return spread(self.medians_ms)
 
@@ -204,10 +205,10 @@ def pseudo_median(values: Sequence[float]) -> float:
 
 
 def spread(medians_ms: tuple[float, ...]) -> float:
-    """Half the narrowest band that holds two thirds of the values, over their median."""
+    """Half the narrowest band that holds two thirds of the values, over their median; or NaN."""
     ordered = sorted(medians_ms)
     need = max(2, math.ceil(len(ordered) * 2 / 3))
     if len(ordered) < 2:
-        return 0.0
+        return math.nan
     widths = [ordered[i + need - 1] - ordered[i] for i in range(len(ordered) - need + 1)]
     return min(widths) / 2 / median(ordered)

@@ -1,7 +1,6 @@
 """MeasurementStore: every measurement, in one SQLite file or a database by its URL.
 
-A round is committed as soon as it is accepted; a measurement counts once all its rounds are
-in. What is asked for once stands once: subject, conditions and series are unique, so a job
+Rounds are committed as they are accepted; a measurement counts once all its rounds are in. What is asked for once stands once: subject, conditions and series are unique, so a job
 that was killed and started again neither loses nor doubles anything.
 
 File format, version 1: tables `meta` (version), `conditions`, `measurement`, `round`,
@@ -11,6 +10,7 @@ File format, version 1: tables `meta` (version), `conditions`, `measurement`, `r
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,69 +23,25 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..space.errors import InvalidArgument, StoreError, UnsupportedFormat
+from . import schema
 from .measurement import Conditions, Measurement, Round, SubjectKind
+from .schema import CONDITIONS, MEASUREMENT, META, METADATA, REJECTION, ROUND, VERSION
 
 __all__ = ["MeasurementStore", "Pending"]
 
-VERSION = 1
-_BUSY_S = 60
-
-_meta = sa.MetaData()
-_META = sa.Table(
-    "meta", _meta, sa.Column("name", sa.String(40), primary_key=True), sa.Column("value", sa.Text)
-)
-_CONDITIONS = sa.Table(
-    "conditions",
-    _meta,
-    sa.Column("digest", sa.String(12), primary_key=True),
-    sa.Column("device", sa.String(200), nullable=False, index=True),
-    sa.Column("origin", sa.String(20), nullable=False),
-    sa.Column("fields", sa.Text, nullable=False),
-    sa.Column("reference_ms", sa.Float),
-)
-_MEASUREMENT = sa.Table(
-    "measurement",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("conditions", sa.ForeignKey("conditions.digest"), nullable=False),
-    sa.Column("kind", sa.String(20), nullable=False),
-    sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("series", sa.Integer, nullable=False, default=0),
-    sa.Column("purpose", sa.String(20), nullable=False),
-    sa.Column("complete", sa.Boolean, nullable=False, default=False),
-    sa.UniqueConstraint("conditions", "subject", "series"),
-)
-_ROUND = sa.Table(
-    "round",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("measurement", sa.ForeignKey("measurement.id"), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("samples_ms", sa.Text, nullable=False),
-    sa.Column("sentinel_ms", sa.Text, nullable=False),
-    sa.Column("preempted", sa.Integer, nullable=False),
-    sa.Column("at", sa.String(40), nullable=False),
-    sa.Column("circumstances", sa.Text, nullable=False),
-    sa.UniqueConstraint("measurement", "number"),
-)
-_REJECTION = sa.Table(
-    "rejection",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("conditions", sa.ForeignKey("conditions.digest"), nullable=False),
-    sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("at", sa.String(40), nullable=False),
-)
+# Sentinel readings after which the reference speed of a device stands for good.
+_SETTLED_SAMPLES = 2000
+_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A measurement under way: its row and the rounds that are in."""
+    """A measurement under way: its row, the rounds that are in, and why it was given up."""
 
     id: int
     rounds: tuple[Round, ...]
     complete: bool
+    given_up: str = ""
 
 
 class MeasurementStore:
@@ -121,8 +77,8 @@ class MeasurementStore:
             ) from error
         self.sqlite = self._engine.dialect.name == "sqlite"
         if self.sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
+            sa.event.listen(self._engine, "connect", schema.prepare_sqlite)
+            sa.event.listen(self._engine, "begin", schema.begin_sqlite)
         try:
             with self._begin() as connection:
                 self._open(connection)
@@ -145,12 +101,10 @@ class MeasurementStore:
                 f"{', '.join(sorted(tables)[:3])}). Name another with --db."
             )
         if not tables:
-            _meta.create_all(connection)
-            connection.execute(_META.insert().values(name="version", value=str(VERSION)))
+            METADATA.create_all(connection)
+            connection.execute(META.insert().values(name="version", value=str(VERSION)))
             return
-        found = connection.execute(
-            sa.select(_META.c.value).where(_META.c.name == "version")
-        ).scalar()
+        found = connection.execute(sa.select(META.c.value).where(META.c.name == "version")).scalar()
         if found != str(VERSION):
             raise UnsupportedFormat(
                 f"the store {self.location} has version {found}; this phonenas reads version "
@@ -164,7 +118,7 @@ class MeasurementStore:
             with self._engine.begin() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            told = str(error.orig)
+            told = str(error.orig) + self._full_disk()
             if "malformed" in told or "not a database" in told:
                 raise UnsupportedFormat(
                     f"the store {self.location} is damaged ({told}). Restore a copy, or start "
@@ -174,6 +128,25 @@ class MeasurementStore:
                 f"the store {self.location} cannot be read or written: {told}. What was "
                 "committed before is safe; the same command goes on from there."
             ) from error
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Rows that cannot be read as what they should be: the file is damaged."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnsupportedFormat(
+                f"the store {self.location} is damaged: a row cannot be read ({error}). Restore a "
+                "copy, or start another with --db."
+            ) from error
+
+    def _full_disk(self) -> str:
+        """SQLite calls a full disk an I/O error as often as not; say which it is."""
+        if not self.sqlite:
+            return ""
+        folder = Path(self.location).absolute().parent
+        full = folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BYTES
+        return " (the disk is full)" if full else ""
 
     def close(self) -> None:
         """Release the file or the connection."""
@@ -203,15 +176,16 @@ class MeasurementStore:
     ) -> dict[str, Pending]:
         """The measurements under way or complete of these subjects, made where absent.
 
-        With `again` a new series is begun for each subject whose last one is complete.
+        With `again` a new series is begun for the subjects whose last one is complete; if one
+        was begun before and not finished, that one is gone on with.
         """
         digest = conditions.digest
         with self._begin() as connection:
             if not connection.execute(
-                sa.select(_CONDITIONS.c.digest).where(_CONDITIONS.c.digest == digest)
+                sa.select(CONDITIONS.c.digest).where(CONDITIONS.c.digest == digest)
             ).first():
                 connection.execute(
-                    _CONDITIONS.insert().values(
+                    CONDITIONS.insert().values(
                         digest=digest,
                         device=conditions.device,
                         origin=conditions.origin,
@@ -219,10 +193,13 @@ class MeasurementStore:
                     )
                 )
             latest = self._latest(connection, digest, kind)
+            rows = [latest[s] for s in subjects if s in latest]
+            begun = max((r.series for r in rows if r.series and not r.complete), default=None)
             fresh = []
             for subject in subjects:
                 row = latest.get(subject)
-                if row is None or (again and row.complete):
+                outdated = row is not None and row.complete and row.series != begun
+                if row is None or (again and outdated):
                     fresh.append(
                         {
                             "conditions": digest,
@@ -234,20 +211,25 @@ class MeasurementStore:
                         }
                     )
             if fresh:
-                connection.execute(_MEASUREMENT.insert(), fresh)
+                connection.execute(MEASUREMENT.insert(), fresh)
                 latest = self._latest(connection, digest, kind)
             wanted = {latest[s].id: s for s in subjects}
-            rounds = self._rounds(connection, _MEASUREMENT.c.conditions == digest)
+            rounds = self._rounds(connection, MEASUREMENT.c.conditions == digest)
             return {
-                subject: Pending(id, tuple(rounds.get(id, ())), bool(latest[subject].complete))
+                subject: Pending(
+                    id,
+                    tuple(rounds.get(id, ())),
+                    bool(latest[subject].complete),
+                    latest[subject].given_up or "",
+                )
                 for id, subject in wanted.items()
             }
 
     def _latest(self, connection: sa.Connection, digest: str, kind: str) -> dict[str, Any]:
         rows = connection.execute(
-            sa.select(_MEASUREMENT)
-            .where(_MEASUREMENT.c.conditions == digest, _MEASUREMENT.c.kind == kind)
-            .order_by(_MEASUREMENT.c.series)
+            sa.select(MEASUREMENT)
+            .where(MEASUREMENT.c.conditions == digest, MEASUREMENT.c.kind == kind)
+            .order_by(MEASUREMENT.c.series)
         )
         return {row.subject: row for row in rows}
 
@@ -260,8 +242,8 @@ class MeasurementStore:
             known = {
                 (row.measurement, row.number)
                 for row in connection.execute(
-                    sa.select(_ROUND.c.measurement, _ROUND.c.number).where(
-                        _ROUND.c.measurement.in_({r[0] for r in rounds})
+                    sa.select(ROUND.c.measurement, ROUND.c.number).where(
+                        ROUND.c.measurement.in_({r[0] for r in rounds})
                     )
                 )
             }
@@ -279,48 +261,52 @@ class MeasurementStore:
                 if (id, number) not in known
             ]
             if rows:
-                connection.execute(_ROUND.insert(), rows)
+                connection.execute(ROUND.insert(), rows)
 
     def complete(self, ids: list[int]) -> None:
         """Let these measurements count."""
         with self._begin() as connection:
             for id in ids:
                 connection.execute(
-                    _MEASUREMENT.update().where(_MEASUREMENT.c.id == id).values(complete=True)
+                    MEASUREMENT.update()
+                    .where(MEASUREMENT.c.id == id)
+                    .values(complete=True, given_up=None)
                 )
 
     def discard(self, id: int, conditions: Conditions, subject: str, reason: str) -> None:
-        """Forget the rounds of a measurement that was never completed; keep the reason."""
+        """Forget the rounds of a measurement that did not settle; keep the reason."""
+        row = {**_rejection(subject, reason), "conditions": conditions.digest}
         with self._begin() as connection:
-            connection.execute(_ROUND.delete().where(_ROUND.c.measurement == id))
-        self.reject(conditions, [(subject, reason)])
+            connection.execute(ROUND.delete().where(ROUND.c.measurement == id))
+            connection.execute(
+                MEASUREMENT.update()
+                .where(MEASUREMENT.c.id == id)
+                .values(complete=False, given_up=reason)
+            )
+            connection.execute(REJECTION.insert(), [row])
 
     def reject(self, conditions: Conditions, reasons: list[tuple[str, str]]) -> None:
         """Note readings that were not recorded, each (subject, reason)."""
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [
-            {"conditions": conditions.digest, "subject": s, "reason": r, "at": at}
-            for s, r in reasons
-        ]
+        rows = [{**_rejection(s, r), "conditions": conditions.digest} for s, r in reasons]
         if rows:
             with self._begin() as connection:
-                connection.execute(_REJECTION.insert(), rows)
+                connection.execute(REJECTION.insert(), rows)
 
     # -- reading ------------------------------------------------------------------------------
 
     def conditions(self, device: str | None = None) -> list[Conditions]:
         """All conditions that hold complete measurements, the latest measured last."""
         query = (
-            sa.select(_CONDITIONS.c.fields, sa.func.max(_ROUND.c.at).label("last"))
-            .join(_MEASUREMENT, _MEASUREMENT.c.conditions == _CONDITIONS.c.digest)
-            .join(_ROUND, _ROUND.c.measurement == _MEASUREMENT.c.id)
-            .where(_MEASUREMENT.c.complete)
-            .group_by(_CONDITIONS.c.digest, _CONDITIONS.c.fields)
+            sa.select(CONDITIONS.c.fields, sa.func.max(ROUND.c.at).label("last"))
+            .join(MEASUREMENT, MEASUREMENT.c.conditions == CONDITIONS.c.digest)
+            .join(ROUND, ROUND.c.measurement == MEASUREMENT.c.id)
+            .where(MEASUREMENT.c.complete)
+            .group_by(CONDITIONS.c.digest, CONDITIONS.c.fields)
             .order_by(sa.text("last"))
         )
         if device is not None:
-            query = query.where(_CONDITIONS.c.device == device)
-        with self._begin() as connection:
+            query = query.where(CONDITIONS.c.device == device)
+        with self._begin() as connection, self._sound():
             return [Conditions.from_dict(json.loads(r.fields)) for r in connection.execute(query)]
 
     def measurements(
@@ -334,26 +320,29 @@ class MeasurementStore:
 
         Ordered by their making. `all_series` gives the older ones too.
         """
-        where = (_MEASUREMENT.c.conditions == conditions.digest) & _MEASUREMENT.c.complete
+        where = (MEASUREMENT.c.conditions == conditions.digest) & MEASUREMENT.c.complete
         if kind is not None:
-            where &= _MEASUREMENT.c.kind == kind
-        with self._begin() as connection:
+            where &= MEASUREMENT.c.kind == kind
+        with self._begin() as connection, self._sound():
             rows = connection.execute(
-                sa.select(_MEASUREMENT).where(where).order_by(_MEASUREMENT.c.id)
+                sa.select(MEASUREMENT).where(where).order_by(MEASUREMENT.c.id)
             ).all()
             rounds = self._rounds(connection, where)
             reference_ms = self._reference(connection, conditions)
+            all_taken = [
+                Measurement(
+                    row.kind,
+                    row.subject,
+                    conditions,
+                    tuple(rounds[row.id]),
+                    row.series,
+                    row.purpose,
+                    reference_ms,
+                )
+                for row in rows
+            ]
         found: dict[Any, Measurement] = {}
-        for row in rows:
-            taken = Measurement(
-                row.kind,
-                row.subject,
-                conditions,
-                tuple(rounds[row.id]),
-                row.series,
-                row.purpose,
-                reference_ms,
-            )
+        for taken, row in zip(all_taken, rows, strict=True):
             key = (row.subject, row.series) if all_series else row.subject
             if key not in found or found[key].series < row.series:
                 found[key] = taken
@@ -366,32 +355,41 @@ class MeasurementStore:
 
     def _reference(self, connection: sa.Connection, conditions: Conditions) -> float | None:
         found = connection.execute(
-            sa.select(_CONDITIONS.c.reference_ms).where(_CONDITIONS.c.digest == conditions.digest)
+            sa.select(CONDITIONS.c.reference_ms).where(CONDITIONS.c.digest == conditions.digest)
         ).scalar()
         return None if found is None else float(found)
 
-    def set_reference(self, conditions: Conditions, reference_ms: float) -> float:
-        """Set the reference if there is none; returns the one that holds from now on.
+    def reference_settled(self, conditions: Conditions) -> bool:
+        """Whether the reference rests on enough readings, and so stands for good."""
+        query = sa.select(CONDITIONS.c.reference_samples).where(
+            CONDITIONS.c.digest == conditions.digest
+        )
+        with self._begin() as connection:
+            return (connection.execute(query).scalar() or 0) >= _SETTLED_SAMPLES
 
-        It never changes afterwards, so that all of a device's numbers speak of one speed.
+    def set_reference(self, conditions: Conditions, reference_ms: float, samples: int) -> float:
+        """Set the reference, unless a settled one stands; returns the one that holds now.
+
+        Once it rests on 2,000 sentinel readings it never changes, so that all of a device's
+        numbers speak of one speed; a first small job does not fix it.
         """
+        unsettled = CONDITIONS.c.reference_samples.is_(None) | (
+            CONDITIONS.c.reference_samples < _SETTLED_SAMPLES
+        )
         with self._begin() as connection:
             connection.execute(
-                _CONDITIONS.update()
-                .where(
-                    (_CONDITIONS.c.digest == conditions.digest)
-                    & _CONDITIONS.c.reference_ms.is_(None)
-                )
-                .values(reference_ms=reference_ms)
+                CONDITIONS.update()
+                .where((CONDITIONS.c.digest == conditions.digest) & unsettled)
+                .values(reference_ms=reference_ms, reference_samples=samples)
             )
             return float(self._reference(connection, conditions) or reference_ms)
 
     def _rounds(self, connection: sa.Connection, where: Any) -> dict[int, list[Round]]:
         rows = connection.execute(
-            sa.select(_ROUND)
-            .join(_MEASUREMENT, _MEASUREMENT.c.id == _ROUND.c.measurement)
+            sa.select(ROUND)
+            .join(MEASUREMENT, MEASUREMENT.c.id == ROUND.c.measurement)
             .where(where)
-            .order_by(_ROUND.c.measurement, _ROUND.c.number)
+            .order_by(ROUND.c.measurement, ROUND.c.number)
         )
         found: dict[int, list[Round]] = {}
         for row in rows:
@@ -409,35 +407,22 @@ class MeasurementStore:
     def rejections(self, conditions: Conditions) -> list[tuple[str, str, str]]:
         """What was not recorded and why: (subject, reason, when)."""
         query = (
-            sa.select(_REJECTION)
-            .where(_REJECTION.c.conditions == conditions.digest)
-            .order_by(_REJECTION.c.id)
+            sa.select(REJECTION)
+            .where(REJECTION.c.conditions == conditions.digest)
+            .order_by(REJECTION.c.id)
         )
         with self._begin() as connection:
             return [(r.subject, r.reason, r.at) for r in connection.execute(query)]
 
     def count(self, conditions: Conditions) -> int:
-        """Number of complete measurements under these conditions, all series."""
-        query = (
-            sa.select(sa.func.count())
-            .select_from(_MEASUREMENT)
-            .where((_MEASUREMENT.c.conditions == conditions.digest) & _MEASUREMENT.c.complete)
+        """Number of subjects that are measured under these conditions."""
+        query = sa.select(sa.func.count(MEASUREMENT.c.subject.distinct())).where(
+            (MEASUREMENT.c.conditions == conditions.digest) & MEASUREMENT.c.complete
         )
         with self._begin() as connection:
             return int(connection.execute(query).scalar_one())
 
 
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    # The driver's own transaction handling is switched off, so that BEGIN IMMEDIATE below
-    # takes the write lock at once and two writers wait instead of failing half-way.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _rejection(subject: str, reason: str) -> dict[str, str]:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"subject": subject, "reason": reason, "at": at}

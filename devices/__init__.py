@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .device import Device, DeviceState, Job, Reading, connect, listing
-from .profiling import Outcome, Subject, measure, profile
+from .plan import Subject
+from .profiling import Outcome, measure, profile
 
 __all__ = [
     "Device",

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ..data.measurement import Conditions
+from ..space import Architecture, Operator
 from ..space.errors import InvalidArgument, UnknownName, nearest
 
 __all__ = ["Device", "DeviceState", "Job", "Reading", "connect", "listing"]
@@ -17,7 +18,7 @@ __all__ = ["Device", "DeviceState", "Job", "Reading", "connect", "listing"]
 
 @dataclass(frozen=True)
 class Job:
-    """A model file to run: an ONNX file on this computer, and how many samples are wanted."""
+    """A model file on this computer, as `Device.lower` wrote it, and how many samples are wanted."""
 
     model: Path
     runs: int
@@ -86,6 +87,17 @@ class Device(ABC):
     @abstractmethod
     def conditions(self) -> Conditions:
         """What every measurement made now is made under; known once entered."""
+
+    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+        """Write a model as the file that this device runs, at `stem` plus an ending: ONNX.
+
+        A device whose runtime reads another format overrides it.
+        """
+        from ..space.to_onnx import to_onnx
+
+        path = stem.with_suffix(".onnx")
+        path.write_bytes(to_onnx(model).SerializeToString())
+        return path
 
     @abstractmethod
     def run_ms(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import subprocess
@@ -23,6 +24,8 @@ from .device import Device, DeviceState, Job, Reading
 from .runtimes import onnx_payload
 
 __all__ = ["LocalDevice"]
+
+log = logging.getLogger("phonenas")
 
 PROVIDER = "CPUExecutionProvider"
 OPTIMISATION = "all"
@@ -99,6 +102,7 @@ class LocalDevice(Device):
                 f"local cannot start ONNX Runtime: {hello['error']}. Install it:  "
                 "pip install onnxruntime"
             )
+        log.info("local: worker %d on cores %s", self._worker.pid, hello["cores"])
         self._conditions = Conditions(
             device=self.name,
             model=self.processor.model,
@@ -131,7 +135,8 @@ class LocalDevice(Device):
                 worker.wait(timeout=2)
             except subprocess.TimeoutExpired:
                 worker.kill()
-                worker.wait(timeout=10)
+                with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+                    worker.wait(timeout=10)
             if worker.stdout:
                 worker.stdout.close()
         if self._lock is not None:
@@ -164,8 +169,10 @@ class LocalDevice(Device):
                     )
                 chunk = os.read(worker.stdout.fileno(), 1 << 16)
                 if not chunk:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        worker.wait(timeout=10)
                     raise DeviceUnavailable(
-                        f"local's worker process ended with code {worker.wait(timeout=10)}"
+                        f"local's worker process ended with code {worker.returncode}"
                     )
                 self._buffer += chunk
         line, self._buffer = self._buffer.split(b"\n", 1)

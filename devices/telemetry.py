@@ -24,6 +24,7 @@ class Processor:
         capacities: Relative capacity of each of them; equal where all are alike.
         governor: Frequency governor of the strongest core; "none" where there is none.
         fingerprint: Short hash of name, architecture, feature flags and core count.
+        online: Cores of the machine.
     """
 
     model: str
@@ -31,12 +32,13 @@ class Processor:
     capacities: tuple[int, ...]
     governor: str
     fingerprint: str
+    online: int
 
     @property
     def core_class(self) -> str:
         """Which class of core is measured on, alike from run to run."""
         if len(set(self.capacities)) == 1:
-            return f"one class of {len(self.cores)} cores"
+            return f"one class of {self.online} cores"
         return f"cores of capacity {max(self.capacities)}"
 
     @property
@@ -64,14 +66,13 @@ def processor() -> Processor:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = tuple(sorted(affinity(0))) if affinity else tuple(range(os.cpu_count() or 1))
     capacities = tuple(int(_read(_CPU / f"cpu{c}" / "cpu_capacity", "0") or 0) for c in cores)
+    online = os.cpu_count() or 1  # of the machine, whatever part of it this process may use
     strongest = cores[capacities.index(max(capacities))]
     governor = _read(_CPU / f"cpu{strongest}" / "cpufreq" / "scaling_governor") or "none"
     flags = fields.get("flags") or fields.get("Features") or ""
-    identity = "\n".join(
-        [model, platform.machine(), " ".join(sorted(flags.split())), str(len(cores))]
-    )
+    identity = "\n".join([model, platform.machine(), " ".join(sorted(flags.split())), str(online)])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return Processor(model, cores, capacities, governor, fingerprint)
+    return Processor(model, cores, capacities, governor, fingerprint, online)
 
 
 def _busy_ticks() -> dict[int, int]:

@@ -132,7 +132,12 @@ def verdict(measurements: Sequence[Measurement], rejected: int, limit: float) ->
     chosen = [m for m in measurements if m.kind == "network"] or list(measurements)
     if not chosen:
         return Verdict(False, "nothing was measured")
-    typical = median(m.spread for m in chosen)
+    spreads = [m.spread for m in chosen if len(m.rounds) > 1]
+    if not spreads:
+        return Verdict(
+            False, "unknown: one round each gives no error bar. Measure again without --quick."
+        )
+    typical = median(spreads)
     kind = f"{len(chosen)} {chosen[0].kind}{'s' if len(chosen) > 1 else ''}"
     words = f"rounds of {kind} stand ±{typical:.1%} apart (median); {rejected} readings rejected"
     if typical > limit / 2:

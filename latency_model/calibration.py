@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space import Operator
-from ..space.errors import NotEnoughData
+from ..space.errors import NotEnoughData, UnsupportedFormat
 
 __all__ = ["FEATURES", "MINIMUM", "Calibration", "calibrate", "folds", "operator_features"]
 
@@ -59,7 +59,7 @@ class Calibration:
     Args:
         coefficients: (features,), ms per unit of each feature.
         constant: ms a network.
-        half_width: Half the 90 % interval, relative to the prediction.
+        half_width: h of the 90 % interval, from prediction / (1 + h) to prediction · (1 + h).
         low_ms, high_ms: Range of predictions in which networks were measured.
         networks: How many taught it.
     """
@@ -83,7 +83,7 @@ class Calibration:
             whole_ms: Predictions, (n,), ms.
             holes: What unmeasured operators add in doubt, relative, (n,).
 
-        Beyond the range of the measured networks it grows in proportion to the ratio by which
+        Beyond the range of the measured networks it grows with the square of the ratio by which
         the range is left: a straight line is trusted no further than it was seen.
         """
         beyond = np.maximum(self.low_ms / whole_ms, whole_ms / self.high_ms)
@@ -105,9 +105,21 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`.
+
+        Raises:
+            UnsupportedFormat: It was written over other features.
+        """
+        if values["features"] != list(FEATURES):
+            raise UnsupportedFormat(
+                f"the model is calibrated over {', '.join(values['features'])}; this phonenas does "
+                f"it over {', '.join(FEATURES)}. Fit it anew:  phonenas fit"
+            )
         kept = {k: v for k, v in values.items() if k != "features"}
-        return cls(**{**kept, "coefficients": tuple(kept["coefficients"])})
+        coefficients = tuple(map(float, kept["coefficients"]))
+        if len(coefficients) != len(FEATURES) or not np.isfinite(coefficients).all():
+            raise ValueError(f"{len(coefficients)} coefficients")
+        return cls(**{**kept, "coefficients": coefficients})
 
 
 def folds(n: int) -> npt.NDArray[np.intp]:
@@ -147,7 +159,8 @@ def calibrate_any(features: Array, measured_ms: Array) -> Calibration:
             seen = fold != held
             weights = _solve(features[seen], measured_ms[seen], ridge)
             predicted[~seen] = features[~seen] @ weights[:-1] + weights[-1]
-        errors[ridge] = np.abs(measured_ms / np.maximum(predicted, 1e-9) - 1)
+        predicted = np.maximum(predicted, 1e-9)
+        errors[ridge] = np.maximum(measured_ms / predicted, predicted / measured_ms) - 1
     best = min(_RIDGES, key=lambda r: float(np.mean(errors[r])))
     weights = _solve(features, measured_ms, best)
     ordered = np.sort(errors[best])

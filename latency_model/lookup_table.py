@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..data.measurement import Measurement
-from ..space import Architecture, Operator
+from ..space import Operator
 
 __all__ = ["LookupTable"]
 
@@ -40,7 +40,3 @@ class LookupTable:
 
     def __contains__(self, operator: object) -> bool:
         return operator in self.ms
-
-    def missing(self, architecture: Architecture) -> list[Operator]:
-        """Operators of a network that the table lacks, each once."""
-        return [o for o in dict.fromkeys(architecture.operators()) if o not in self.ms]

@@ -22,7 +22,15 @@ from ..data.measurement import Conditions, Measurement
 from ..data.store import MeasurementStore
 from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
 from ..space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
-from .calibration import FEATURES, Calibration, calibrate, calibrate_any, folds, operator_features
+from .calibration import (
+    FEATURES,
+    MINIMUM,
+    Calibration,
+    calibrate,
+    calibrate_any,
+    folds,
+    operator_features,
+)
 from .lookup_table import LookupTable
 from .metrics import Score, score
 from .regressor import OperatorRegressor
@@ -115,7 +123,7 @@ class LatencyModel:
 
     # -- operators ----------------------------------------------------------------------------
 
-    def operator_ms(self, operators: Sequence[Operator]) -> Array:
+    def operator_ms(self, operators: Sequence[Operator], remedy: str = "") -> Array:
         """Time of each operator alone, (n,), ms: measured, or else from the curve.
 
         Raises:
@@ -132,8 +140,8 @@ class LatencyModel:
                     + (f" and {len(beyond) - 1} others" if len(beyond) > 1 else "")
                     + f", and they lie beyond what it can be predicted from. It covers "
                     f"{len(self.table)} operators, measured {self.table.date[:10]}. Measure what "
-                    f"is missing:  phonenas profile --device {self.device} --network '...' or "
-                    "--space ... --resolution ..."
+                    f"is missing:  phonenas profile --device {self.device} "
+                    + (remedy or "--network 'BLOCKS'")
                 )
             told = self.regressor.predict_ms(unknown)
             self._curve.update(zip(unknown, map(float, told), strict=True))
@@ -156,7 +164,8 @@ class LatencyModel:
         Raises:
             UncoveredOperator: A network holds an operator that the model cannot tell.
         """
-        self.operator_ms(list({o for a in architectures for o in a.operators()}))
+        for architecture in architectures:
+            self.operator_ms(architecture.operators(), f"--network '{architecture}'")
         rows = [np.sum([self._row(o) for o in a.operators()], axis=0) for a in architectures]
         return self._predicted(np.array(rows, float).reshape(len(rows), len(FEATURES) + 2))
 
@@ -176,7 +185,7 @@ class LatencyModel:
         Raises:
             UncoveredOperator: The space holds an operator that the model cannot tell.
         """
-        self.operator_ms(space.operators())
+        self.operator_ms(space.operators(), _profile(space))
         coefficients = np.asarray(self.calibration.coefficients)
         ms = dict(zip(space.operators(), self.operator_ms(space.operators()), strict=True))
         return AdditiveTable(
@@ -189,7 +198,7 @@ class LatencyModel:
         self, space: SearchSpace
     ) -> Callable[[Genomes], tuple[Array, Array, npt.NDArray[np.bool_]]]:
         """Low and high end of the 90 % interval in ms and `covered`, each (n,), by genome."""
-        self.operator_ms(space.operators())
+        self.operator_ms(space.operators(), _profile(space))
         table = AdditiveTable(space, self._row)
 
         def of(genomes: Genomes) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
@@ -222,7 +231,7 @@ class LatencyModel:
             "date": self.table.date,
             "measurements": self.measurements,
             "operators": {
-                o.key: [round(ms, 6), round(self.table.spread[o], 4)]
+                o.key: [round(ms, 6), _rounded(self.table.spread[o])]
                 for o, ms in self.table.ms.items()
             },
             "calibration": self.calibration.to_dict(),
@@ -232,6 +241,25 @@ class LatencyModel:
                 for e in self.examined
             ],
             "regressor": None if self.regressor is None else self.regressor.to_dict(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What a run keeps of the model that promised, ready for JSON.
+
+        Its digest and conditions, how much taught it, its scores, and the networks that
+        examined it as [network, predicted_ms, low_ms, high_ms, measured_ms].
+        """
+        return {
+            "digest": self.digest,
+            "conditions": self.conditions.to_dict(),
+            "operators": len(self.table),
+            "networks": self.calibration.networks,
+            "date": self.table.date,
+            "scores": {name: s.to_dict() for name, s in self.scores.items()},
+            "examined": [
+                [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms]
+                for e in self.examined
+            ],
         }
 
     @cached_property
@@ -269,11 +297,13 @@ def load(path: str | Path) -> LatencyModel:
         )
     try:
         operators = {Operator.parse(k): v for k, v in found["operators"].items()}
+        if not all(0 < v[0] < float("inf") for v in operators.values()):
+            raise ValueError("an operator's time is no positive number")
         return LatencyModel(
             Conditions.from_dict(found["conditions"]),
             LookupTable(
                 {o: float(v[0]) for o, v in operators.items()},
-                {o: float(v[1]) for o, v in operators.items()},
+                {o: float("nan") if v[1] is None else float(v[1]) for o, v in operators.items()},
                 found["date"],
             ),
             OperatorRegressor.from_dict(found["regressor"]) if found["regressor"] else None,
@@ -286,6 +316,14 @@ def load(path: str | Path) -> LatencyModel:
         if isinstance(error, UnsupportedFormat):
             raise
         raise UnsupportedFormat(f"{path} is damaged: {type(error).__name__} {error}") from error
+
+
+def _profile(space: SearchSpace) -> str:
+    return f"--space {space.name} --resolution {space.resolution_px}"
+
+
+def _rounded(spread: float) -> float | None:
+    return None if spread != spread else round(spread, 4)
 
 
 def choose_conditions(
@@ -314,8 +352,9 @@ def fit(
 ) -> LatencyModel:
     """Fit a model on one device's measurements, and examine it.
 
-    Every whole network is predicted, interval included, by a model that neither it nor its
-    fold took part in (10-fold cross-validation); the model returned has seen all.
+    Every whole network of a profile is predicted, interval included, by a model that neither it
+    nor its fold took part in (10-fold cross-validation); the model returned has seen all, those
+    that validations measured too.
 
     Args:
         store: Where the measurements are.
@@ -363,15 +402,22 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         )  # fmt: skip
         slope, start = np.polyfit(macs[seen], measured[seen], 1)
         told[3, ~seen] = slope * macs[~seen] + start
+    # Networks that a search chose stand near each other: they teach, and the profile's random
+    # ones examine. Without a profile all do.
+    drawn = np.array([m.purpose == "profile" for m in networks])
+    if drawn.sum() < MINIMUM:
+        drawn[:] = True
     examined = [
         Examined(
             m.subject, float(told[0, i]), float(told[1, i]), float(told[2, i]), float(measured[i])
         )
         for i, m in enumerate(networks)
+        if drawn[i]
     ]
+    told, measured = told[:, drawn], measured[drawn]
     scores = {
         "model": score(told[0], measured, told[1], told[2]),
-        "lookup_table": score(rows[:, 0], measured),
+        "lookup_table": score(rows[drawn, 0], measured),
         "macs": score(told[3], measured),
     }
     return LatencyModel(

@@ -6,6 +6,7 @@ log. Exit 0: done; 1: it could not be done; 2: it was asked amiss.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .space.errors import InvalidArgument, NotEnoughData, PhonenasError
+from .space.errors import InvalidArgument, NotEnoughData, PhonenasError, StoreError
 
 if TYPE_CHECKING:
     from .data import MeasurementStore
@@ -50,11 +51,11 @@ OwnResolution = Annotated[
     int | None, typer.Option("--resolution", help="Input side in pixels, instead of its own.")
 ]
 Width = Annotated[float, typer.Option(help="Width multiplier.")]
-Threads = Annotated[int, typer.Option(help="Threads that compute, each on its own core.")]
+Threads = Annotated[int, typer.Option(help="Threads that compute, pinned to as many cores.")]
 ModelFile = Annotated[
     Path | None, typer.Option("--model", help="Latency model file; default: the store's.")
 ]
-Seed = Annotated[int, typer.Option(help="Of all chance.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all chance.")]
 DEFAULT_DB = "phonenas.db"
 
 
@@ -164,7 +165,9 @@ def _model(db: str, device: str, model: Path | None, quiet: bool) -> LatencyMode
     if found.device != device:
         raise InvalidArgument(f"{path} is a model of {found.device}, not of {device}")
     if not quiet and ("://" in db or Path(db).exists()):
-        with MeasurementStore(db, create=False) as store:
+        more = 0
+        # A store that can only be read, or not at all, is no reason not to predict.
+        with contextlib.suppress(StoreError), MeasurementStore(db, create=False) as store:
             more = store.count(found.conditions) - found.measurements
         if more > 0:
             print(
@@ -283,7 +286,7 @@ def profile(
         list[str] | None, typer.Option("--network", help="Also this network, whole; repeatable.")
     ] = None,
     networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
-    resolution: Resolution = 224,
+    resolution: OwnResolution = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
     threads: Threads = 1,
@@ -301,8 +304,8 @@ def profile(
 
     named = [find(n, 1.0, resolution) for n in network or []]
     phone = d.connect(device, threads=threads)
-    chosen = spaces.get(space or "mnasnet", resolution) if space or not named else None
-    with _store(db, create=True) as store, phone, Bars(quiet) as bars:
+    chosen = spaces.get(space or "mnasnet", resolution or 224) if space or not named else None
+    with phone, _store(db, create=True) as store, Bars(quiet) as bars:
         outcome = d.profile(
             chosen, on=phone, into=store, networks=networks if chosen else 0, named=named,
             quick=quick, again=again, seed=seed, on_event=bars.profiling,
@@ -548,7 +551,7 @@ def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> fl
                 return m.latency_ms
     raise NotEnoughData(
         f"--target {text}: this network is not measured on {model.device}. Measure it:  "
-        f"phonenas profile --device {model.device} --network '{text}' --db {db}"
+        f"phonenas profile --device {model.device} --network '{network}' --db {db}"
     )
 
 
@@ -568,6 +571,7 @@ def validate(
     """Measure the best networks of a run whole, beside what was promised."""
     from . import devices as d
     from . import search as s
+    from .data import Conditions
     from .data.files import write_atomic
     from .progress import Bars
     from .search.validation import document
@@ -578,24 +582,25 @@ def validate(
             f"{run} was searched for {loaded.settings['device']}, not for {device}"
         )
     told = _model(db, device, model, quiet=True)
-    with _store(db) as store, d.connect(device, threads=threads) as phone, Bars(quiet) as bars:
+    promised_under = Conditions.from_dict(loaded.model["conditions"])
+    with d.connect(device, threads=threads) as phone, _store(db) as store, Bars(quiet) as bars:
         found = s.validate(
-            loaded.front, on=phone, into=store, top=top, again=again, expected=told.conditions,
-            on_event=bars.profiling,
-        )  # fmt: skip
-        text_of = document(
-            found,
             loaded.front,
-            told,
-            phone.conditions,
-            shares=told.digest == loaded.settings["latency_model"],
+            on=phone,
+            into=store,
+            top=top,
+            again=again,
+            expected=promised_under,
+            on_event=bars.profiling,
         )
+        text_of = document(found, loaded, told, phone.conditions)
     write_atomic(run / "validation.json", json.dumps(text_of, indent=1) + "\n")
     loaded.with_measured({v.candidate.id: v.measured_ms for v in found.networks})
     result = {
         "networks": [v.to_dict() for v in found.networks],
         "score": found.score.to_dict(),
         "target_ms": found.target_ms,
+        "reused": found.reused,
         "verdict": text_of["verdict"],
     }
 
@@ -624,7 +629,9 @@ def validate(
         aim = f"; {meets} meet the target of {found.target_ms:.3f} ms" if found.target_ms else ""
         return (
             f"{_table(header, rows)}\n\n{inside} of {len(found.networks)} inside their interval{aim}; "
-            f"mean error {found.score.mape:.1%}\nverdict: {found.verdict.text}"
+            f"mean error {found.score.mape:.1%}"
+            + (f"; {found.reused} were in the store already" if found.reused else "")
+            + f"\nverdict: {found.verdict.text}"
         )
 
     _print(result, as_json, text)

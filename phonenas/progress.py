@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .devices.profiling import Event, Measured, Planned, Rejected
+from .devices.plan import Event, Measured, Planned, Rejected
 from .search.loop import Evaluated
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..latency_model import LatencyModel
 from ..space import AdditiveTable, Genomes, SearchSpace
-from ..space.errors import Infeasible, InvalidArgument
+from ..space.errors import Infeasible, InvalidArgument, UnsupportedFormat
 from .accuracy import AccuracyEstimator
 from .pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from .reward import check_target, reward
@@ -20,6 +21,8 @@ from .run_folder import RunFolder
 from .strategy import Objectives, Strategy
 
 __all__ = ["Evaluated", "Searched", "run"]
+
+log = logging.getLogger("phonenas")
 
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhausted
 
@@ -196,12 +199,19 @@ def search(
         **strategy.settings,
     }
     began = time.monotonic()
-    folder = RunFolder(into, settings) if into is not None else None
+    folder = RunFolder(into, settings, latency.summary()) if into is not None else None
     judge = _Judge(space, latency, accuracy, target_ms)
     strategy.start(space)
-    resumed = 0
+    resumed, before_s = 0, 0.0
     if folder is not None and (stopped := folder.checkpoint()) is not None:
-        judge.remember(stopped.genomes, stopped.numbers)
+        try:
+            judge.remember(space.check(stopped.genomes), stopped.numbers)
+        except InvalidArgument as error:
+            raise UnsupportedFormat(
+                f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start anew."
+            ) from error
+        log.info("%s: goes on from %d evaluations", folder.path, len(stopped.genomes))
+        before_s = stopped.seconds
         judge.repeats = stopped.repeats
         strategy.restore(stopped.state, stopped.genomes)
         resumed = len(judge)
@@ -217,13 +227,13 @@ def search(
         if on_event is not None:
             on_event(_event(judge, evaluations))
         if folder is not None and folder.due():
-            folder.save(strategy.state(), *judge.known(), judge.repeats)
+            seconds = before_s + time.monotonic() - began
+            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds)
     front = _front(judge, latency, settings)
-    searched = Searched(
-        front, strategy.name, len(judge), judge.repeats, time.monotonic() - began, resumed
-    )
+    seconds = before_s + time.monotonic() - began
+    searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed)
     if folder is not None and (resumed < len(judge) or not folder.finished()):
-        folder.save(strategy.state(), *judge.known(), judge.repeats)
+        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds)
         folder.finish(front, judge.space, *judge.known(), searched.seconds)
     return searched
 
@@ -245,7 +255,7 @@ def _front(judge: _Judge, latency: LatencyModel, settings: dict[str, Any]) -> Pa
             raise Infeasible(
                 f"none of {len(numbers):,} networks seen reaches {target_ms:g} ms on "
                 f"{latency.device}; the fastest takes {numbers[:, 0].min():.2f} ms. Raise --target, "
-                "lower --resolution, or give more --evaluations."
+                "lower --resolution or give more --evaluations, with another --out."
             )
     space = judge.space
     losses = np.column_stack([numbers[within, 0], 1 - numbers[within, 1]])

@@ -58,6 +58,19 @@ class Candidate:
         """The fields, ready for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Candidate:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError, TypeError: A number is no number, or a field is missing.
+        """
+        found = cls(**values)
+        for name in ("top1", "top1_error", "latency_ms", "low_ms", "high_ms", "macs", "params"):
+            if not isinstance(getattr(found, name), int | float):
+                raise ValueError(f"{name} is {getattr(found, name)!r}")
+        return found
+
 
 @dataclass(frozen=True)
 class ParetoFront:

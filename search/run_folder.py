@@ -42,6 +42,7 @@ class Stopped:
     genomes: Genomes
     numbers: npt.NDArray[np.float64]
     repeats: int
+    seconds: float
 
 
 class RunFolder:
@@ -53,21 +54,29 @@ class RunFolder:
         StoreError: It cannot be written.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path, settings: dict[str, Any], model: dict[str, Any] | None = None
+    ) -> None:
         self.path = Path(path)
+        self.model = model or {}
         self.settings = json.loads(json.dumps(settings))
         self._saved_s = time.monotonic()
         if (self.path / "run.json").exists():
             found = _read(self.path)
             changed = [
                 f"{k} was {found['settings'].get(k)!r} and is now {self.settings.get(k)!r}"
-                for k in sorted({*found["settings"], *self.settings})
+                for k in sorted({*found["settings"], *self.settings} - {"target"})
                 if found["settings"].get(k) != self.settings.get(k)
             ]
             if changed:
+                refitted = (
+                    " The latency model was fitted anew since: --model gives an older one."
+                    if any(c.startswith("latency_model") for c in changed)
+                    else ""
+                )
                 raise SettingsChanged(
                     f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
-                    "same settings to go on with it, or another --out for a new run."
+                    f"same settings to go on with it, or another --out for a new run.{refitted}"
                 )
         else:
             self._write_json({"complete": False})
@@ -77,6 +86,7 @@ class RunFolder:
             "format": FORMAT,
             "version": VERSION,
             "settings": self.settings,
+            "model": self.model,
             "libraries": {name: _version(name) for name in _LIBRARIES},
             **more,
         }
@@ -96,11 +106,12 @@ class RunFolder:
         genomes: Genomes,
         numbers: npt.NDArray[np.float64],
         repeats: int,
+        seconds: float = 0.0,
     ) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; `seconds` are those that the run has taken so far."""
         arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        text = json.dumps({"state": plain, "repeats": repeats})
+        text = json.dumps({"state": plain, "repeats": repeats, "seconds": seconds})
         buffer = io.BytesIO()
         np.savez(buffer, plain=np.array(text), genomes=genomes, numbers=numbers, **arrays)  # type: ignore[arg-type]
         write_atomic(self.path / "checkpoint.npz", buffer.getvalue())
@@ -120,8 +131,11 @@ class RunFolder:
                 plain = json.loads(str(file["plain"]))
                 state = plain["state"]
                 state |= {k[6:]: file[k] for k in file.files if k.startswith("state_")}
-                return Stopped(state, file["genomes"], file["numbers"], plain["repeats"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                genomes, numbers = file["genomes"], file["numbers"]
+                if numbers.shape != (len(genomes), len(NUMBERS)) or genomes.dtype != np.int8:
+                    raise ValueError(f"genomes {genomes.shape}, numbers {numbers.shape}")
+                return Stopped(state, genomes, numbers, plain["repeats"], plain["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UnsupportedFormat(
                 f"{path} is damaged ({error}). Remove it to start this run anew."
             ) from error
@@ -167,28 +181,39 @@ def _front_dict(front: ParetoFront) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        if found["format"] != FORMAT or not isinstance(found["settings"], dict):
+        if found["format"] != FORMAT:
             raise ValueError("another format")
+        version_found = found["version"]
     except OSError as error:
         raise StoreError(f"{path / 'run.json'} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UnsupportedFormat(f"{path / 'run.json'} is no run of phonenas: {error}") from error
-    if found["version"] != VERSION:
+    if version_found != VERSION:
         raise UnsupportedFormat(
-            f"{path} has version {found['version']}; this phonenas reads version {VERSION}"
+            f"{path} has version {version_found}; this phonenas reads version {VERSION}"
         )
+    parts: dict[str, type] = {"settings": dict, "model": dict, "complete": bool}
+    if found.get("complete"):
+        parts |= {"front": list, "seconds": float, "hypervolume": float, "libraries": dict}
+    for name, kind in parts.items():
+        if not isinstance(found.get(name), kind):
+            raise UnsupportedFormat(f"{path / 'run.json'} is damaged: {name} is missing or wrong")
     return dict(found)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A finished run: its settings, front, seconds and every evaluation's numbers."""
+    """A finished run: its settings, front, seconds, and the latency model that promised.
+
+    `model` holds that model's digest, conditions, scores and the networks that examined it.
+    """
 
     path: Path
     settings: dict[str, Any]
     front: ParetoFront
     seconds: float
     libraries: dict[str, str]
+    model: dict[str, Any]
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """latency_ms, top1, top1_error, outside of all evaluations, (n, 4)."""
@@ -222,10 +247,16 @@ def load(path: str | Path) -> Loaded:
             f"the run in {folder} was stopped before its end. The same phonenas search command "
             "goes on with it."
         )
-    front = ParetoFront(
-        tuple(Candidate(**row) for row in found["front"]),
-        found["settings"]["target_ms"],
-        found["settings"]["target"],
-        found["hypervolume"],
+    try:
+        candidates = tuple(Candidate.from_dict(row) for row in found["front"])
+        front = ParetoFront(
+            candidates,
+            found["settings"]["target_ms"],
+            found["settings"]["target"],
+            found["hypervolume"],
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise UnsupportedFormat(f"{folder / 'run.json'} is damaged: {error}") from error
+    return Loaded(
+        folder, found["settings"], front, found["seconds"], found["libraries"], found["model"]
     )
-    return Loaded(folder, found["settings"], front, found["seconds"], found["libraries"])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space import Genomes, SearchSpace
-from ..space.errors import UnknownName, nearest
+from ..space.errors import InvalidArgument, UnknownName, nearest
 
 __all__ = ["Objectives", "RandomSearch", "State", "Strategy", "get", "names"]
 
@@ -26,12 +26,16 @@ class Strategy(ABC):
     the very same genomes. All chance comes from the seed.
 
     Args:
-        seed: Of all chance.
+        seed: Of all chance, ≥ 0.
+    Raises:
+        InvalidArgument: A seed below 0.
     """
 
     name: str
 
     def __init__(self, seed: int = 0) -> None:
+        if seed < 0:
+            raise InvalidArgument(f"a seed is 0 or more, got {seed}")
         self.seed = int(seed)
         self.rng = np.random.default_rng(self.seed)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from ..data import Conditions, MeasurementStore
 from ..devices import Device, Subject, measure
-from ..devices.profiling import Event
+from ..devices.plan import Event
 from ..devices.timing import Protocol, Verdict
 from ..latency_model import LatencyModel, Score, score
 from ..space.errors import InvalidArgument, SettingsChanged, UnstableDevice
 from .pareto import Candidate, ParetoFront
+from .run_folder import Loaded
 
 __all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "validate"]
 
@@ -33,6 +34,7 @@ class Validated:
         error: (predicted - measured) / measured.
         inside: Whether the measurement lies in the interval.
         meets_target: Whether it is at or below the target; None without one.
+        rounds: How many the measurement has.
     """
 
     candidate: Candidate
@@ -44,6 +46,7 @@ class Validated:
     error: float
     inside: bool
     meets_target: bool | None
+    rounds: int
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -59,6 +62,7 @@ class Validated:
             "error": self.error,
             "inside": self.inside,
             "meets_target": self.meets_target,
+            "rounds": self.rounds,
         }
 
 
@@ -105,7 +109,8 @@ def validate(
     Args:
         front: Of a search.
         on: An entered device.
-        into: The store; what it already holds of these networks is not measured again.
+        into: The store; a network that it holds with 13 rounds or more is not measured again,
+            one with fewer gets those that lack.
         top: How many, ≥ 1; see `ParetoFront.best`.
         expected: Conditions of the model that promised; other ones are refused. None to
             measure under any.
@@ -156,6 +161,7 @@ def validate(
                 error=(ms - measured) / measured,
                 inside=low <= measured <= high,
                 meets_target=None if front.target_ms is None else measured <= front.target_ms,
+                rounds=len(taken.rounds),
             )
         )
     return Validation(
@@ -176,18 +182,20 @@ def validate(
 
 def document(
     validation: Validation,
-    front: ParetoFront,
+    run: Loaded,
     latency: LatencyModel,
     conditions: Conditions,
-    *,
-    shares: bool = True,
 ) -> dict[str, Any]:
     """Everything that a report says of a validation, ready for JSON.
 
-    Each network comes with where its predicted milliseconds go (not with `shares` False: the
-    model at hand is another than the one that promised), and the model with its scores and the
-    networks that examined it.
+    Args:
+        validation: What the device said.
+        run: Whose promises they were; its own account of the model that promised is taken.
+        latency: The model at hand. If it is the one that promised, each network comes with
+            where its predicted milliseconds go.
+        conditions: What the networks were measured under.
     """
+    shares = latency.digest == run.settings["latency_model"]
     networks = []
     for v in validation.networks:
         told = latency.explain(v.candidate.architecture) if shares else []
@@ -216,22 +224,14 @@ def document(
         "format": FORMAT,
         "version": VERSION,
         "device": latency.device,
-        "target_ms": front.target_ms,
-        "target": front.target,
+        "target_ms": run.front.target_ms,
+        "target": run.front.target,
         "verdict": {"stable": validation.verdict.stable, "text": validation.verdict.text},
         "rejected": validation.rejected,
+        "reused": validation.reused,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": conditions.to_dict(),
         "networks": networks,
         "score": validation.score.to_dict(),
-        "model": {
-            "operators": len(latency.table),
-            "networks": len(latency.examined),
-            "date": latency.table.date,
-            "scores": {name: s.to_dict() for name, s in latency.scores.items()},
-            "examined": [
-                [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms]
-                for e in latency.examined
-            ],
-        },
+        "model": run.model,
     }

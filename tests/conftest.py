@@ -108,13 +108,13 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of one subject need not lie apart where there is no machine to drift."""
     from dataclasses import replace
 
-    from phonenas.devices import profiling
+    from phonenas.devices import job, profiling
     from phonenas.search import validation
 
     quick = replace(profiling.Protocol(), apart_s=0.0)
     monkeypatch.setattr(profiling, "Protocol", lambda **more: replace(quick, **more))
     monkeypatch.setattr(validation, "Protocol", lambda **more: replace(quick, **more))
-    monkeypatch.setattr(profiling, "_MAX_COOL_DOWN_S", 0.0)
+    monkeypatch.setattr(job, "_MAX_COOL_DOWN_S", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -141,15 +141,6 @@ def fitted(profiled: Path) -> latency_model.LatencyModel:
 @pytest.fixture(scope="session")
 def surrogate() -> search.accuracy.Surrogate:
     return search.accuracy.Surrogate()
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Others' measurements beside the checkout, or a skip that says so."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no published measurements beside the checkout ({folder})")
-    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -160,7 +159,10 @@ def test_devices_as_json(run: Run) -> None:
         (("space", "mnasnets"), 2, "Did you mean 'mnasnet'"),
         (("space", "mnasnet", "--resolution", "8"), 2, "cannot be taken"),
         (("profile", "--device", "pixel9"), 2, "no device is called 'pixel9'"),
-        (("profile", "--device", "fake", "--networks", "-3"), 2, "networks: 0 or more"),
+        (("profile", "--device", "fake", "--networks", "-3"), 2, "networks and seed: 0 or more"),
+        (("profile", "--device", "fake", "--seed", "-1"), 2, "--seed"),
+        (("search", "--device", "fake", "--seed", "-1", "--out", "r"), 2, "--seed"),
+        (("show", "runs/my_run:3"), 2, "there is no run in runs/my_run"),
         (("profile", "--device", "fake", "--space", "x"), 2, "no search space"),
         (("profile", "--device", "fake", "--db", "no/such/folder/x.db"), 1, "no folder"),
         (("profile", "--device", "fake", "--network", "nonsense"), 2, "no network is called"),
@@ -216,7 +218,7 @@ def test_a_target_network_that_was_not_measured(
     shutil.copy(profiled, "phonenas.db")
     assert run("fit", "--device", "fake")[0] == 0
     code, _, err = run(*SEARCH, "--target", "mnasnet-a1", "--out", "r")
-    assert code == 1 and "--network 'mnasnet-a1'" in err
+    assert code == 1 and "--network 'r1_k3_s11_e1_i32_o16_noskip" in err
     code, _, err = run(*SEARCH, "--target", "0.000001", "--out", "r")
     assert code == 1 and "Infeasible" in err and "the fastest takes" in err
     code, _, err = run(*SEARCH, "--target", "300", "--out", "s")
@@ -231,20 +233,20 @@ def test_a_target_network_that_was_not_measured(
 def test_a_disk_that_fills_while_profiling(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from phonenas.data import store as room
+    from phonenas.data import schema
 
-    plain = room._prepare_sqlite
+    plain = schema.prepare_sqlite
 
     def small(connection: Any, record: Any) -> None:
         plain(connection, record)
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {max(pages, 13)}")
 
-    monkeypatch.setattr(room, "_prepare_sqlite", small)
+    monkeypatch.setattr(schema, "prepare_sqlite", small)
     code, _, err = run(*ONE)
     assert code == 1
     assert "full" in err and "the same command goes on" in err and "Traceback" not in err
-    monkeypatch.setattr(room, "_prepare_sqlite", plain)
+    monkeypatch.setattr(schema, "prepare_sqlite", plain)
     assert run.json(*ONE)["measured"] > 0
 
 
@@ -301,4 +303,3 @@ def test_import_pulls_in_nothing_heavy(environment: dict[str, str]) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
     assert told.stdout == "[]\n", told
-    assert os.environ.get("PYTHONPATH") != "never"

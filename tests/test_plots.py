@@ -69,7 +69,7 @@ def document(run: Loaded, top: int = 5) -> dict[str, Any]:
         meets = None if run.front.target_ms is None else measured <= run.front.target_ms
         validated = Validated(
             c, c.latency_ms, c.low_ms, c.high_ms, measured, 0.012,
-            c.latency_ms / measured - 1, inside, meets,
+            c.latency_ms / measured - 1, inside, meets, 13,
         )  # fmt: skip
         operators = Architecture.parse(c.block_args).operators()
         shares = np.array([o.macs for o in operators], float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sqlite3
 import subprocess
@@ -51,8 +52,9 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
         assert store.conditions() == [HERE]
         assert store.conditions("other") == []
         assert found.latency_ms == pytest.approx(1.4375)  # no reference: as it came
-        assert store.set_reference(HERE, 0.5) == 0.5
-        assert store.set_reference(HERE, 0.9) == 0.5  # set once
+        assert store.set_reference(HERE, 0.5, 5000) == 0.5
+        assert store.reference_settled(HERE)
+        assert store.set_reference(HERE, 0.9, 9000) == 0.5  # it stands for good
         (found,) = store.measurements(HERE)
         assert found.medians_ms == (1.25, 1.5)  # 1.25·0.5/0.625 is 1.0; median of 1.5 and 1.0
         assert found.raw_ms == pytest.approx(1.4375)
@@ -96,7 +98,7 @@ def test_a_round_refuses_what_is_no_time(samples: tuple[float, ...]) -> None:
 def test_spread_forgives_one_round_in_three() -> None:
     assert spread((1.0, 1.0, 5.0)) == 0.0
     assert spread((1.0, 1.2, 5.0)) == pytest.approx(0.1 / 1.2)
-    assert spread((1.0,)) == 0.0
+    assert math.isnan(spread((1.0,)))  # one round says nothing
     m = Measurement("network", "n", HERE, tuple(Round((t,)) for t in (1.0, 1.1, 1.2, 9.0)))
     assert m.spread == pytest.approx(0.1 / 1.15)
 
@@ -161,6 +163,37 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     path.write_text("this is no database, whatever its name says, and it is long enough" * 50)
     with pytest.raises(UnsupportedFormat, match="damaged"):
         data.MeasurementStore(path)
+
+
+def test_a_first_small_job_does_not_fix_the_reference(tmp_path: Path) -> None:
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        fill(store, HERE, "a", 1.0)
+        assert store.set_reference(HERE, 0.5, 10) == 0.5
+        assert not store.reference_settled(HERE)
+        assert store.set_reference(HERE, 0.6, 2000) == 0.6
+        assert store.reference_settled(HERE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE round SET samples_ms = '[1.0'",
+        "UPDATE round SET samples_ms = '[0.0, 1.0]'",
+        "UPDATE conditions SET fields = '{}'",
+        "DELETE FROM round",
+    ],
+)
+def test_rows_that_cannot_be_read_are_damage(tmp_path: Path, damage: str) -> None:
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        fill(store, HERE, "a", 1.0)
+    connection = sqlite3.connect(tmp_path / "s.db")
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        with pytest.raises(UnsupportedFormat, match="is damaged"):
+            store.conditions()
+            store.measurements(HERE)
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""What a measuring job is about: its subjects, and the events that it hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..data.measurement import SubjectKind
+from ..space import Architecture, Operator
+
+__all__ = ["Event", "Measured", "OnEvent", "Planned", "Rejected", "Subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to measure: an operator or a whole network."""
+
+    kind: SubjectKind
+    model: Operator | Architecture
+
+    @property
+    def text(self) -> str:
+        """Its name in the store."""
+        return self.model.key if isinstance(self.model, Operator) else str(self.model)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Event: what will be measured, and about how long it takes."""
+
+    subjects: int
+    reused: int
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Event: rounds accepted so far, of all; about how many seconds are left."""
+
+    done: int
+    total: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Event: readings that were not recorded and are taken again, and why."""
+
+    subjects: tuple[str, ...]
+    reason: str
+
+
+Event = Planned | Measured | Rejected
+OnEvent = Callable[[Event], None]
