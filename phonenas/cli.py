@@ -323,7 +323,8 @@ def profile(
 
     def text() -> str:
         lines = [
-            f"{outcome.measured} subjects measured, {outcome.reused} found in {db}, "
+            f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
+            f"{outcome.reused} found in {db}, "
             f"{outcome.rejected} readings rejected and taken again, {outcome.seconds:.0f} s",
             f"conditions: {outcome.conditions}",
             f"verdict: {outcome.verdict.text}",

@@ -7,6 +7,7 @@ no count.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,7 +84,8 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
     Raises:
         UnknownName, InvalidArchitecture, InvalidArgument: As `network` and `Architecture.parse`.
     """
-    if "_" not in text.replace("mobilenet_v2", ""):
+    # A block has its tokens joined by underscores; a name misspelt with one has none of them.
+    if not re.search(r"_[kiosre]\d|_conv|[\s,·;]", text):
         return network(text, width, RESOLUTION_PX if resolution is None else resolution)
     found = Architecture.parse(text).scaled(width)
     return found if resolution is None else found.with_resolution(resolution)

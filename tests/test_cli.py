@@ -149,6 +149,7 @@ def test_devices_as_json(run: Run) -> None:
     ("words", "code", "says"),
     [
         (("show", "mnasnet-a9"), 2, "Did you mean 'mnasnet-a1'"),
+        (("show", "mnasnet_a1"), 2, "Did you mean 'mnasnet-a1'"),
         (("show", "r1_k3_s11_e1_i32_o16 r2_k4x_s22_e6_i16_o24"), 2, "token 'k4x'"),
         (("show", "mnasnet-a1", "--resolution", "31"), 2, "a resolution of 31 px cannot be taken"),
         (("show", "mnasnet-a1", "--resolution", "0"), 2, "resolution of 0 px"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,7 @@ def test_saved_and_loaded_is_the_same(
         ({"operators": {"nonsense": [1, 1]}}, "damaged"),
         ({"calibration": {}}, "damaged"),
         ({"conditions": {}}, "damaged"),
+        ({"operators": {"conv_k3_s1_14x14x8_8": [-1.0, 0.1]}}, "no positive number"),
     ],
 )
 def test_foreign_and_damaged_files_are_refused(
@@ -172,6 +174,30 @@ def test_foreign_and_damaged_files_are_refused(
         latency_model.load(tmp_path / "absent.json")
 
 
+def test_a_model_over_other_features_is_refused(fitted: LatencyModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    document = fitted.to_dict()
+    older = {**document["calibration"], "features": ["ms", "operators"], "coefficients": [1, 0]}
+    path.write_text(json.dumps({**document, "calibration": older}))
+    with pytest.raises(UnsupportedFormat, match="calibrated over ms, operators; this phonenas"):
+        latency_model.load(path)
+    short = {**document["calibration"], "coefficients": [1.0]}
+    path.write_text(json.dumps({**document, "calibration": short}))
+    with pytest.raises(UnsupportedFormat, match="damaged"):
+        latency_model.load(path)
+
+
+def test_validated_networks_teach_and_do_not_examine() -> None:
+    measurements, _ = made_up(30, noise=0.01)
+    chosen = [m for m in measurements if m.kind == "network"][:8]
+    names = {m.subject for m in chosen}
+    mixed = [replace(m, purpose="validation") if m.subject in names else m for m in measurements]
+    model = fit_measurements(HERE, mixed)
+    assert model.scores["model"].n == model.scores["macs"].n == 22
+    assert not names & {e.network for e in model.examined}
+    assert model.calibration.networks == 30
+
+
 def test_too_little_data_is_said() -> None:
     measurements, _ = made_up(MINIMUM - 1)
     with pytest.raises(NotEnoughData, match="9 whole networks do not calibrate"):
@@ -183,8 +209,6 @@ def test_too_little_data_is_said() -> None:
 
 
 def test_of_several_conditions_the_latest_is_fitted_and_simulated_never(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     other = replace(HERE, runtime_version="2.0")
     simulated = replace(HERE, origin="simulated")
     with data.MeasurementStore(tmp_path / "s.db") as store:
