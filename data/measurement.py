@@ -198,7 +198,7 @@ def pseudo_median(values: Sequence[float]) -> float:
     """Median of the means of all pairs, each value with itself too (Hodges and Lehmann, 1963).
 
     It shrugs off outliers nearly as a median does, and scatters hardly more than a mean: the
-    same 40 networks in two sessions of 8 rounds differed by 2.6 %, by their medians 3.0 %.
+    same 40 networks in two profiles of 8 rounds differed by 2.6 %, by their medians 3.0 %.
     """
     pairs = [(a + b) / 2 for i, a in enumerate(values) for b in values[i:]]
     return median(pairs)

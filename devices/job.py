@@ -21,7 +21,9 @@ __all__ = ["MeasuringJob"]
 
 log = logging.getLogger("phonenas")
 
-_BATCH_S = 1.5  # between two commits
+# Between two commits. Each batch pays the warm-up by time once, so short ones cost; what is
+# under way is lost when a job is killed, so long ones cost too.
+_BATCH_S = 3.0
 _WATCH = 10  # readings of the sentinel before the first subject
 _WATCH_RUNS = 30
 _PATIENCE = 200  # readings refused in a row before the device is called unstable

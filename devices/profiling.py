@@ -1,6 +1,6 @@
 """profile(): a space's operators and some whole networks, measured on a device into a store.
 
-Accepted rounds are committed with their batch, every second or two, and what is in the store is
+Accepted rounds are committed with their batch, every few seconds, and what is in the store is
 not measured again, so a job that stops, by Ctrl-C, SIGKILL or a lost device, goes on with the same
 call.
 """

@@ -46,7 +46,7 @@ class Protocol:
     """
 
     operator_rounds: int = 3
-    network_rounds: int = 11
+    network_rounds: int = 10
     operator_runs: int = 10
     network_runs: int = 10
     warmup_runs: int = 5

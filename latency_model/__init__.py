@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .fitting import fit
 from .metrics import Score, score
-from .model import Examined, LatencyModel, Predicted, fit, load
+from .model import Examined, LatencyModel, Predicted, load
 
 __all__ = ["Examined", "LatencyModel", "Predicted", "Score", "fit", "load", "score"]

@@ -18,24 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.files import write_atomic
-from ..data.measurement import Conditions, Measurement
-from ..data.store import MeasurementStore
+from ..data.measurement import Conditions
 from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
 from ..space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
 from .calibration import (
     FEATURES,
-    MINIMUM,
     Calibration,
-    calibrate,
-    calibrate_any,
-    folds,
     operator_features,
 )
 from .lookup_table import LookupTable
-from .metrics import Score, score
+from .metrics import Score
 from .regressor import OperatorRegressor
 
-__all__ = ["Examined", "LatencyModel", "Predicted", "fit", "load"]
+__all__ = ["Examined", "Explained", "LatencyModel", "Predicted", "load"]
 
 FORMAT, VERSION = "phonenas-latency-model", 1
 _Z90 = 1.645
@@ -324,106 +319,3 @@ def _profile(space: SearchSpace) -> str:
 
 def _rounded(spread: float) -> float | None:
     return None if spread != spread else round(spread, 4)
-
-
-def choose_conditions(
-    store: MeasurementStore, device: str, digest: str | None = None
-) -> tuple[Conditions, list[Conditions]]:
-    """The conditions to fit under, and those left out.
-
-    With several, the latest measured unless a digest (or its start) names one.
-
-    Raises:
-        NotEnoughData: The store holds nothing measured for the device, or nothing under that digest.
-    """
-    known = [c for c in store.conditions(device) if c.origin == "measured"]
-    chosen = [c for c in known if digest is None or c.digest.startswith(digest)]
-    if not chosen:
-        raise NotEnoughData(
-            f"{store.location} holds no measurement of {device!r}"
-            + (f" under conditions {digest}" if digest else "")
-            + f". Make some:  phonenas profile --device {device} --space mnasnet"
-        )
-    return chosen[-1], [c for c in known if c != chosen[-1]]
-
-
-def fit(
-    store: MeasurementStore, device: str = "local", *, conditions: str | None = None
-) -> LatencyModel:
-    """Fit a model on one device's measurements, and examine it.
-
-    Every whole network of a profile is predicted, interval included, by a model that neither it
-    nor its fold took part in (10-fold cross-validation); the model returned has seen all, those
-    that validations measured too.
-
-    Args:
-        store: Where the measurements are.
-        device: Whose.
-        conditions: Digest of the conditions, or its start; by default the latest measured.
-    Raises:
-        NotEnoughData: No measurement, no operators, or fewer than 10 whole networks.
-        UncoveredOperator: A measured network holds an operator that neither table nor curve has.
-    """
-    chosen, _ = choose_conditions(store, device, conditions)
-    return fit_measurements(chosen, store.measurements(chosen))
-
-
-def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]) -> LatencyModel:
-    """`fit` on measurements in hand, all made under the same conditions."""
-    table = LookupTable.of(measurements)
-    networks = [m for m in measurements if m.kind == "network"]
-    if not table.ms:
-        raise NotEnoughData(
-            f"no operator of {conditions.device} is measured. Measure a space:  phonenas profile "
-            f"--device {conditions.device} --space mnasnet"
-        )
-    try:
-        regressor: OperatorRegressor | None = OperatorRegressor.fit(table.ms)
-    except NotEnoughData:
-        regressor = None
-    architectures = [Architecture.parse(m.subject) for m in networks]
-    measured = np.array([m.latency_ms for m in networks])
-    bare = LatencyModel(conditions, table, regressor, _identity(), (), {})
-    bare.operator_ms(list({o for a in architectures for o in a.operators()}))
-    rows = np.array(
-        [np.sum([bare._row(o) for o in a.operators()], axis=0) for a in architectures], float
-    ).reshape(len(networks), len(FEATURES) + 2)
-    calibration = calibrate(rows[:, : len(FEATURES)], measured)
-    macs = np.array([a.macs for a in architectures], float)
-    told = np.empty((4, len(networks)))  # predicted, low, high, and the MACs baseline
-    fold = folds(len(networks))
-    for held in range(fold.max() + 1):
-        seen = fold != held
-        inside = calibrate_any(rows[seen, : len(FEATURES)], measured[seen])
-        inner = LatencyModel(conditions, table, regressor, inside, (), {})
-        predicted = inner._predicted(rows[~seen])
-        told[0, ~seen], told[1, ~seen], told[2, ~seen] = (
-            predicted.ms, predicted.low_ms, predicted.high_ms,
-        )  # fmt: skip
-        slope, start = np.polyfit(macs[seen], measured[seen], 1)
-        told[3, ~seen] = slope * macs[~seen] + start
-    # Networks that a search chose stand near each other: they teach, and the profile's random
-    # ones examine. Without a profile all do.
-    drawn = np.array([m.purpose == "profile" for m in networks])
-    if drawn.sum() < MINIMUM:
-        drawn[:] = True
-    examined = [
-        Examined(
-            m.subject, float(told[0, i]), float(told[1, i]), float(told[2, i]), float(measured[i])
-        )
-        for i, m in enumerate(networks)
-        if drawn[i]
-    ]
-    told, measured = told[:, drawn], measured[drawn]
-    scores = {
-        "model": score(told[0], measured, told[1], told[2]),
-        "lookup_table": score(rows[drawn, 0], measured),
-        "macs": score(told[3], measured),
-    }
-    return LatencyModel(
-        conditions, table, regressor, calibration, examined, scores, len(measurements)
-    )
-
-
-def _identity() -> Calibration:
-    return Calibration((1.0, *(0.0 for _ in FEATURES[1:])), 0.0, 0.0, 1e-9, 1e9, 0)

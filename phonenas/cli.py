@@ -349,8 +349,8 @@ def fit(
 ) -> None:
     """Fit the latency model, and score it on networks that it was not fitted on."""
     from .devices import connect
-    from .latency_model.model import choose_conditions
-    from .latency_model.model import fit as fit_model
+    from .latency_model.fitting import choose_conditions
+    from .latency_model.fitting import fit as fit_model
 
     connect(device)
     with _store(db) as store:

@@ -19,7 +19,7 @@ from .run_folder import Loaded
 __all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "validate"]
 
 FORMAT, VERSION = "phonenas-validation", 1
-_ROUNDS = 13  # a promise is kept or broken by these: more than a profile takes
+_ROUNDS = 12  # a promise is kept or broken by these: more than a profile takes
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def validate(
     Args:
         front: Of a search.
         on: An entered device.
-        into: The store; a network that it holds with 13 rounds or more is not measured again,
+        into: The store; a network that it holds with 12 rounds or more is not measured again,
             one with fewer gets those that lack.
         top: How many, ≥ 1; see `ParetoFront.best`.
         expected: Conditions of the model that promised; other ones are refused. None to

@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from phonenas import latency_model, search, space  # noqa: E402
 from phonenas.data import Conditions, Measurement, Round  # noqa: E402
-from phonenas.latency_model.model import fit_measurements  # noqa: E402
+from phonenas.latency_model.fitting import fit_measurements  # noqa: E402
 from phonenas.space.to_onnx import to_onnx  # noqa: E402
 
 

@@ -14,7 +14,7 @@ from phonenas import data, latency_model, space
 from phonenas.data import Conditions, Measurement, Round
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model.calibration import MINIMUM, calibrate
-from phonenas.latency_model.model import choose_conditions, fit_measurements
+from phonenas.latency_model.fitting import choose_conditions, fit_measurements
 from phonenas.space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
 
 HERE = Conditions("lab", "m", "f", "ort", "1.0", "abc", "CPU", "all", 1, "big", "none")
