@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 from ..space.errors import InvalidArgument
 
-__all__ = ["Conditions", "Measurement", "Origin", "Round", "SubjectKind"]
+__all__ = ["Conditions", "Measurement", "Mode", "Origin", "Round", "SubjectKind"]
 
 SubjectKind = Literal["operator", "network"]
 Origin = Literal["measured", "simulated", "imported"]
+Mode = Literal["steady", "first", "sustained"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ class Conditions:
         cores: The class of core that it was pinned to.
         governor: Frequency governor, "none" where there is none.
         precision: Number format.
-        mode: "steady" (after warm-up).
+        mode: "steady" (after warm-up), "first" (the first inference after loading) or
+            "sustained" (after minutes of load).
         origin: "measured", "simulated" or "imported".
+        statistic: What a sample is: "samples" where each is one inference, else what the
+            runtime tells instead, as "median of the runs".
+        clocks: "governed", or "fixed-performance" where the system holds them.
     """
 
     device: str
@@ -61,13 +66,20 @@ class Conditions:
     cores: str
     governor: str
     precision: str = "float32"
-    mode: str = "steady"
+    mode: Mode = "steady"
     origin: Origin = "measured"
+    statistic: str = "samples"
+    clocks: str = "governed"
 
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that stand for all fields."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        told = asdict(self)
+        # Fields that came later are left out at their defaults: older stores keep their digests.
+        for later in ("statistic", "clocks"):
+            if told[later] == type(self).__dataclass_fields__[later].default:
+                del told[later]
+        text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +103,8 @@ class Conditions:
             f"{self.device} ({self.model}), {self.runtime} {self.runtime_version} {self.provider}, "
             f"optimisation {self.optimisation}, {threads} on {self.cores}, "
             f"governor {self.governor}, {self.precision}, {self.mode}, {self.origin}"
+            + (f", {self.clocks}" if self.clocks != "governed" else "")
+            + (f", {self.statistic}" if self.statistic != "samples" else "")
         )
 
 

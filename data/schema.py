@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,14 +16,19 @@ __all__ = [
     "MEASUREMENT",
     "META",
     "METADATA",
+    "READS",
     "REJECTION",
     "ROUND",
     "VERSION",
     "begin_sqlite",
+    "is_writable",
     "prepare_sqlite",
+    "prepare_sqlite_to_read",
+    "read_only_uri",
 ]
 
 VERSION = 1
+READS = "phonenas_reads"  # the execution option of a connection that only reads
 _BUSY_S = 60
 
 METADATA = sa.MetaData()
@@ -77,17 +87,64 @@ REJECTION = sa.Table(
 
 def prepare_sqlite(connection: Any, record: Any) -> None:
     """Set up a new connection: waiting for locks, write-ahead log, foreign keys."""
-    # The driver's own transaction handling is switched off, so that BEGIN IMMEDIATE below
-    # takes the write lock at once and two writers wait instead of failing half-way.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor = _own_transactions(connection)
+    until = time.monotonic() + _BUSY_S
+    while True:
+        # The one lock that SQLite does not wait for by itself: others may open it just now.
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
+def prepare_sqlite_to_read(connection: Any, record: Any) -> None:
+    """Set up a new connection that never writes."""
+    cursor = _own_transactions(connection)
+    cursor.execute("PRAGMA query_only = ON")
+    cursor.close()
+
+
+def _own_transactions(connection: Any) -> Any:
+    # The driver's own transaction handling is switched off, so that BEGIN IMMEDIATE below
+    # takes the write lock at once and two writers wait instead of failing half-way.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
+    return cursor
+
+
 def begin_sqlite(connection: sa.Connection) -> None:
-    """Take the write lock with the transaction."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """Take the write lock with the transaction; a reader needs none."""
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this account can write an SQLite file: its log lies beside it."""
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def read_only_uri(path: Path) -> tuple[str, dict[str, str]]:
+    """How SQLite opens a file that it must not write: the name and the query of its URI.
+
+    The log of a writer that is at work is read too. Where there is none and the folder takes none,
+    as on a read-only medium, SQLite would refuse; there the file is declared immutable.
+    """
+    uri = path.absolute().as_uri()
+    query = {"mode": "ro", "uri": "true"}
+    log = Path(f"{path}-wal")
+    if not (log.exists() and log.stat().st_size):
+        try:
+            with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            query["immutable"] = "1"
+        except sqlite3.DatabaseError:
+            pass  # damaged: the first transaction tells
+    return uri, query

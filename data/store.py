@@ -10,9 +10,6 @@ File format, version 1: tables `meta` (version), `conditions`, `measurement`, `r
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,18 +17,16 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
-from ..space.errors import InvalidArgument, StoreError, UnsupportedFormat
-from . import schema
+from ..space.errors import InvalidArgument
+from .database import Database
 from .measurement import Conditions, Measurement, Round, SubjectKind
-from .schema import CONDITIONS, MEASUREMENT, META, METADATA, REJECTION, ROUND, VERSION
+from .schema import CONDITIONS, MEASUREMENT, REJECTION, ROUND
 
 __all__ = ["MeasurementStore", "Pending"]
 
 # Sentinel readings after which the reference speed of a device stands for good.
 _SETTLED_SAMPLES = 2000
-_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,112 +40,33 @@ class Pending:
 
 
 class MeasurementStore:
-    """Lifetime: open it, use it as a context or `close` it; several processes may share one.
+    """Lifetime: open it, use it as a context or `close` it.
+
+    Threads of one process may share one store, several processes one location.
 
     Args:
         location: A path, or a database URL (`postgresql+psycopg://...`).
         create: Whether a store that is not there is made; otherwise that is an error.
+        read_only: Never write; so is a file opened that cannot be written (see `Database`).
+    Attributes:
+        location: Where it is, as it may be printed: no password in it.
+        read_only: Whether it can only be read.
     Raises:
+        InvalidArgument, MissingExtra: The location cannot hold a store; its driver is missing.
         StoreError: It cannot be opened, read or written; is not there with `create` False.
         UnsupportedFormat: It is damaged, no store of phonenas, or of a newer version.
     """
 
-    def __init__(self, location: str | Path, *, create: bool = True) -> None:
-        self.location = str(location)
-        url = self.location
-        if "://" not in url:
-            path = Path(self.location)
-            if not create and not path.exists():
-                raise StoreError(
-                    f"there is no store at {path}. Make one with phonenas profile, or name "
-                    "yours with --db."
-                )
-            if not path.parent.is_dir():
-                raise StoreError(f"the store {path} cannot be made: no folder {path.parent}")
-            url = f"sqlite:///{path}"
-        try:
-            self._engine = sa.create_engine(url)
-        except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
-            raise InvalidArgument(
-                f"no store can be opened at {self.location!r}: {error}. Give a path, or a URL "
-                "such as postgresql+psycopg://user@host/lab (pip install 'phonenas[postgres]')."
-            ) from error
-        self.sqlite = self._engine.dialect.name == "sqlite"
-        if self.sqlite:
-            sa.event.listen(self._engine, "connect", schema.prepare_sqlite)
-            sa.event.listen(self._engine, "begin", schema.begin_sqlite)
-        try:
-            with self._begin() as connection:
-                self._open(connection)
-        except BaseException:
-            self._engine.dispose()
-            raise
-
-    def _open(self, connection: sa.Connection) -> None:
-        if self.sqlite:
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            if verdict != "ok":
-                raise UnsupportedFormat(
-                    f"the store {self.location} is damaged ({verdict}). Restore a copy, or start "
-                    "another with --db."
-                )
-        tables = set(sa.inspect(connection).get_table_names())
-        if tables and "meta" not in tables:
-            raise UnsupportedFormat(
-                f"{self.location} is a database, but no store of phonenas (it holds "
-                f"{', '.join(sorted(tables)[:3])}). Name another with --db."
-            )
-        if not tables:
-            METADATA.create_all(connection)
-            connection.execute(META.insert().values(name="version", value=str(VERSION)))
-            return
-        found = connection.execute(sa.select(META.c.value).where(META.c.name == "version")).scalar()
-        if found != str(VERSION):
-            raise UnsupportedFormat(
-                f"the store {self.location} has version {found}; this phonenas reads version "
-                f"{VERSION}. Use the phonenas that wrote it, or start another with --db."
-            )
-
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        """A transaction; foreign errors leave in our words."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except exc.DBAPIError as error:
-            told = str(error.orig) + self._full_disk()
-            if "malformed" in told or "not a database" in told:
-                raise UnsupportedFormat(
-                    f"the store {self.location} is damaged ({told}). Restore a copy, or start "
-                    "another with --db."
-                ) from error
-            raise StoreError(
-                f"the store {self.location} cannot be read or written: {told}. What was "
-                "committed before is safe; the same command goes on from there."
-            ) from error
-
-    @contextmanager
-    def _sound(self) -> Iterator[None]:
-        """Rows that cannot be read as what they should be: the file is damaged."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError) as error:
-            raise UnsupportedFormat(
-                f"the store {self.location} is damaged: a row cannot be read ({error}). Restore a "
-                "copy, or start another with --db."
-            ) from error
-
-    def _full_disk(self) -> str:
-        """SQLite calls a full disk an I/O error as often as not; say which it is."""
-        if not self.sqlite:
-            return ""
-        folder = Path(self.location).absolute().parent
-        full = folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BYTES
-        return " (the disk is full)" if full else ""
+    def __init__(
+        self, location: str | Path, *, create: bool = True, read_only: bool = False
+    ) -> None:
+        self._database = Database(location, create=create, read_only=read_only)
+        self.location = self._database.location
+        self.read_only = self._database.read_only
 
     def close(self) -> None:
-        """Release the file or the connection."""
-        self._engine.dispose()
+        """Release the file or the connections."""
+        self._database.close()
 
     def __enter__(self) -> MeasurementStore:
         return self
@@ -180,7 +96,7 @@ class MeasurementStore:
         was begun before and not finished, that one is gone on with.
         """
         digest = conditions.digest
-        with self._begin() as connection:
+        with self._database.writing(digest) as connection:
             if not connection.execute(
                 sa.select(CONDITIONS.c.digest).where(CONDITIONS.c.digest == digest)
             ).first():
@@ -196,7 +112,7 @@ class MeasurementStore:
             rows = [latest[s] for s in subjects if s in latest]
             begun = max((r.series for r in rows if r.series and not r.complete), default=None)
             fresh = []
-            for subject in subjects:
+            for subject in dict.fromkeys(subjects):
                 row = latest.get(subject)
                 outdated = row is not None and row.complete and row.series != begun
                 if row is None or (again and outdated):
@@ -211,18 +127,24 @@ class MeasurementStore:
                         }
                     )
             if fresh:
-                connection.execute(MEASUREMENT.insert(), fresh)
+                self._database.insert_new(connection, MEASUREMENT, fresh)
                 latest = self._latest(connection, digest, kind)
-            wanted = {latest[s].id: s for s in subjects}
-            rounds = self._rounds(connection, MEASUREMENT.c.conditions == digest)
+            if other := next((s for s in subjects if s not in latest), None):
+                raise InvalidArgument(
+                    f"{other!r} stands in the store {self.location} under these conditions, but "
+                    f"not as a subject of the kind {kind!r}"
+                )
+            mine = (MEASUREMENT.c.conditions == digest) & (MEASUREMENT.c.kind == kind)
+            with self._database.sound():
+                rounds = self._rounds(connection, mine)
             return {
                 subject: Pending(
-                    id,
-                    tuple(rounds.get(id, ())),
+                    latest[subject].id,
+                    tuple(rounds.get(latest[subject].id, ())),
                     bool(latest[subject].complete),
                     latest[subject].given_up or "",
                 )
-                for id, subject in wanted.items()
+                for subject in subjects
             }
 
     def _latest(self, connection: sa.Connection, digest: str, kind: str) -> dict[str, Any]:
@@ -238,35 +160,26 @@ class MeasurementStore:
 
         A number that is already in (another process was faster) is left as it is.
         """
-        with self._begin() as connection:
-            known = {
-                (row.measurement, row.number)
-                for row in connection.execute(
-                    sa.select(ROUND.c.measurement, ROUND.c.number).where(
-                        ROUND.c.measurement.in_({r[0] for r in rounds})
-                    )
-                )
+        rows = [
+            {
+                "measurement": id,
+                "number": number,
+                "samples_ms": json.dumps([round(s, 6) for s in taken.samples_ms]),
+                "sentinel_ms": json.dumps([round(s, 6) for s in taken.sentinel_ms]),
+                "preempted": taken.preempted,
+                "at": taken.at,
+                "circumstances": json.dumps(taken.circumstances, sort_keys=True),
             }
-            rows = [
-                {
-                    "measurement": id,
-                    "number": number,
-                    "samples_ms": json.dumps([round(s, 6) for s in taken.samples_ms]),
-                    "sentinel_ms": json.dumps([round(s, 6) for s in taken.sentinel_ms]),
-                    "preempted": taken.preempted,
-                    "at": taken.at,
-                    "circumstances": json.dumps(taken.circumstances, sort_keys=True),
-                }
-                for id, number, taken in rounds
-                if (id, number) not in known
-            ]
-            if rows:
-                connection.execute(ROUND.insert(), rows)
+            # In one order, so that two who add the same ones never wait for each other.
+            for id, number, taken in sorted(rounds, key=lambda r: r[:2])
+        ]
+        with self._database.writing() as connection:
+            self._database.insert_new(connection, ROUND, rows)
 
     def complete(self, ids: list[int]) -> None:
         """Let these measurements count."""
-        with self._begin() as connection:
-            for id in ids:
+        with self._database.writing() as connection:
+            for id in sorted(ids):  # one order, as above
                 connection.execute(
                     MEASUREMENT.update()
                     .where(MEASUREMENT.c.id == id)
@@ -276,7 +189,7 @@ class MeasurementStore:
     def discard(self, id: int, conditions: Conditions, subject: str, reason: str) -> None:
         """Forget the rounds of a measurement that did not settle; keep the reason."""
         row = {**_rejection(subject, reason), "conditions": conditions.digest}
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(ROUND.delete().where(ROUND.c.measurement == id))
             connection.execute(
                 MEASUREMENT.update()
@@ -285,28 +198,41 @@ class MeasurementStore:
             )
             connection.execute(REJECTION.insert(), [row])
 
+    def reopen(self, ids: list[int]) -> None:
+        """Forget the rounds of these measurements: they will be measured anew."""
+        if ids:
+            with self._database.writing() as connection:
+                connection.execute(ROUND.delete().where(ROUND.c.measurement.in_(ids)))
+                connection.execute(
+                    MEASUREMENT.update()
+                    .where(MEASUREMENT.c.id.in_(ids))
+                    .values(complete=False, given_up=None)
+                )
+
     def reject(self, conditions: Conditions, reasons: list[tuple[str, str]]) -> None:
         """Note readings that were not recorded, each (subject, reason)."""
         rows = [{**_rejection(s, r), "conditions": conditions.digest} for s, r in reasons]
         if rows:
-            with self._begin() as connection:
+            with self._database.writing() as connection:
                 connection.execute(REJECTION.insert(), rows)
 
     # -- reading ------------------------------------------------------------------------------
 
     def conditions(self, device: str | None = None) -> list[Conditions]:
         """All conditions that hold complete measurements, the latest measured last."""
+        last = sa.func.max(ROUND.c.at)
         query = (
-            sa.select(CONDITIONS.c.fields, sa.func.max(ROUND.c.at).label("last"))
+            sa.select(CONDITIONS.c.fields, last)
             .join(MEASUREMENT, MEASUREMENT.c.conditions == CONDITIONS.c.digest)
             .join(ROUND, ROUND.c.measurement == MEASUREMENT.c.id)
             .where(MEASUREMENT.c.complete)
             .group_by(CONDITIONS.c.digest, CONDITIONS.c.fields)
-            .order_by(sa.text("last"))
+            # Of two of the same second the one that was begun later.
+            .order_by(last, sa.func.max(MEASUREMENT.c.id))
         )
         if device is not None:
             query = query.where(CONDITIONS.c.device == device)
-        with self._begin() as connection, self._sound():
+        with self._database.reading() as connection, self._database.sound():
             return [Conditions.from_dict(json.loads(r.fields)) for r in connection.execute(query)]
 
     def measurements(
@@ -323,7 +249,7 @@ class MeasurementStore:
         where = (MEASUREMENT.c.conditions == conditions.digest) & MEASUREMENT.c.complete
         if kind is not None:
             where &= MEASUREMENT.c.kind == kind
-        with self._begin() as connection, self._sound():
+        with self._database.reading() as connection, self._database.sound():
             rows = connection.execute(
                 sa.select(MEASUREMENT).where(where).order_by(MEASUREMENT.c.id)
             ).all()
@@ -350,7 +276,7 @@ class MeasurementStore:
 
     def reference_ms(self, conditions: Conditions) -> float | None:
         """What the sentinel takes at the speed that statistics are stated at; None before it is set."""
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return self._reference(connection, conditions)
 
     def _reference(self, connection: sa.Connection, conditions: Conditions) -> float | None:
@@ -364,7 +290,7 @@ class MeasurementStore:
         query = sa.select(CONDITIONS.c.reference_samples).where(
             CONDITIONS.c.digest == conditions.digest
         )
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return (connection.execute(query).scalar() or 0) >= _SETTLED_SAMPLES
 
     def set_reference(self, conditions: Conditions, reference_ms: float, samples: int) -> float:
@@ -376,7 +302,7 @@ class MeasurementStore:
         unsettled = CONDITIONS.c.reference_samples.is_(None) | (
             CONDITIONS.c.reference_samples < _SETTLED_SAMPLES
         )
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 CONDITIONS.update()
                 .where((CONDITIONS.c.digest == conditions.digest) & unsettled)
@@ -411,7 +337,7 @@ class MeasurementStore:
             .where(REJECTION.c.conditions == conditions.digest)
             .order_by(REJECTION.c.id)
         )
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return [(r.subject, r.reason, r.at) for r in connection.execute(query)]
 
     def count(self, conditions: Conditions) -> int:
@@ -419,7 +345,7 @@ class MeasurementStore:
         query = sa.select(sa.func.count(MEASUREMENT.c.subject.distinct())).where(
             (MEASUREMENT.c.conditions == conditions.digest) & MEASUREMENT.c.complete
         )
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
 

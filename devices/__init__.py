@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .device import Device, DeviceState, Job, Reading, connect, listing
+from .device import Device, DeviceState, Job, Reading
 from .plan import Subject
 from .profiling import Outcome, measure, profile
+from .registry import connect, listing
 
 __all__ = [
     "Device",

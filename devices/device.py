@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,8 @@ from typing import Any
 
 from ..data.measurement import Conditions
 from ..space import Architecture, Operator
-from ..space.errors import InvalidArgument, UnknownName, nearest
 
-__all__ = ["Device", "DeviceState", "Job", "Reading", "connect", "listing"]
+__all__ = ["Device", "DeviceState", "Job", "Reading"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Reading:
         preempted: Runs dropped because the scheduler took the core.
         provider: What really ran.
         error: Why there is no sample; "" otherwise.
+        first_ms: Time of the first inference after loading, in ms; 0 where it is not told.
+        clock_mhz: Clock of the slowest core at work, while it worked; 0 where it is not told.
+        busy_s: Seconds of computing, warm-up and sentinel included; 0 where it is not told.
     """
 
     samples_ms: tuple[float, ...] = ()
@@ -41,6 +44,9 @@ class Reading:
     preempted: int = 0
     provider: str = ""
     error: str = ""
+    first_ms: float = 0.0
+    clock_mhz: float = 0.0
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,43 +122,25 @@ class Device(ABC):
 
     @abstractmethod
     def circumstances(self) -> dict[str, Any]:
-        """What may change from round to round: core numbers, load, temperature, clock."""
+        """What may change from round to round: core numbers, load, temperature, clock.
+
+        `thermal_status` (0 none, 1 light, ... as Android counts), `temperature_c`,
+        `battery_percent`, `charging` and `load` are looked at before a batch; each may lack.
+        """
 
     @abstractmethod
     def state(self) -> DeviceState:
         """What `phonenas devices` says of it."""
 
+    def now_s(self) -> float:
+        """The clock that pauses are counted by, in s; a simulated device has its own."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Leave the device alone for a while."""
+        time.sleep(seconds)
+
     @property
     def fingerprint(self) -> str:
         """Short hash of what the device is."""
         return self.conditions.fingerprint
-
-
-def _known() -> list[str]:
-    return ["local"]
-
-
-def connect(name: str, *, threads: int = 1) -> Device:
-    """A device by its name; `local` is this computer.
-
-    Args:
-        name: As `phonenas devices` lists it.
-        threads: Threads that compute, ≥ 1, each on a core of its own.
-    Raises:
-        UnknownName: No device bears this name.
-        InvalidArgument: More threads than the device has like cores.
-    """
-    if name not in _known():
-        raise UnknownName(
-            f"no device is called {name!r}. {nearest(name, _known())} List them:  phonenas devices"
-        )
-    if threads < 1:
-        raise InvalidArgument(f"threads: at least 1, got {threads}")
-    from .local import LocalDevice
-
-    return LocalDevice(threads=threads)
-
-
-def listing() -> list[DeviceState]:
-    """Every device that is known, with its state."""
-    return [connect(name).state() for name in _known()]

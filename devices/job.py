@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import random
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
 
-from ..data.measurement import Round
-from ..data.measurement import spread as spread_between
+from ..data.measurement import Mode
 from ..data.store import MeasurementStore
-from ..space.errors import DeviceError, UnstableDevice
-from .device import Device, Job, Reading
+from ..space.errors import DeviceError, DeviceUnavailable, UnstableDevice
+from .device import Device, Job
+from .keeper import Keeper
+from .ledger import Ledger
 from .plan import Measured, OnEvent, Planned, Rejected, Subject
-from .timing import SENTINEL, Gate, Protocol, reading_objection
+from .timing import SENTINEL, Protocol, reading_objection
 
 __all__ = ["MeasuringJob"]
-
-log = logging.getLogger("phonenas")
 
 # Between two commits. Each batch pays the warm-up by time once, so short ones cost; what is
 # under way is lost when a job is killed, so long ones cost too.
 _BATCH_S = 3.0
-_WATCH = 10  # readings of the sentinel before the first subject
-_WATCH_RUNS = 30
 _PATIENCE = 200  # readings refused in a row before the device is called unstable
-_FAILURES = 3  # of one subject that the device cannot run, before it is given up
-_MAX_COOL_DOWN_S = 2.0
+_DRIFTING = 10  # readings in a row beside which the sentinel was off, before a batch is broken off
+_LEAST_PAUSE_S = 0.01
 
 
 class MeasuringJob:
-    """Who still lacks which round, and the loop that takes them.
+    """The loop that measures what a ledger lacks.
 
-    Lifetime: made, `plan`ned once, `run` once; then its counts are read.
+    Lifetime: made, `plan`ned once, `run` once; then its `ledger` is read.
 
     Attributes:
-        finished: Subjects measured by this job.
-        reused: How many the store already held.
-        rejected: Readings that were not recorded.
-        unstable: Subjects given up, now or earlier, with the reason.
+        ledger: What was measured, found and given up.
+        busy_s: Seconds of computing on the device, warm-up and sentinel included.
     """
 
     def __init__(
@@ -51,77 +43,61 @@ class MeasuringJob:
         purpose: str,
         seed: int,
         tell: OnEvent,
+        mode: Mode = "steady",
     ) -> None:
-        self.device, self.store, self.protocol = device, store, protocol
-        self.purpose, self.tell = purpose, tell
+        self.device, self.store, self.protocol, self.tell = device, store, protocol, tell
         self.order = random.Random(seed)
-        self.gate = Gate(protocol.drift_limit)
-        self.open: dict[str, Subject] = {}
-        self.ids: dict[str, int] = {}
-        self.taken: dict[str, list[Round]] = {}
+        self.keeper = Keeper(device, protocol, mode, tell)
+        self.conditions = self.keeper.conditions
+        self.ledger = Ledger(store, self.conditions, protocol, purpose)
         self.last_s: dict[str, float] = {}
-        self.failures: dict[str, int] = {}
-        self.unstable: dict[str, str] = {}
-        self.finished: set[str] = set()
-        self.reused = self.rejected = self.refused_in_a_row = 0
-        self.ms_per_mac = 0.0
-        self.reference_ms = 1.0
-        self.work_s = self.worked_estimate_s = 0.0
-
-    # -- plan ---------------------------------------------------------------------------------
+        self.refused_in_a_row = 0
+        self.work_s = self.worked_estimate_s = self.busy_s = 0.0
 
     def plan(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
         """Look into the store for what is there; with `retry` take up what was given up."""
-        conditions = self.device.conditions
-        for kind in ("operator", "network"):
-            chosen = {s.text: s for s in subjects if s.kind == kind}
-            if not chosen:
-                continue
-            found = self.store.pending(
-                conditions, kind, list(chosen), purpose=self.purpose, again=again
-            )
-            for text, pending in found.items():
-                if pending.given_up and not retry:
-                    self.unstable[text] = pending.given_up
-                    continue
-                # What a quicker protocol called complete gets the rounds that this one asks for.
-                if pending.complete and len(pending.rounds) >= self.protocol.rounds(kind):
-                    self.reused += 1
-                else:
-                    self.open[text] = chosen[text]
-                    self.ids[text] = pending.id
-                    self.taken[text] = list(pending.rounds)
+        self.ledger.begin(subjects, again, retry)
 
-    def missing(self, text: str) -> int:
-        """Rounds that a subject still lacks."""
-        return max(0, self.protocol.rounds(self.open[text].kind) - len(self.taken[text]))
-
-    def estimate_s(self, subject: Subject) -> float:
-        """Seconds of one round of a subject: building, loading, warm-up, samples."""
+    def estimate_s(self, text: str) -> float:
+        """Seconds of one round of an open subject: building, loading, warm-up, samples."""
+        subject = self.ledger.open[text]
         runs = self.protocol.runs(subject.kind) + self.protocol.warmup_runs + 1
         load_s = 0.008 if subject.kind == "operator" else 0.1
         # Between samples the sentinel runs twice for every 2 ms.
-        return load_s + 1.3 * runs * subject.model.macs * self.ms_per_mac / 1e3
+        return load_s + 1.3 * runs * subject.model.macs * self.keeper.ms_per_mac / 1e3
+
+    def left_s(self) -> float:
+        """Seconds left: the work, or the pauses between one subject's rounds if they are longer."""
+        missing = {t: max(1, self.ledger.missing(t)) for t in self.ledger.open}
+        planned = sum(self.estimate_s(t) * n for t, n in missing.items())
+        pace = self.work_s / self.worked_estimate_s if self.worked_estimate_s > 5 else 1.15
+        most = max(missing.values(), default=1)
+        return max(planned * pace, (most - 1) * self.protocol.apart_s)
 
     # -- run ----------------------------------------------------------------------------------
 
     def run(self, folder: Path) -> None:
-        if not self.open:
-            self.tell(Planned(0, self.reused, 0, 0.0))
+        """Measure until nothing is missing.
+
+        Raises:
+            UnstableDevice, DeviceUnavailable, DeviceError, StoreError: What was accepted until
+                then is in the store.
+        """
+        ledger = self.ledger
+        if not ledger.open:
+            self.tell(Planned(0, ledger.reused, 0, 0.0))
             return
         sentinel = self.device.lower(SENTINEL, folder / "sentinel")
-        self.settle(sentinel)
-        self.reference_ms = self.store.reference_ms(self.device.conditions) or self.gate.usual_ms
-        rounds = sum(self.missing(t) for t in self.open)
-        left_s = self.left_s()
-        self.tell(Planned(len(self.open), self.reused, rounds, left_s))
-        self.close_complete(list(self.open))
-        while self.open:
+        stated_ms = self.store.reference_ms(self.conditions)
+        self.keeper.settle(sentinel, stated_ms)
+        if self.conditions.mode == "steady":  # under lasting load times stand as they came
+            ledger.reference_ms = stated_ms or self.keeper.gate.usual_ms
+        rounds = sum(ledger.missing(t) for t in ledger.open)
+        self.tell(Planned(len(ledger.open), ledger.reused, rounds, self.left_s()))
+        ledger.close(list(ledger.open))
+        while ledger.open:
             for batch in self.batches(self.schedule()):
-                still = [t for t in batch if t in self.open]
-                if still:
-                    self.wait_apart(still)
-                    self.batch(still, folder, sentinel)
+                self.batch(batch, folder, sentinel)
 
     def schedule(self) -> list[str]:
         """The rounds that are missing, in order of taking; one more of those that disagree.
@@ -130,170 +106,132 @@ class MeasuringJob:
         share, so that they lie apart and between those of all others, few rounds or many.
         """
         slots = []
-        for text, subject in self.open.items():
+        for text, subject in self.ledger.open.items():
             rounds = self.protocol.rounds(subject.kind)
-            done = len(self.taken[text])
+            done = len(self.ledger.taken[text])
             if done >= rounds:
                 slots.append((self.order.random(), text))
             for number in range(done, rounds):
                 slots.append(((number + self.order.random()) / rounds, text))
         return [text for _, text in sorted(slots)]
 
-    def left_s(self) -> float:
-        """Seconds left: the work, or the pauses between one subject's rounds if they are longer."""
-        planned = sum(self.estimate_s(self.open[t]) * max(1, self.missing(t)) for t in self.open)
-        pace = self.work_s / self.worked_estimate_s if self.worked_estimate_s > 5 else 1.15
-        most = max((max(1, self.missing(t)) for t in self.open), default=1)
-        return max(planned * pace, (most - 1) * self.protocol.apart_s)
-
-    def settle(self, sentinel: Path) -> None:
-        """Watch the sentinel for a while, to know where it mostly stands."""
-        for reading in self.run_jobs([Job(sentinel, _WATCH_RUNS)] * _WATCH, sentinel):
-            objection = reading_objection(reading, self.device.conditions.provider)
-            if objection:
-                raise DeviceError(f"{self.device.name} cannot run the sentinel: {objection}")
-            self.gate.objection(median(reading.sentinel_ms))
-        self.ms_per_mac = self.gate.usual_ms / SENTINEL.macs
-
-    def run_jobs(self, jobs: Sequence[Job], sentinel: Path) -> Iterable[Reading]:
-        return self.device.run_ms(
-            jobs,
-            sentinel=sentinel,
-            warmup_runs=self.protocol.warmup_runs,
-            warmup_s=self.protocol.warmup_s,
-        )
-
     def batches(self, due: list[str]) -> Iterable[list[str]]:
-        batch: list[str] = []
-        size_s = 0.0
-        for text in due:
-            if text not in self.open:
-                continue
-            if text in batch:  # two rounds of one subject never share a batch
-                yield batch
-                batch, size_s = [], 0.0
-            batch.append(text)
-            size_s += self.estimate_s(self.open[text])
-            if size_s > _BATCH_S:
-                yield batch
-                batch, size_s = [], 0.0
-        if batch:
-            yield batch
+        """What is due in portions of some seconds, each subject once in each and well rested.
 
-    def wait_apart(self, batch: list[str]) -> None:
-        latest = max((self.last_s.get(t, 0.0) for t in batch), default=0.0)
-        pause = self.protocol.apart_s - (time.monotonic() - latest)
-        if latest and pause > 0:
-            time.sleep(pause)
+        One that was measured a moment ago lets others go before; only where none is rested is
+        there a pause. One that failed goes first: if it is the one that takes the device down,
+        it should not take others with it.
+        """
+        open_ = self.ledger.open
+        while due := [t for t in due if t in open_]:
+            now = self.device.now_s()
+            batch: list[str] = []
+            later: list[str] = []
+            size_s = 0.0
+            full = False
+            for text in [*self.ledger.suspects, *due]:
+                # A second round of one subject ends the batch: put off, it would come too late.
+                full = full or size_s > _BATCH_S or text in batch
+                if full or self.rest_s(text, now) > 0:
+                    later.append(text)
+                else:
+                    batch.append(text)
+                    size_s += self.estimate_s(text)
+            if batch:
+                yield batch
+            else:
+                self.device.pause(max(_LEAST_PAUSE_S, min(self.rest_s(t, now) for t in later)))
+            due = later
+
+    def rest_s(self, text: str, now: float) -> float:
+        """Seconds that a subject should still rest before its next round."""
+        if text not in self.last_s or self.conditions.mode != "steady":
+            return 0.0
+        return self.protocol.apart_s - (now - self.last_s[text])
 
     def batch(self, batch: list[str], folder: Path, sentinel: Path) -> None:
-        """Measure a batch in one go; commit what is believed."""
-        began = time.monotonic()
-        estimate_s = sum(self.estimate_s(self.open[t]) for t in batch)
+        """Measure a batch in one go; commit what is believed; bring the device back if lost."""
+        began = self.device.now_s()
+        estimate_s = sum(self.estimate_s(t) for t in batch)
         jobs = []
         for number, text in enumerate(batch):
-            subject = self.open[text]
+            subject = self.ledger.open[text]
             path = self.device.lower(subject.model, folder / str(number))
             jobs.append(Job(path, self.protocol.runs(subject.kind)))
-        circumstances = self.device.circumstances()
-        accepted: list[tuple[int, int, Round]] = []
-        refused: list[tuple[str, str]] = []
-        for text, reading in zip(batch, self.run_jobs(jobs, sentinel), strict=True):
-            objection = reading_objection(reading, self.device.conditions.provider)
-            if objection:
-                self.failures[text] = self.failures.get(text, 0) + 1
-            else:
-                objection = self.gate.objection(median(reading.sentinel_ms))
-            if objection:
-                refused.append((text, objection))
+        lost: DeviceUnavailable | DeviceError | None = None
+        drifted = told = 0
+        asked = False
+        try:
+            circumstances = self.keeper.ready()
+            asked = True
+            in_a_row = 0
+            readings = self.keeper.run(jobs, sentinel)
+            for text, reading in zip(batch, readings, strict=True):
+                told += 1
+                self.busy_s += reading.busy_s
+                if objection := reading_objection(reading, self.keeper.base.provider):
+                    self.ledger.refuse(text, objection, failure=True)
+                elif objection := self.keeper.objection(reading):
+                    self.ledger.refuse(text, objection, failure=False)
+                    drifted += 1
+                    in_a_row += 1
+                else:
+                    self.ledger.accept(text, reading, circumstances)
+                    self.refused_in_a_row = self.keeper.fruitless = in_a_row = 0
+                    continue
                 self.refused_in_a_row += 1
-                continue
-            self.refused_in_a_row = 0
-            taken = Round(
-                reading.samples_ms,
-                reading.sentinel_ms,
-                reading.preempted,
-                circumstances=circumstances,
-            )
-            accepted.append((self.ids[text], len(self.taken[text]), taken))
-            self.taken[text].append(taken)
+                if in_a_row >= _DRIFTING:
+                    readings.close()  # the rest of the batch would fare no better
+                    break
+        except UnstableDevice:
+            self.commit(batch[:told])
+            raise
+        except (DeviceUnavailable, DeviceError) as error:
+            lost = error
+            if asked and told < len(batch):
+                # It may be this very model that takes the device down.
+                self.ledger.refuse(batch[told], f"the device was lost: {error}", failure=True)
         for job in jobs:
             job.model.unlink()
-        self.work_s += time.monotonic() - began
-        self.worked_estimate_s += estimate_s
-        self.commit(batch, accepted, refused)
+        if lost is None:
+            self.work_s += self.device.now_s() - began
+            self.worked_estimate_s += estimate_s * told / len(batch)
+        reason = self.commit(batch[:told])
+        if lost is not None:
+            self.keeper.recover(lost)
+        if self.keeper.gate.sped_up:
+            self.start_over()
+        elif 2 * drifted > max(told, 1):
+            self.keeper.cool_down(reason, sentinel)
 
-    def commit(
-        self,
-        batch: list[str],
-        accepted: list[tuple[int, int, Round]],
-        refused: list[tuple[str, str]],
-    ) -> None:
-        if accepted:
-            self.store.add_rounds(accepted)
-        now = time.monotonic()
+    def start_over(self) -> None:
+        """The device was slow from the start, and is no longer: what it gave then does not count."""
+        gate = self.keeper.gate
+        gate.sped_up = False
+        self.keeper.check_reference(self.store.reference_ms(self.conditions))
+        self.ledger.reopen(gate.usual_ms * (1 + gate.limit))
+        if self.ledger.reference_ms is not None and not self.store.reference_settled(
+            self.conditions
+        ):
+            self.ledger.reference_ms = gate.usual_ms
+
+    def commit(self, batch: Sequence[str]) -> str:
+        """Write down a batch; the last reason why a reading was refused, or ""."""
+        refused = self.ledger.commit()
+        now = self.device.now_s()
         for text in batch:
             self.last_s[text] = now
         if refused:
-            self.rejected += len(refused)
-            self.store.reject(self.device.conditions, refused)
             self.tell(Rejected(tuple(t for t, _ in refused), refused[0][1]))
-        for text, reason in refused:
-            if self.failures.get(text, 0) >= _FAILURES:
-                self.give_up(text, f"{_FAILURES} times: {reason}")
-        log.debug(
-            "%s: %d rounds committed, %d refused", self.device.name, len(accepted), len(refused)
-        )
-        self.close_complete(batch)
-        done = sum(len(r) for r in self.taken.values())
-        self.tell(
-            Measured(done, done + sum(max(1, self.missing(t)) for t in self.open), self.left_s())
-        )
+        self.ledger.close(batch)
+        done = self.ledger.done
+        self.tell(Measured(done, done + self.ledger.due, self.left_s()))
+        reason = refused[-1][1] if refused else ""
         if self.refused_in_a_row > _PATIENCE:
             raise UnstableDevice(
                 f"{self.device.name}: {self.refused_in_a_row} readings in a row were not "
-                f"believed, the last because {refused[-1][1]}. {len(self.finished)} subjects are "
+                f"believed, the last because {reason}. {len(self.ledger.finished)} subjects are "
                 "in the store. Close other programs or let the device cool, then give the same "
                 "command again."
             )
-        if self.refused_in_a_row:
-            time.sleep(min(_MAX_COOL_DOWN_S, 0.02 * self.refused_in_a_row))
-
-    def close_complete(self, batch: list[str]) -> None:
-        """Complete the subjects whose rounds agree, and give up those that never do."""
-        agreed = []
-        for text in batch:
-            if text not in self.open or self.missing(text):
-                continue
-            # Any one reference serves to compare rounds with each other.
-            medians = tuple(r.median_ms(self.reference_ms) for r in self.taken[text])
-            apart = spread_between(medians)
-            most = self.protocol.rounds(self.open[text].kind) + self.protocol.extra_rounds
-            last = len(medians) >= most
-            limit, negligible_ms = (
-                (self.protocol.last_limit, self.protocol.last_negligible_ms)
-                if last
-                else (self.protocol.spread_limit, self.protocol.negligible_ms)
-            )
-            # A single round (a quick look) has nothing to disagree with.
-            if len(medians) == 1 or apart <= limit or apart * median(medians) <= negligible_ms:
-                agreed.append(text)
-            elif last:
-                self.give_up(
-                    text,
-                    f"{len(medians)} rounds from {min(medians):.3f} to {max(medians):.3f} ms stand "
-                    f"±{apart:.0%} apart; the limit is ±{limit:.0%}",
-                )
-        if agreed:
-            self.store.complete([self.ids[t] for t in agreed])
-            self.finished.update(agreed)
-            for text in agreed:
-                del self.open[text]
-
-    def give_up(self, text: str, reason: str) -> None:
-        if text in self.open:
-            log.info("%s: gave up %s: %s", self.device.name, text, reason)
-            self.store.discard(self.ids[text], self.device.conditions, text, reason)
-            self.unstable[text] = reason
-            self.rejected += 1
-            del self.open[text]
+        return reason

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from ..data.measurement import SubjectKind
 from ..space import Architecture, Operator
 
-__all__ = ["Event", "Measured", "OnEvent", "Planned", "Rejected", "Subject"]
+__all__ = [
+    "Doubted",
+    "Event",
+    "Lost",
+    "Measured",
+    "OnEvent",
+    "Planned",
+    "Rejected",
+    "Subject",
+    "Waiting",
+]
 
 
 @dataclass(frozen=True)
@@ -51,5 +61,28 @@ class Rejected:
     reason: str
 
 
-Event = Planned | Measured | Rejected
+@dataclass(frozen=True)
+class Waiting:
+    """Event: nothing is measured for some seconds, and why."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Event: the device was lost, and is tried again after some seconds."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Doubted:
+    """Event: what speaks against measuring now; it goes on all the same."""
+
+    reason: str
+
+
+Event = Planned | Measured | Rejected | Waiting | Lost | Doubted
 OnEvent = Callable[[Event], None]

@@ -8,7 +8,6 @@ call.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +15,14 @@ from statistics import median
 
 import numpy as np
 
-from ..data.measurement import Conditions, Measurement
+from ..data.measurement import Conditions, Measurement, Mode
 from ..data.store import MeasurementStore
 from ..space import Architecture, SearchSpace
 from ..space.errors import InvalidArgument
 from .device import Device
 from .job import MeasuringJob
 from .plan import Event, OnEvent, Subject
-from .timing import Protocol, Verdict, verdict
+from .timing import Protocol, Verdict, verdict, verdict_of
 
 __all__ = ["Outcome", "measure", "profile", "subjects_of"]
 
@@ -37,7 +36,10 @@ class Outcome:
         reused: Subjects that the store already held.
         rejected: Readings that were not recorded and taken again.
         unstable: Subjects given up, with the reason; they are not in the store.
+        doubtful: Subjects whose rounds agree only within the last, wider limit, with the spread.
         seconds: Wall time.
+        busy_s: Of it, seconds of computing on the device, warm-up and sentinel included; 0 where
+            the runtime does not tell.
         conditions: What they were measured under.
         verdict: Whether the whole is to be believed.
         results: Measurement by subject text.
@@ -47,7 +49,9 @@ class Outcome:
     reused: int
     rejected: int
     unstable: Mapping[str, str]
+    doubtful: Mapping[str, str]
     seconds: float
+    busy_s: float
     conditions: Conditions
     verdict: Verdict
     results: Mapping[str, Measurement]
@@ -85,6 +89,9 @@ def profile(
     quick: bool = False,
     again: bool = False,
     seed: int = 0,
+    mode: Mode = "steady",
+    sustain_s: float = 180.0,
+    wait_below_c: float | None = None,
     on_event: OnEvent | None = None,
 ) -> Outcome:
     """Measure every operator of a space, and random whole networks to hold the sum against.
@@ -98,7 +105,10 @@ def profile(
         quick: One round of operators and two of networks: a first look, with wider errors.
         again: Measure anew what is complete, as a new series, and what was given up.
         seed: Of the drawn networks and the order.
-        on_event: Called with `Planned`, `Measured` and `Rejected`.
+        mode: "steady", or "sustained" for the speed after minutes of load; whole networks only.
+        sustain_s: Seconds of load before those.
+        wait_below_c: Wait for the device to be cooler than this before each batch, in °C.
+        on_event: Called with the events of `plan`.
     Raises:
         InvalidArgument: networks or seed < 0.
         UnstableDevice: The sentinel would not settle; what was accepted stays in the store.
@@ -106,13 +116,17 @@ def profile(
     """
     if networks < 0 or seed < 0:
         raise InvalidArgument(f"networks and seed: 0 or more, got {networks} and {seed}")
-    protocol = Protocol()
+    protocol = replace(Protocol(), wait_below_c=wait_below_c)
     if quick:
         protocol = replace(protocol, operator_rounds=1, network_rounds=2)
     subjects = subjects_of(space, networks, seed, named)
+    if mode == "sustained":
+        subjects = [s for s in subjects if s.kind == "network"]
+        protocol = replace(protocol, sustain_s=sustain_s)
     return measure(
-        subjects, on=on, into=into, protocol=protocol, again=again, seed=seed, on_event=on_event
-    )
+        subjects, on=on, into=into, protocol=protocol, again=again, seed=seed, mode=mode,
+        on_event=on_event,
+    )  # fmt: skip
 
 
 def measure(
@@ -124,25 +138,33 @@ def measure(
     purpose: str = "profile",
     again: bool = False,
     seed: int = 0,
+    mode: Mode = "steady",
     on_event: OnEvent | None = None,
 ) -> Outcome:
     """Measure subjects by the house's rules; see `profile` for arguments and errors."""
-    started = time.monotonic()
-    job = MeasuringJob(on, into, protocol or Protocol(), purpose, seed, on_event or _ignore)
+    started = on.now_s()
+    job = MeasuringJob(on, into, protocol or Protocol(), purpose, seed, on_event or _ignore, mode)
     job.plan(subjects, again, retry=again or purpose == "validation")
     with tempfile.TemporaryDirectory(prefix="phonenas-") as folder:
         job.run(Path(folder))
-    _settle_reference(into, on.conditions)
+    if mode == "steady":
+        _settle_reference(into, job.conditions)
     wanted = {s.text for s in subjects}
-    results = {m.subject: m for m in into.measurements(on.conditions) if m.subject in wanted}
+    results = {m.subject: m for m in into.measurements(job.conditions) if m.subject in wanted}
     return Outcome(
-        measured=len(job.finished),
-        reused=job.reused,
-        rejected=job.rejected,
-        unstable=job.unstable,
-        seconds=time.monotonic() - started,
-        conditions=on.conditions,
-        verdict=verdict(list(results.values()), job.rejected, job.protocol.spread_limit),
+        measured=len(job.ledger.finished),
+        reused=job.ledger.reused,
+        rejected=job.ledger.rejected,
+        unstable=job.ledger.unstable,
+        doubtful={
+            text: found.text
+            for text, m in results.items()
+            if not (found := verdict_of(m, job.protocol)).stable
+        },
+        seconds=on.now_s() - started,
+        busy_s=job.busy_s,
+        conditions=job.conditions,
+        verdict=verdict(list(results.values()), job.ledger.rejected, job.protocol.spread_limit),
         results=results,
     )
 

@@ -9,7 +9,6 @@ speed are divided out (`data.measurement`); under large ones nothing is believed
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -18,7 +17,7 @@ from ..data.measurement import Measurement
 from ..space.operator import Operator
 from .device import Reading
 
-__all__ = ["SENTINEL", "Gate", "Protocol", "Verdict", "verdict"]
+__all__ = ["SENTINEL", "Protocol", "Verdict", "verdict", "verdict_of"]
 
 # About half a millisecond on a desktop core and a few on a phone's; convolves, gates nothing.
 SENTINEL = Operator("mbconv", 40, 40, 28, kernel=5, expansion=6, skip="identity")
@@ -32,7 +31,7 @@ class Protocol:
         operator_rounds, network_rounds: Rounds of each operator and each whole network.
         operator_runs, network_runs: Undisturbed samples a round.
         warmup_runs, warmup_s: Before the first sample; seconds of unbroken load.
-        drift_limit: How far the sentinel may stand from where it mostly stands, relative.
+        drift_limit: How far the sentinel may ever stand from where it mostly stands, relative.
         spread_limit: How far two thirds of a subject's rounds may stand apart, ± relative,
             before further rounds are taken.
         extra_rounds: How many further rounds at most.
@@ -43,6 +42,9 @@ class Protocol:
             ms agree whatever their ratio: an operator of 20 µs may double and no network
             shows it.
         apart_s: Least seconds between two rounds of one subject.
+        sustain_s: Seconds of unbroken load before the first batch, for the sustained mode.
+        wait_below_c: Wait for the device to be cooler than this before each batch, in °C.
+        cool_down_s: Longest wait for a device that throttles or is too hot, in s.
     """
 
     operator_rounds: int = 3
@@ -58,6 +60,9 @@ class Protocol:
     negligible_ms: float = 0.005
     last_negligible_ms: float = 0.03
     apart_s: float = 3.0
+    sustain_s: float = 0.0
+    wait_below_c: float | None = None
+    cool_down_s: float = 900.0
 
     def rounds(self, kind: str) -> int:
         """Rounds of a subject of this kind."""
@@ -68,46 +73,11 @@ class Protocol:
         return self.network_runs if kind == "network" else self.operator_runs
 
 
-class Gate:
-    """Believes a reading while the sentinel beside it stands near where it mostly stands.
-
-    That is the middle of the narrowest band that holds half of the latest sentinel times. It
-    moves slowly, with a window of `memory` readings, so a lasting change (another governor, a
-    program that stays) becomes the new normal only after half a window has been refused.
-    """
-
-    def __init__(self, limit: float, memory: int = 120) -> None:
-        self.limit = limit
-        self._readings: deque[float] = deque(maxlen=memory)
-
-    @property
-    def usual_ms(self) -> float:
-        """Where the sentinel mostly stands, in ms."""
-        ordered = sorted(self._readings)
-        half = len(ordered) // 2 + 1
-        start = min(
-            range(len(ordered) - half + 1), key=lambda i: ordered[i + half - 1] - ordered[i]
-        )
-        return median(ordered[start : start + half])
-
-    def objection(self, sentinel_ms: float) -> str:
-        """Take note of a sentinel time in ms; why what stands beside it is not believed, or ""."""
-        self._readings.append(sentinel_ms)
-        usual = self.usual_ms
-        off = sentinel_ms / usual - 1
-        if abs(off) <= self.limit:
-            return ""
-        return (
-            f"the sentinel beside it took {sentinel_ms:.3f} ms instead of {usual:.3f} ms "
-            f"({off:+.0%}, limit ±{self.limit:.0%}): another program has the core, or it throttles"
-        )
-
-
 def reading_objection(reading: Reading, provider: str) -> str:
     """Why a reading is no measurement; "" when it is one."""
     if reading.error:
         return reading.error
-    if reading.provider != provider:
+    if reading.provider != provider:  # a silent fall-back
         return f"asked for {provider}, and {reading.provider or 'nothing'} ran"
     if not reading.samples_ms or not reading.sentinel_ms:
         return "it brought no time"
@@ -122,6 +92,17 @@ class Verdict:
 
     stable: bool
     text: str
+
+
+def verdict_of(measurement: Measurement, protocol: Protocol) -> Verdict:
+    """Whether one measurement is to be believed as closely as the protocol asks."""
+    m = measurement
+    if len(m.rounds) < 2:
+        return Verdict(False, "one round gives no error bar; measure again without --quick")
+    told = f"{len(m.rounds)} rounds around {m.latency_ms:.3f} ms stand ±{m.spread:.1%} apart"
+    if m.spread <= protocol.spread_limit or m.spread * m.latency_ms <= protocol.negligible_ms:
+        return Verdict(True, told)
+    return Verdict(False, f"{told}; measure it again with --again on a quiet, cool device")
 
 
 def verdict(measurements: Sequence[Measurement], rejected: int, limit: float) -> Verdict:

@@ -29,7 +29,9 @@ def choose_conditions(
     Raises:
         NotEnoughData: The store holds nothing measured for the device, or nothing under that digest.
     """
-    known = [c for c in store.conditions(device) if c.origin == "measured"]
+    known = [c for c in store.conditions(device) if c.mode == "steady"]
+    # A simulated device is fitted where it is all that bears the name, and says so everywhere.
+    known = [c for c in known if c.origin != "simulated"] or known
     chosen = [c for c in known if digest is None or c.digest.startswith(digest)]
     if not chosen:
         raise NotEnoughData(

@@ -6,10 +6,8 @@ log. Exit 0: done; 1: it could not be done; 2: it was asked amiss.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -18,11 +16,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .space.errors import InvalidArgument, NotEnoughData, PhonenasError, StoreError
+from . import commands_devices
+from .console import (
+    DEFAULT_DB,
+    AsJson,
+    Db,
+    DeviceName,
+    ModelFile,
+    OwnResolution,
+    Quiet,
+    Resolution,
+    Seed,
+    Space,
+    Threads,
+    Verbose,
+    Width,
+    find_model,
+    model_path,
+    open_store,
+    origin_note,
+    print_result,
+    score_table,
+    set_up_logging,
+    shown_db,
+    table,
+)  # fmt: skip
+from .space.errors import InvalidArgument, NotEnoughData, PhonenasError
 
 if TYPE_CHECKING:
-    from .data import MeasurementStore
-    from .latency_model import LatencyModel, Score
+    from .latency_model import LatencyModel
     from .space import Architecture
 
 __all__ = ["app", "main"]
@@ -35,28 +57,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Db = Annotated[
-    str, typer.Option("--db", envvar="PHONENAS_DB", help="Measurement store: a path or a URL.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Log what is done to stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No bars, no notes.")]
-DeviceName = Annotated[
-    str, typer.Option("--device", help="Device, as `phonenas devices` lists it.")
-]
-Space = Annotated[str, typer.Option("--space", help="mnasnet, mnasnet-flat or accel-nasbench.")]
-Resolution = Annotated[int, typer.Option(help="Side of the input image, in pixels.")]
-OwnResolution = Annotated[
-    int | None, typer.Option("--resolution", help="Input side in pixels, instead of its own.")
-]
-Width = Annotated[float, typer.Option(help="Width multiplier.")]
-Threads = Annotated[int, typer.Option(help="Threads that compute, pinned to as many cores.")]
-ModelFile = Annotated[
-    Path | None, typer.Option("--model", help="Latency model file; default: the store's.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Of all chance.")]
-DEFAULT_DB = "phonenas.db"
 
 
 def main() -> None:
@@ -85,104 +85,12 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _logging(verbose: bool, quiet: bool) -> None:
-    logger = logging.getLogger("phonenas")
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
-    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
-
-
-def _print(result: Any, as_json: bool, text: Callable[[], str]) -> None:
-    if as_json:
-        print(json.dumps(result, indent=1, allow_nan=False))
-    else:
-        print(text())
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
-    # Numbers stand to the right, words to the left.
-    right = [all(r[i][:1] in "-+0123456789○●" for r in rows) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            c.rjust(w) if is_right else c.ljust(w)
-            for c, w, is_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in [header, *rows]
-    ]
-    return "\n".join(lines)
-
-
-def _score_table(scores: dict[str, Score]) -> str:
-    names = {"model": "model", "lookup_table": "raw table sum", "macs": "MACs baseline"}
-    header = ["", "n", "MAPE", "bias", "acc5", "acc10", "RMSE", "Spearman", "Kendall", "90% covers"]
-    rows = []
-    for key, s in scores.items():
-        coverage = "" if s.coverage90 != s.coverage90 else f"{s.coverage90:.0%}"
-        rows.append(
-            [
-                names.get(key, key),
-                str(s.n),
-                f"{s.mape:.2%}",
-                f"{s.bias:+.2%}",
-                f"{s.acc5:.0%}",
-                f"{s.acc10:.0%}",
-                f"{s.rmse_ms:.3f} ms",
-                f"{s.spearman:.4f}",
-                f"{s.kendall_tau:.4f}",
-                coverage,
-            ]
-        )
-    return _table(header, rows)
-
-
-def _store(db: str, *, create: bool = False) -> MeasurementStore:
-    from .data import MeasurementStore
-
-    return MeasurementStore(db, create=create)
-
-
-def model_path(db: str, device: str) -> Path:
-    """Where a store's latency model of a device lies: beside a file, or in this folder."""
-    if "://" in db:
-        return Path(f"phonenas.{device}.model.json")
-    path = Path(db)
-    return path.with_name(f"{path.stem}.{device}.model.json")
-
-
-def _model(db: str, device: str, model: Path | None, quiet: bool) -> LatencyModel:
-    from .data import MeasurementStore
-    from .devices import connect
-    from .latency_model import load
-
-    path = model or model_path(db, device)
-    if not path.exists():
-        connect(device)  # an unknown device is the likelier mistake
-        raise NotEnoughData(
-            f"there is no latency model of {device} at {path}. Fit one:  "
-            f"phonenas fit --device {device} --db {db}"
-        )
-    found = load(path)
-    if found.device != device:
-        raise InvalidArgument(f"{path} is a model of {found.device}, not of {device}")
-    if not quiet and ("://" in db or Path(db).exists()):
-        more = 0
-        # A store that can only be read, or not at all, is no reason not to predict.
-        with contextlib.suppress(StoreError), MeasurementStore(db, create=False) as store:
-            more = store.count(found.conditions) - found.measurements
-        if more > 0:
-            print(
-                f"{more} measurements are newer than the model; phonenas fit takes them in.",
-                file=sys.stderr,
-            )
-    return found
-
-
 def _command(function: Callable[..., None]) -> Callable[..., None]:
     """A command of the app, with logging set up from its own --verbose and --quiet."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        _logging(kwargs.get("verbose", False), kwargs.get("quiet", False))
+        set_up_logging(kwargs.get("verbose", False), kwargs.get("quiet", False))
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt as stop:
@@ -190,20 +98,6 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             raise _Stopped from stop
 
     return app.command(name=function.__name__.rstrip("_"))(run)
-
-
-@_command
-def devices(
-    db: Db = DEFAULT_DB, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
-) -> None:
-    """List what can be measured, and what it is."""
-    from dataclasses import asdict
-
-    from .devices import listing
-
-    found = [asdict(s) for s in listing()]
-    header = ["name", "kind", "state", "model", "cores", "runtime", "detail"]
-    _print(found, as_json, lambda: _table(header, [[str(r[h]) for h in header] for r in found]))
 
 
 @_command
@@ -231,7 +125,7 @@ def space(
         "operators": len(found.operators()),
         "resolution_px": resolution,
     }
-    _print(
+    print_result(
         result,
         as_json,
         lambda: (
@@ -271,68 +165,13 @@ def show(
     def text() -> str:
         rows = [[str(o), f"{o.macs:,}", f"{o.params:,}"] for o in found.operators()]
         total = [f"{found.resolution_px} px, whole", f"{found.macs:,}", f"{found.params:,}"]
-        return f"{found}\n\n" + _table(["operator", "MACs", "parameters"], [*rows, total])
+        return f"{found}\n\n" + table(["operator", "MACs", "parameters"], [*rows, total])
 
-    _print(result, as_json, text)
+    print_result(result, as_json, text)
 
 
-@_command
-def profile(
-    device: DeviceName = "local",
-    space: Annotated[
-        str | None, typer.Option("--space", help="Whose operators; mnasnet without --network.")
-    ] = None,
-    network: Annotated[
-        list[str] | None, typer.Option("--network", help="Also this network, whole; repeatable.")
-    ] = None,
-    networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
-    resolution: OwnResolution = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
-    threads: Threads = 1,
-    seed: Seed = 0,
-    db: Db = DEFAULT_DB,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure a device: every operator of a space, and some whole networks."""
-    from . import devices as d
-    from . import space as spaces
-    from .progress import Bars
-    from .search.networks import find
-
-    named = [find(n, 1.0, resolution) for n in network or []]
-    phone = d.connect(device, threads=threads)
-    chosen = spaces.get(space or "mnasnet", resolution or 224) if space or not named else None
-    with phone, _store(db, create=True) as store, Bars(quiet) as bars:
-        outcome = d.profile(
-            chosen, on=phone, into=store, networks=networks if chosen else 0, named=named,
-            quick=quick, again=again, seed=seed, on_event=bars.profiling,
-        )  # fmt: skip
-    result = {
-        "measured": outcome.measured,
-        "reused": outcome.reused,
-        "rejected": outcome.rejected,
-        "unstable": dict(outcome.unstable),
-        "seconds": round(outcome.seconds, 3),
-        "conditions": outcome.conditions.to_dict(),
-        "verdict": {"stable": outcome.verdict.stable, "text": outcome.verdict.text},
-        "store": db,
-    }
-
-    def text() -> str:
-        lines = [
-            f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
-            f"{outcome.reused} found in {db}, "
-            f"{outcome.rejected} readings rejected and taken again, {outcome.seconds:.0f} s",
-            f"conditions: {outcome.conditions}",
-            f"verdict: {outcome.verdict.text}",
-        ]
-        lines += [f"given up: {name}: {why}" for name, why in list(outcome.unstable.items())[:10]]
-        return "\n".join(lines)
-
-    _print(result, as_json, text)
+_command(commands_devices.devices)
+_command(commands_devices.profile)
 
 
 @_command
@@ -353,7 +192,7 @@ def fit(
     from .latency_model.fitting import fit as fit_model
 
     connect(device)
-    with _store(db) as store:
+    with open_store(db) as store:
         chosen, left_out = choose_conditions(store, device, conditions)
         model = fit_model(store, device, conditions=chosen.digest)
     for other in left_out if not quiet else []:
@@ -377,11 +216,12 @@ def fit(
         return (
             f"{device}: {len(model.table):,} operators, {len(model.examined)} whole networks, each "
             "predicted by a model that had not seen it\n\n"
-            + _score_table(dict(model.scores))
+            + score_table(dict(model.scores))
             + f"\n\nwritten to {path}"
+            + origin_note(model.conditions)
         )
 
-    _print(result, as_json, text)
+    print_result(result, as_json, text)
 
 
 @_command
@@ -400,7 +240,7 @@ def predict(
     """Predict the latency of networks that were never run."""
     from .search.networks import find
 
-    told = _model(db, device, model, quiet)
+    told = find_model(db, device, model, quiet)
     found = [find(n, width, resolution) for n in network]
     predicted = told.predict(found)
     result: list[dict[str, Any]] = []
@@ -427,16 +267,16 @@ def predict(
             ]
             for r in result
         ]  # fmt: skip
-        shown = _table(["network", "predicted", "90 % interval", ""], rows)
+        shown = table(["network", "predicted", "90 % interval", ""], rows)
         for r in result if explain else []:
             lines = [
                 [o["key"], f"{o['ms']:.4f}", f"{o['share']:.1%}", "●" if o["measured"] else "○"]
                 for o in r["operators"]
             ]
-            shown += f"\n\n{r['network']}\n" + _table(["operator", "ms", "share", ""], lines)
-        return shown
+            shown += f"\n\n{r['network']}\n" + table(["operator", "ms", "share", ""], lines)
+        return shown + origin_note(told.conditions)
 
-    _print(result, as_json, text)
+    print_result(result, as_json, text)
 
 
 def _explained(model: LatencyModel, architecture: Architecture) -> list[dict[str, Any]]:
@@ -483,7 +323,7 @@ def search(
     number = _number(target)
     if number is not None:
         target_ms = s.check_target(number)
-    told = _model(db, device, model, quiet)
+    told = find_model(db, device, model, quiet)
     if target is not None and number is None:
         target_ms = _measured_ms(target, told, db, resolution)
     with Bars(quiet) as bars:
@@ -526,12 +366,13 @@ def search(
             f"{found.evaluations:,} networks judged in {found.seconds:.1f} s by {found.strategy}"
             f"{aim}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}"
             + (f", resumed from {found.resumed_from:,}" if found.resumed_from else "")
-            + f"\n\n{_table(header, rows)}\n\n* after a 16-epoch schedule: it ranks networks, it "
+            + f"\n\n{table(header, rows)}\n\n* after a 16-epoch schedule: it ranks networks, it "
             f"does not promise ImageNet accuracy\nwritten to {out}; measure the best:  "
-            f"phonenas validate {out} --device {device} --db {db}"
+            f"phonenas validate {out} --device {device} --db {shown_db(db)}"
+            + origin_note(told.conditions)
         )
 
-    _print(result, as_json, text)
+    print_result(result, as_json, text)
 
 
 def _number(text: str | None) -> float | None:
@@ -546,13 +387,13 @@ def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> fl
     from .search.networks import find
 
     network = find(text, 1.0, resolution)
-    with _store(db) as store:
+    with open_store(db) as store:
         for m in store.measurements(model.conditions, "network"):
             if m.subject == str(network):
                 return m.latency_ms
     raise NotEnoughData(
         f"--target {text}: this network is not measured on {model.device}. Measure it:  "
-        f"phonenas profile --device {model.device} --network '{network}' --db {db}"
+        f"phonenas profile --device {model.device} --network '{network}' --db {shown_db(db)}"
     )
 
 
@@ -562,7 +403,7 @@ def validate(
     device: DeviceName = "local",
     top: Annotated[int, typer.Option(help="How many of the best.")] = 5,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
-    threads: Threads = 1,
+    threads: Threads = None,
     model: ModelFile = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
@@ -582,9 +423,9 @@ def validate(
         raise InvalidArgument(
             f"{run} was searched for {loaded.settings['device']}, not for {device}"
         )
-    told = _model(db, device, model, quiet=True)
+    told = find_model(db, device, model, quiet=True)
     promised_under = Conditions.from_dict(loaded.model["conditions"])
-    with d.connect(device, threads=threads) as phone, _store(db) as store, Bars(quiet) as bars:
+    with d.connect(device, threads=threads) as phone, open_store(db) as store, Bars(quiet) as bars:
         found = s.validate(
             loaded.front,
             on=phone,
@@ -629,13 +470,14 @@ def validate(
         ]
         aim = f"; {meets} meet the target of {found.target_ms:.3f} ms" if found.target_ms else ""
         return (
-            f"{_table(header, rows)}\n\n{inside} of {len(found.networks)} inside their interval{aim}; "
+            f"{table(header, rows)}\n\n{inside} of {len(found.networks)} inside their interval{aim}; "
             f"mean error {found.score.mape:.1%}"
             + (f"; {found.reused} were in the store already" if found.reused else "")
             + f"\nverdict: {found.verdict.text}"
+            + origin_note(told.conditions)
         )
 
-    _print(result, as_json, text)
+    print_result(result, as_json, text)
 
 
 @_command
@@ -653,7 +495,7 @@ def report(
     from .report import write_report
 
     path = write_report(run, out)
-    _print(str(path), as_json, lambda: str(path))
+    print_result(str(path), as_json, lambda: str(path))
 
 
 @_command
@@ -668,6 +510,8 @@ def export(
     """Write the store's measurements as a table, raw samples and conditions included."""
     from .data import export as write
 
-    with _store(db) as store:
+    with open_store(db) as store:
         rows = write(store, out, device)
-    _print({"file": str(out), "measurements": rows}, as_json, lambda: f"{rows} measurements: {out}")
+    print_result(
+        {"file": str(out), "measurements": rows}, as_json, lambda: f"{rows} measurements: {out}"
+    )

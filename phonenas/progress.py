@@ -7,11 +7,12 @@ or each ten seconds. stdout is never touched.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .devices.plan import Event, Measured, Planned, Rejected
+from .devices.plan import Doubted, Event, Lost, Measured, Planned, Rejected, Waiting
 from .search.loop import Evaluated
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Bars:
         self._task: Any = None
         self._rejected = 0
         self._told_s = self._told_share = 0.0
+        self._noted_s = -_LINE_S
+        self._lock = threading.Lock()
+        self._shelf: dict[str, Measured] = {}
 
     def __enter__(self) -> Bars:
         if not self.quiet and self.stream.isatty():
@@ -94,12 +98,34 @@ class Bars:
                 self._start("measuring", event.rounds)
         elif isinstance(event, Rejected):
             self._rejected += len(event.subjects)
+        elif isinstance(event, Waiting):
+            self._note(f"waiting {duration(event.seconds)}: {event.reason}")
+        elif isinstance(event, Lost):
+            self._line(f"{event.reason}; trying again in {event.seconds:g} s")
+        elif isinstance(event, Doubted):
+            self._line(f"beware: {event.reason}")
         elif isinstance(event, Measured):
             words = f"{event.done:,} of {event.total:,} rounds, {duration(event.seconds_left)} left"
             if self._rejected:
                 readings = "reading" if self._rejected == 1 else "readings"
                 words += f", {self._rejected:,} {readings} rejected"
             self._show("measuring", event.done, event.total, words)
+
+    def of_device(self, name: str, event: Event) -> None:
+        """Show an event of one device among several; called from several threads."""
+        with self._lock:
+            if isinstance(event, Planned):
+                self._line(f"{name}: {event.subjects:,} subjects to measure, {event.reused:,} in the "
+                           f"store already, about {duration(event.seconds)}")  # fmt: skip
+            elif isinstance(event, Lost | Doubted):
+                self.profiling(event)
+            elif isinstance(event, Measured):
+                self._shelf[name] = event
+                done = sum(e.done for e in self._shelf.values())
+                total = sum(e.total for e in self._shelf.values())
+                left_s = max(e.seconds_left for e in self._shelf.values())
+                words = f"{len(self._shelf)} devices, {done:,} of {total:,} rounds, "
+                self._show("measuring", done, total, f"{words}{duration(left_s)} left")
 
     def searching(self, event: Evaluated) -> None:
         """Show an event of `search.search`."""
@@ -110,6 +136,13 @@ class Bars:
             f"{event.evaluations:,} of {event.budget:,} networks; of the latest, fastest "
             f"○ {event.fastest_ms:.2f} ms, top-1 ○ {event.best_top1:.1%}",
         )
+
+    def _note(self, text: str) -> None:
+        """A line, unless one of its kind stood a moment ago: waiting comes in many small pauses."""
+        now = time.monotonic()
+        if now - self._noted_s >= _LINE_S:
+            self._noted_s = now
+            self._line(text)
 
     def _line(self, text: str) -> None:
         if self.quiet:

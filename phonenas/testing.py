@@ -18,14 +18,20 @@ import numpy as np
 import pytest
 
 from .devices import Device, Job
+from .devices.simulated import SimulatedPhone
 from .devices.timing import SENTINEL
 from .search.accuracy import AccuracyEstimator
 from .search.strategy import Strategy
 from .space import MnasNet, SearchSpace
 from .space.errors import DeviceUnavailable
-from .space.to_onnx import to_onnx
 
-__all__ = ["DeviceContract", "EstimatorContract", "SpaceContract", "StrategyContract"]
+__all__ = [
+    "DeviceContract",
+    "EstimatorContract",
+    "SimulatedPhone",
+    "SpaceContract",
+    "StrategyContract",
+]
 
 
 class DeviceContract:
@@ -37,10 +43,11 @@ class DeviceContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def sentinel(self, tmp_path: Path) -> Path:
-        path = tmp_path / "sentinel.onnx"
-        path.write_bytes(to_onnx(SENTINEL).SerializeToString())
-        return path
+    def sentinel(self, device: Device, tmp_path: Path) -> Path:
+        return device.lower(SENTINEL, tmp_path / "sentinel")
+
+    #: Whether each sample is one inference; a program that prints statistics gives one a model.
+    every_inference = True
 
     def run(self, device: Device, jobs: list[Job], sentinel: Path) -> list[Any]:
         return list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=2, warmup_s=0.0))
@@ -49,22 +56,23 @@ class DeviceContract:
         with device:
             readings = self.run(device, [Job(sentinel, 4), Job(sentinel, 7)], sentinel)
         assert [r.error for r in readings] == ["", ""]
-        assert [len(r.samples_ms) for r in readings] == [4, 7]
+        assert [len(r.samples_ms) for r in readings] == ([4, 7] if self.every_inference else [1, 1])
         for r in readings:
             assert len(r.sentinel_ms) == len(r.samples_ms)
             assert all(0 < t < 60_000 for t in r.samples_ms + r.sentinel_ms)
             assert r.provider == device.conditions.provider
 
     def test_a_file_that_is_no_model_is_an_error_and_the_next_one_runs(
-        self, device: Device, sentinel: Path, tmp_path: Path
+        self, device: Device, sentinel: Path
     ) -> None:
-        broken = tmp_path / "broken.onnx"
+        broken = sentinel.with_name(f"broken{sentinel.suffix}")
         broken.write_bytes(b"no model")
         with device:
             bad, good = self.run(device, [Job(broken, 3), Job(sentinel, 3)], sentinel)
         assert bad.error
         assert not bad.samples_ms
-        assert len(good.samples_ms) == 3
+        assert not good.error
+        assert len(good.samples_ms) == (3 if self.every_inference else 1)
 
     def test_conditions_are_equal_from_one_connection_to_the_next(self, device: Device) -> None:
         with device:
@@ -83,6 +91,19 @@ class DeviceContract:
         state = device.state()
         assert state.name == device.name
         assert state.cores > 0
+
+    def test_it_may_be_left_twice_and_entered_again(self, device: Device, sentinel: Path) -> None:
+        with device:
+            device.__exit__(None, None, None)  # as after a loss
+            device.__enter__()
+            (reading,) = self.run(device, [Job(sentinel, 2)], sentinel)
+            assert not reading.error
+            device.__exit__(None, None, None)
+
+    def test_its_clock_goes_on_while_it_pauses(self, device: Device) -> None:
+        before = device.now_s()
+        device.pause(0.02)
+        assert device.now_s() - before >= 0.02
 
     def test_it_refuses_to_run_outside_its_context(self, device: Device, sentinel: Path) -> None:
         with pytest.raises(DeviceUnavailable):

@@ -8,8 +8,6 @@ takes as long as with trained ones, and hundreds of models can be built in a sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,19 +16,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from .architecture import Architecture
-from .errors import InvalidArgument
 from .operator import Convolution, Operator
+from .weights import Arrays, folded
 
-__all__ = ["BATCH_NORM_EPS", "INPUT", "OUTPUT", "to_onnx"]
+__all__ = ["INPUT", "OUTPUT", "to_onnx"]
 
-BATCH_NORM_EPS = 1e-3
 INPUT, OUTPUT = "input", "output"
 # Old enough for the runtimes that phones carry, new enough for Pad and Slice with inputs.
 _OPSET, _IR_VERSION = 13, 7
-# A prime, so that the repeating sequence never falls in step with a channel count.
-_SEQUENCE = 65_537
-
-Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
 def to_onnx(
@@ -77,11 +70,6 @@ def to_onnx(
     return model
 
 
-@lru_cache(maxsize=4)
-def _sequence(seed: int) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(_SEQUENCE, np.float32)
-
-
 class _Graph:
     """Nodes and weights under construction."""
 
@@ -112,7 +100,7 @@ class _Graph:
             value = self.convolution(prefix, features, value)
             value = self.node("GlobalAveragePool", f"{prefix}pool", [value])
             value = self.node("Flatten", f"{prefix}flatten", [value])
-            weight, bias = self.folded(prefix, classifier)
+            weight, bias = folded(self.weights, self.seed, prefix, classifier)
             name = f"{prefix}{classifier.name}"
             inputs = [value, self.constant(f"{name}.w", weight.reshape(weight.shape[:2]))]
             return self.node("Gemm", name, [*inputs, self.constant(f"{name}.b", bias)], transB=1)
@@ -155,7 +143,7 @@ class _Graph:
 
     def convolution(self, prefix: str, convolution: Convolution, value: str) -> str:
         name = f"{prefix}{convolution.name}"
-        weight, bias = self.folded(prefix, convolution)
+        weight, bias = folded(self.weights, self.seed, prefix, convolution)
         pad, k, s = convolution.kernel // 2, convolution.kernel, convolution.stride
         value = self.node(
             "Conv", name,
@@ -166,34 +154,3 @@ class _Graph:
             return value
         kind = {"relu": "Relu", "sigmoid": "Sigmoid"}[convolution.activation]
         return self.node(kind, f"{name}_{convolution.activation}", [value])
-
-    def folded(
-        self, prefix: str, convolution: Convolution
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Weight (out, in / groups, k, k) and bias (out,), BatchNorm folded in."""
-        shape = convolution.weight_shape
-        out = (convolution.out_channels,)
-        if self.weights is None:
-            fan_in = shape[1] * shape[2] * shape[3]
-            scaled = _sequence(self.seed) * np.float32((2 / fan_in) ** 0.5)
-            return np.resize(scaled, shape), np.resize(scaled, out)
-        name = f"{prefix}{convolution.name}"
-        found = self.array(f"{name}.weight", shape)
-        if not convolution.normalised:
-            return found, self.array(f"{name}.bias", out)
-        scale = self.array(f"{name}_bn.weight", out).astype(np.float64)
-        scale = scale / np.sqrt(
-            self.array(f"{name}_bn.running_var", out).astype(np.float64) + BATCH_NORM_EPS
-        )
-        bias = self.array(f"{name}_bn.bias", out) - scale * self.array(
-            f"{name}_bn.running_mean", out
-        )
-        return (found * scale[:, None, None, None]).astype(np.float32), bias.astype(np.float32)
-
-    def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        if self.weights is None or name not in self.weights:
-            raise InvalidArgument(f"the weights lack {name}, {shape}")
-        found = np.asarray(self.weights[name], np.float32)
-        if found.size != int(np.prod(shape)):
-            raise InvalidArgument(f"the weights' {name} is {found.shape}, it should be {shape}")
-        return found.reshape(shape)

@@ -40,6 +40,13 @@ class FakeDevice(Device):
         self.rng = np.random.default_rng(seed)
         self.entered = False
         self.readings = 0
+        self.clock_s = 0.0
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    def pause(self, seconds: float) -> None:
+        self.clock_s += seconds
 
     def __enter__(self) -> FakeDevice:
         self.entered = True
@@ -71,6 +78,7 @@ class FakeDevice(Device):
             true_ms = self.true_ms(job.model)
             wobble = self.rng.normal(1, self.noise, job.runs)
             samples = tuple(map(float, true_ms * slow * np.abs(wobble)))
+            self.clock_s += sum(samples) / 1e3
             yield Reading(samples, (SENTINEL_MS * slow,) * job.runs, 0, "CPU")
 
     @staticmethod
@@ -106,15 +114,15 @@ def tiny() -> TinySpace:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of one subject need not lie apart where there is no machine to drift."""
+
     from dataclasses import replace
 
-    from phonenas.devices import job, profiling
+    from phonenas.devices import profiling
     from phonenas.search import validation
 
     quick = replace(profiling.Protocol(), apart_s=0.0)
     monkeypatch.setattr(profiling, "Protocol", lambda **more: replace(quick, **more))
     monkeypatch.setattr(validation, "Protocol", lambda **more: replace(quick, **more))
-    monkeypatch.setattr(job, "_MAX_COOL_DOWN_S", 0.0)
 
 
 @pytest.fixture(scope="session")

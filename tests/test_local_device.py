@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from phonenas import data, devices, space
-from phonenas.devices import Device, Job, local, telemetry
+from phonenas.devices import Device, Job, lock
+from phonenas.devices.assembly import AssembledDevice
+from phonenas.devices.gate import Gate
 from phonenas.devices.profiling import subjects_of
-from phonenas.devices.timing import SENTINEL, Gate, Protocol, verdict
+from phonenas.devices.registry import assemble
+from phonenas.devices.runtimes import python_worker
+from phonenas.devices.settings import DeviceSettings
+from phonenas.devices.timing import SENTINEL, Protocol, verdict
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument, UnknownName
 from phonenas.space.to_onnx import to_onnx
 from phonenas.testing import DeviceContract
@@ -24,42 +30,59 @@ class TestLocalDevice(DeviceContract):
         return devices.connect("local")
 
     def test_the_worker_is_pinned_and_gone_afterwards(self, device: Device) -> None:
-        with device as entered:
-            assert isinstance(entered, local.LocalDevice)
-            assert entered._worker is not None
-            process = entered._worker.pid
+        with device:
+            process = worker_of(device).pid
             if hasattr(os, "sched_getaffinity"):
-                assert os.sched_getaffinity(process) == set(entered.circumstances()["cores"])
+                assert os.sched_getaffinity(process) == set(device.circumstances()["cores"])
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
 
     def test_a_worker_that_is_killed_is_device_lost(self, device: Device, sentinel: Path) -> None:
-        with device as entered:
-            assert isinstance(entered, local.LocalDevice) and entered._worker is not None
-            os.kill(entered._worker.pid, signal.SIGKILL)
-            with pytest.raises(DeviceUnavailable, match="worker process"):
-                self.run(entered, [Job(sentinel, 3)], sentinel)
+        with device:
+            os.kill(worker_of(device).pid, signal.SIGKILL)
+            with pytest.raises(DeviceUnavailable, match="worker process ended with code -9"):
+                self.run(device, [Job(sentinel, 3)], sentinel)
 
     def test_a_worker_that_hangs_is_device_lost(
         self, device: Device, sentinel: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(local, "_MODEL_S", 0.2)
-        monkeypatch.setattr(local, "_GRACE_S", 0.2)
-        with device as entered:
-            assert isinstance(entered, local.LocalDevice) and entered._worker is not None
-            os.kill(entered._worker.pid, signal.SIGSTOP)
+        monkeypatch.setattr(python_worker, "MODEL_S", 0.2)
+        monkeypatch.setattr(python_worker, "_GRACE_S", 0.2)
+        with device:
+            os.kill(worker_of(device).pid, signal.SIGSTOP)
             with pytest.raises(DeviceUnavailable, match="did not answer"):
-                self.run(entered, [Job(sentinel, 3)], sentinel)
-            os.kill(entered._worker.pid, signal.SIGCONT)
+                self.run(device, [Job(sentinel, 3)], sentinel)
+            os.kill(worker_of(device).pid, signal.SIGCONT)
 
     def test_a_second_one_is_told_who_measures(
         self, device: Device, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(local, "_LOCK_WAIT_S", 0.2)
+        monkeypatch.setattr(lock, "_WAIT_S", 0.2)
         with device, pytest.raises(DeviceUnavailable, match="measured by another process"):
             devices.connect("local").__enter__()
         with devices.connect("local"):
             pass  # free again
+
+    def test_its_row_of_the_list_names_the_runtimes_version(self, device: Device) -> None:
+        from importlib.metadata import version
+
+        row = device.state()
+        assert (row.state, row.runtime) == ("ready", f"onnxruntime {version('onnxruntime')}")
+        assert "core" in row.detail
+
+
+def worker_of(device: Device) -> subprocess.Popen[bytes]:
+    assert isinstance(device, AssembledDevice)
+    assert isinstance(device.runtime, python_worker.PythonWorker)
+    assert device.runtime._worker is not None
+    return device.runtime._worker.process
+
+
+class TestLocalLiteRT(DeviceContract):
+    @pytest.fixture
+    def device(self) -> Device:
+        pytest.importorskip("ai_edge_litert")
+        return assemble(DeviceSettings("local-litert", runtime="litert"))
 
 
 def test_a_real_profile_of_a_few_operators(tmp_path: Path) -> None:
@@ -116,25 +139,16 @@ def test_unknown_devices_and_too_many_threads() -> None:
     with pytest.raises(InvalidArgument, match="threads"):
         devices.connect("local", threads=0)
     with pytest.raises(InvalidArgument, match="threads would share"):
-        devices.connect("local", threads=10_000)
+        devices.connect("local", threads=10_000).__enter__()
 
 
 def test_two_threads_are_other_conditions() -> None:
-    if len(telemetry.processor().strongest) < 2:
+    if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core only")
     with devices.connect("local") as one:
         alone = one.conditions
     with devices.connect("local", threads=2) as two:
         assert alone.differences(two.conditions) == ["threads: 1 / 2"]
-
-
-def test_processor_is_described() -> None:
-    found = telemetry.processor()
-    assert found == telemetry.processor()
-    assert set(found.strongest) <= set(found.cores)
-    assert len(found.fingerprint) == 12
-    picked = telemetry.idlest_cores(found.strongest, 1, watch_s=0.01)
-    assert len(picked) == 1 and picked[0] in found.strongest
 
 
 def test_the_gate_follows_where_the_machine_mostly_is() -> None:

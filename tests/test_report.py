@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 from test_plots import document, made_run
 
 from phonenas.report import read_validation, write_report
@@ -214,7 +215,7 @@ def test_no_run_no_report(tmp_path: Path) -> None:
 def test_a_browser_draws_it(validated: Loaded, page: Page, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("no chromium program is on PATH")
+        servers.missing("chromium is not installed")
     done = subprocess.run(
         [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",

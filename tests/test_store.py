@@ -1,21 +1,30 @@
-"""The store: whole, shared, versioned; unlike conditions never merge."""
+"""The store: whole, shared, versioned; unlike conditions never merge.
+
+`StoreContract` is asked of SQLite here and of PostgreSQL in `test_store_postgres.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from phonenas import data
-from phonenas.data import Conditions, Measurement, Round
+from phonenas.data import Conditions, Measurement, Round, database
 from phonenas.data.files import write_atomic
 from phonenas.data.measurement import spread
 from phonenas.space.errors import (
@@ -35,58 +44,511 @@ def fill(store: data.MeasurementStore, conditions: Conditions, subject: str, ms:
     store.complete([pending.id])
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        pending = store.pending(HERE, "network", ["r1"])["r1"]
-        rounds = [
-            Round((1.5, 1.25), (0.5, 0.625), 3, "2026-01-01T00:00:00+00:00", {"load": 0.5}),
-            Round((1.0, 2.0), (0.5, 0.5), 0, "2026-01-01T00:01:00+00:00"),
-        ]
-        store.add_rounds([(pending.id, n, r) for n, r in enumerate(rounds)])
-        assert store.measurements(HERE) == []  # not before it is complete
-        store.complete([pending.id])
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        (found,) = store.measurements(HERE)
-        assert found.rounds == tuple(rounds)
-        assert found.conditions == HERE
-        assert store.conditions() == [HERE]
-        assert store.conditions("other") == []
-        assert found.latency_ms == pytest.approx(1.4375)  # no reference: as it came
-        assert store.set_reference(HERE, 0.5, 5000) == 0.5
-        assert store.reference_settled(HERE)
-        assert store.set_reference(HERE, 0.9, 9000) == 0.5  # it stands for good
-        (found,) = store.measurements(HERE)
-        assert found.medians_ms == (1.25, 1.5)  # 1.25·0.5/0.625 is 1.0; median of 1.5 and 1.0
-        assert found.raw_ms == pytest.approx(1.4375)
+def sql(location: str, statement: str) -> None:
+    """Do to a database what the store would not."""
+    engine = sa.create_engine(location if "://" in location else f"sqlite:///{location}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def at_once(work: Callable[[int], None], n: int = 8) -> None:
+    """Let n threads do it in the same moment; what one raises is raised."""
+    barrier = threading.Barrier(n)
+
+    def go(i: int) -> None:
+        barrier.wait(10)
+        work(i)
+
+    with ThreadPoolExecutor(n) as pool:
+        list(pool.map(go, range(n)))
+
+
+_WRITER = """
+import sys
+from phonenas import data
+from phonenas.data import Conditions, Round
+c = Conditions(**{fields!r})
+name = sys.argv[1]
+with data.MeasurementStore({location!r}) as store:
+    print("open", flush=True)
+    sys.stdin.readline()
+    for i in range(60):
+        subjects = [f"{{name}}-{{i}}", f"both-{{i}}"]
+        if name == "one":
+            subjects.reverse()
+        found = store.pending(c, "operator", subjects)
+        ids = [found[s].id for s in subjects]
+        store.add_rounds([(id, n, Round((1.0 + i,))) for id in ids for n in range(2)])
+        store.complete(ids)
+"""
+
+
+class StoreContract:
+    """What every database must answer alike; `location` is that of a store not yet made."""
+
+    @pytest.fixture
+    def location(self) -> str:
+        raise NotImplementedError
+
+    def test_what_goes_in_comes_out(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            pending = store.pending(HERE, "network", ["r1"])["r1"]
+            rounds = [
+                Round((1.5, 1.25), (0.5, 0.625), 3, "2026-01-01T00:00:00+00:00", {"load": 0.5}),
+                Round((1.0, 2.0), (0.5, 0.5), 0, "2026-01-01T00:01:00+00:00"),
+            ]
+            store.add_rounds([(pending.id, n, r) for n, r in enumerate(rounds)])
+            assert store.measurements(HERE) == []  # not before it is complete
+            assert store.conditions() == []
+            assert store.count(HERE) == 0
+            store.complete([pending.id])
+        with data.MeasurementStore(location, create=False) as store:
+            (found,) = store.measurements(HERE)
+            assert found.rounds == tuple(rounds)
+            assert found.conditions == HERE
+            assert store.measurements(HERE, "operator") == []
+            assert store.conditions() == [HERE]
+            assert store.conditions("other") == []
+            assert store.count(HERE) == 1
+            assert found.latency_ms == pytest.approx(1.4375)  # no reference: as it came
+            assert store.reference_ms(HERE) is None
+            assert store.set_reference(HERE, 0.5, 5000) == 0.5
+            assert store.reference_settled(HERE)
+            assert store.set_reference(HERE, 0.9, 9000) == 0.5  # it stands for good
+            (found,) = store.measurements(HERE)
+            assert found.medians_ms == (1.25, 1.5)  # 1.25·0.5/0.625 is 1.0; median of 1.5, 1.0
+            assert found.raw_ms == pytest.approx(1.4375)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"runtime_version": "1.1"}, {"runtime_hash": "abd"}, {"threads": 2},
+            {"provider": "GPU"}, {"optimisation": "extended"}, {"governor": "powersave"},
+            {"precision": "int8"}, {"cores": "little"}, {"fingerprint": "g"},
+            {"origin": "simulated"}, {"mode": "sustained"},
+        ],
+    )  # fmt: skip
+    def test_unlike_conditions_never_merge(self, location: str, change: dict[str, object]) -> None:
+        other = replace(HERE, **change)  # type: ignore[arg-type]
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            fill(store, other, "a", 2.0)
+            assert [m.latency_ms for m in store.measurements(HERE)] == [pytest.approx(1.005)]
+            assert [m.latency_ms for m in store.measurements(other)] == [pytest.approx(2.01)]
+            assert len(store.conditions("phone")) == 2
+        ((name, value),) = change.items()
+        assert HERE.differences(other) == [f"{name}: {HERE.to_dict()[name]} / {value}"]
+
+    def test_conditions_come_with_the_latest_last(self, location: str) -> None:
+        others = [replace(HERE, runtime_version=str(n)) for n in range(4)]
+        days = [3, 1, 4, 1]
+        with data.MeasurementStore(location) as store:
+            for conditions, day in zip(others, days, strict=True):
+                id = store.pending(conditions, "operator", ["a"])["a"].id
+                at = f"2026-01-0{day}T00:00:00+00:00"
+                store.add_rounds([(id, 0, Round((1.0,), at=at))])
+                store.complete([id])
+            found = [c.runtime_version for c in store.conditions()]
+        assert found == ["1", "3", "0", "2"]
+
+    def test_a_round_cannot_stand_twice(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            pending = store.pending(HERE, "operator", ["a"])["a"]
+            store.add_rounds([])
+            store.add_rounds([(pending.id, 0, Round((1.0,)))])
+            store.add_rounds([(pending.id, 0, Round((9.0,))), (pending.id, 1, Round((2.0,)))])
+            store.complete([pending.id])
+            (found,) = store.measurements(HERE)
+            assert [r.samples_ms for r in found.rounds] == [(1.0,), (2.0,)]
+
+    def test_a_series_is_gone_on_with_and_then_another_begun(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            fill(store, HERE, "b", 1.0)
+            begun = store.pending(HERE, "operator", ["a", "b"], again=True)
+            assert not any(p.complete or p.rounds for p in begun.values())
+            store.add_rounds([(begun["a"].id, 0, Round((2.0,)))])
+            store.complete([begun["a"].id])
+            again = store.pending(HERE, "operator", ["a", "b"], again=True)
+            assert {s: p.id for s, p in again.items()} == {s: p.id for s, p in begun.items()}
+            assert again["a"].complete
+            latest = {m.subject: m.series for m in store.measurements(HERE)}
+            assert latest == {"a": 1, "b": 0}
+            assert len(store.measurements(HERE, all_series=True)) == 3
+            assert store.count(HERE) == 2
+
+    def test_what_was_given_up_and_refused_is_told(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            id = store.pending(HERE, "operator", ["a"])["a"].id
+            store.discard(id, HERE, "a", "it never settled")
+            store.reject(HERE, [("b", "too hot"), ("c", "a percent sign: 5 % :x")])
+            store.reject(HERE, [])
+            pending = store.pending(HERE, "operator", ["a"])["a"]
+            assert (pending.id, pending.rounds, pending.complete) == (id, (), False)
+            assert pending.given_up == "it never settled"
+            assert store.measurements(HERE) == []
+            assert [r[:2] for r in store.rejections(HERE)] == [
+                ("a", "it never settled"), ("b", "too hot"), ("c", "a percent sign: 5 % :x"),
+            ]  # fmt: skip
+
+    def test_a_subject_is_of_one_kind(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            with pytest.raises(InvalidArgument, match="'a' stands .* not as .* 'network'"):
+                store.pending(HERE, "network", ["a", "b"])
+            assert store.pending(HERE, "network", ["b", "b"]).keys() == {"b"}
+
+    def test_a_first_small_job_does_not_fix_the_reference(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            assert store.set_reference(HERE, 0.5, 10) == 0.5
+            assert not store.reference_settled(HERE)
+            assert store.set_reference(HERE, 0.6, 2000) == 0.6
+            assert store.reference_settled(HERE)
+
+    def test_a_store_is_made_once_whoever_comes_first(self, location: str) -> None:
+        at_once(lambda i: data.MeasurementStore(location).close())
+        with data.MeasurementStore(location, create=False) as store:
+            fill(store, HERE, "a", 1.0)
+
+    def test_stores_opened_side_by_side_make_each_subject_once(self, location: str) -> None:
+        subjects = [f"s{n}" for n in range(40)]
+        ids: dict[int, dict[str, int]] = {}
+
+        def work(i: int) -> None:
+            with data.MeasurementStore(location) as store:
+                mixed = subjects[i:] + subjects[:i]
+                found = store.pending(HERE, "operator", mixed)
+                ids[i] = {s: p.id for s, p in sorted(found.items())}
+                rounds = [(p.id, n, Round((1.0 + i,))) for p in found.values() for n in range(2)]
+                store.add_rounds(rounds)
+                store.complete([p.id for p in found.values()])
+                assert store.set_reference(HERE, 0.5 + i, 2000) > 0
+
+        at_once(work)
+        assert all(found == ids[0] for found in ids.values())
+        with data.MeasurementStore(location) as store:
+            found = store.measurements(HERE, all_series=True)
+            assert {m.subject for m in found} == set(subjects)
+            assert [len(m.rounds) for m in found] == [2] * 40
+            assert store.reference_ms(HERE) in [0.5 + i for i in range(8)]
+
+    def test_threads_share_one_store(self, location: str) -> None:
+        with data.MeasurementStore(location) as store:
+
+            def work(i: int) -> None:
+                mine = replace(HERE, device=f"phone {i}")
+                for n in range(10):
+                    fill(store, mine, f"s{n}", 1.0 + i)
+                    store.reject(mine, [(f"s{n}", "a reason")])
+                    assert store.count(mine) == n + 1
+                found = [m.rounds[0].samples_ms[0] for m in store.measurements(mine)]
+                assert found == [1.0 + i] * 10
+
+            at_once(work)
+            assert len(store.conditions()) == 8
+
+    def test_a_reader_sees_one_moment(self, location: str) -> None:
+        """A measurement is found with all its rounds or not at all, whoever discards it."""
+        stop = threading.Event()
+        with data.MeasurementStore(location) as store:
+
+            def work(i: int) -> None:
+                if i:
+                    while not stop.is_set():
+                        assert [len(m.rounds) for m in store.measurements(HERE)] in ([], [3])
+                    return
+                try:
+                    for _ in range(30):
+                        fill(store, HERE, "a", 1.0)
+                        id = store.pending(HERE, "operator", ["a"])["a"].id
+                        store.discard(id, HERE, "a", "for the test")
+                finally:
+                    stop.set()
+
+            at_once(work, 3)
+
+    def test_two_processes_at_once_leave_it_whole(
+        self, location: str, environment: dict[str, str]
+    ) -> None:
+        code = _WRITER.format(fields=HERE.to_dict(), location=location)
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, name], env=environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for name in ("one", "two")
+        ]  # fmt: skip
+        for writer in writers:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        for writer in writers:  # both are open: now they start together
+            assert writer.stdin is not None
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        for writer in writers:
+            _, told = writer.communicate(timeout=120)
+            assert writer.returncode == 0, told
+        with data.MeasurementStore(location) as store:
+            found = store.measurements(HERE, all_series=True)
+        assert len({m.subject for m in found}) == len(found) == 180
+        assert all(len(m.rounds) == 2 for m in found)
+        assert {m.series for m in found} == {0}
+
+    def test_a_newer_store_is_refused_with_both_versions(self, location: str) -> None:
+        data.MeasurementStore(location).close()
+        sql(location, "UPDATE meta SET value = '7' WHERE name = 'version'")
+        with pytest.raises(UnsupportedFormat, match="has version 7; this phonenas reads version 1"):
+            data.MeasurementStore(location)
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE round SET samples_ms = '[1.0'",
+            "UPDATE round SET samples_ms = '[0.0, 1.0]'",
+            "UPDATE conditions SET fields = '{}'",
+            "DELETE FROM round",
+        ],
+    )
+    def test_rows_that_cannot_be_read_are_damage(self, location: str, damage: str) -> None:
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+        sql(location, damage)
+        with data.MeasurementStore(location) as store:
+            with pytest.raises(UnsupportedFormat, match="is damaged"):
+                store.conditions()
+                store.measurements(HERE)
+            if "samples" in damage:
+                with pytest.raises(UnsupportedFormat, match="is damaged"):
+                    store.pending(HERE, "operator", ["a"])
+
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("CREATE TABLE cookies (id INTEGER)", "no store of phonenas .it holds cookies"),
+            ("CREATE TABLE meta (id INTEGER)", "no store of phonenas .it holds meta"),
+        ],
+    )
+    def test_a_foreign_database_is_refused(self, location: str, statement: str, told: str) -> None:
+        sql(location, statement)
+        with pytest.raises(UnsupportedFormat, match=told):
+            data.MeasurementStore(location)
+
+    def test_a_store_that_lacks_a_table_is_damaged(self, location: str) -> None:
+        data.MeasurementStore(location).close()
+        sql(location, "DROP TABLE rejection")
+        with pytest.raises(UnsupportedFormat, match="damaged: it lacks the table rejection"):
+            data.MeasurementStore(location)
+
+    def test_read_only_is_read_and_never_written(self, location: str) -> None:
+        with pytest.raises(StoreError, match="there is no store at"):
+            data.MeasurementStore(location, read_only=True)
+        with data.MeasurementStore(location) as store:
+            fill(store, HERE, "a", 1.0)
+            assert not store.read_only
+            with data.MeasurementStore(location, read_only=True) as reader:
+                assert reader.read_only
+                assert reader.count(HERE) == 1
+                fill(store, HERE, "b", 1.0)
+                assert reader.count(HERE) == 2  # it sees what a writer does meanwhile
+                for write in (
+                    lambda: fill(reader, HERE, "c", 1.0),
+                    lambda: reader.reject(HERE, [("c", "r")]),
+                    lambda: reader.set_reference(HERE, 1.0, 1),
+                ):
+                    with pytest.raises(StoreError, match="can only be read. Name another"):
+                        write()
+            assert store.count(HERE) == 2
+
+
+class TestSQLite(StoreContract):
+    @pytest.fixture
+    def location(self, tmp_path: Path) -> str:
+        return str(tmp_path / "s.db")
+
+
+# -- SQLite alone ---------------------------------------------------------------------------------
+
+
+def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with data.MeasurementStore(path) as store:
+        for i in range(200):
+            fill(store, HERE, f"subject number {i}", 1.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8192] + b"\xff" * 4096 + whole[12288:])
+    with pytest.raises(UnsupportedFormat, match="damaged"):
+        data.MeasurementStore(path)
+    path.write_text("this is no database, whatever its name says, and it is long enough" * 50)
+    for read_only in (False, True):
+        with pytest.raises(UnsupportedFormat, match="damaged"):
+            data.MeasurementStore(path, read_only=read_only)
+
+
+def test_a_file_is_made_once_whoever_comes_first(tmp_path: Path) -> None:
+    """Often: the moment in which two opened a new file and one was refused is short."""
+    for n in range(10):
+        at_once(lambda i, n=n: data.MeasurementStore(tmp_path / f"{n}.db").close(), 6)
+
+
+def test_absent_stores_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no store at"):
+        data.MeasurementStore(tmp_path / "s.db", create=False)
+    assert not (tmp_path / "s.db").exists()
+    with pytest.raises(StoreError, match="no folder"):
+        data.MeasurementStore(tmp_path / "deep" / "s.db")
+    (tmp_path / "empty.db").touch()
+    for how in ({"create": False}, {"read_only": True}):
+        with pytest.raises(StoreError, match="there is no store at"):
+            data.MeasurementStore(tmp_path / "empty.db", **how)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        data.MeasurementStore(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b?c=1#d%41.db", "ä 'quoted'.db", "x?mode=ro"])
+def test_a_path_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    with data.MeasurementStore(tmp_path / name) as store:
+        fill(store, HERE, "a", 1.0)
+    assert (tmp_path / name).stat().st_size > 0
+    with data.MeasurementStore(tmp_path / name, read_only=True) as store:
+        assert store.count(HERE) == 1
+
+
+def test_a_sqlite_url_is_a_path(tmp_path: Path) -> None:
+    with data.MeasurementStore(f"sqlite:///{tmp_path}/s.db") as store:
+        fill(store, HERE, "a", 1.0)
+    assert sqlite3.connect(tmp_path / "s.db").close() is None
+    with data.MeasurementStore(tmp_path / "s.db", create=False) as store:
+        assert store.count(HERE) == 1
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("url", "why"),
     [
-        {"runtime_version": "1.1"}, {"runtime_hash": "abd"}, {"threads": 2}, {"provider": "GPU"},
-        {"optimisation": "extended"}, {"governor": "powersave"}, {"precision": "int8"},
-        {"cores": "little"}, {"fingerprint": "g"}, {"origin": "simulated"}, {"mode": "sustained"},
+        ("nonsense://x/y", "neither PostgreSQL nor SQLite"),
+        ("mysql://lab:secret@host/name", "neither PostgreSQL nor SQLite"),
+        ("://lab:secret@host", "neither PostgreSQL nor SQLite"),
+        ("postgresql://lab:secret@host:port/name", "."),
+        ("postgresql+asyncpg://lab:secret@host/name", "the driver asyncpg is not known"),
+        ("postgresql://lab:sec@ret@host/name", "write @ as %40"),
+        ("postgresql://lab:s/ec:r@secret@host/name", "."),
+        ("mysql://host/name?password=secret", "neither"),
     ],
-)  # fmt: skip
-def test_unlike_conditions_never_merge(tmp_path: Path, change: dict[str, object]) -> None:
-    other = replace(HERE, **change)  # type: ignore[arg-type]
-    with data.MeasurementStore(tmp_path / "s.db") as store:
+)
+def test_other_urls_are_refused_without_their_password(url: str, why: str) -> None:
+    with pytest.raises((InvalidArgument, StoreError), match=why) as caught:
+        data.MeasurementStore(url)
+    assert "sec" not in str(caught.value)
+    assert "ret" not in str(caught.value).replace("secret", "ret")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("phonenas.db", "phonenas.db"),
+        ("user:secret@folder/s.db", "user:secret@folder/s.db"),  # a path, whatever it looks like
+        ("postgresql://lab@host/x", "postgresql://lab@host/x"),
+        ("postgresql://lab:secret@host:5432/x", "postgresql://lab:***@host:5432/x"),
+        ("postgresql://lab:s@e:c/ret@host/x", "postgresql://lab:***@host/x"),
+        ("postgresql://:secret@host/x", "postgresql://:***@host/x"),
+        ("postgresql:///x?user=a&password=secret", "postgresql:///x?user=a&password=***"),
+        ("postgresql://h/x?sslpassword=secret&a=b", "postgresql://h/x?sslpassword=***&a=b"),
+    ],
+)
+def test_a_location_is_shown_without_its_password(location: str, told: str) -> None:
+    assert database.shown(location) == told
+
+
+def test_an_older_journal_is_read_and_then_modernised(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with data.MeasurementStore(path) as store:
         fill(store, HERE, "a", 1.0)
-        fill(store, other, "a", 2.0)
-        assert [m.latency_ms for m in store.measurements(HERE)] == [pytest.approx(1.005)]
-        assert [m.latency_ms for m in store.measurements(other)] == [pytest.approx(2.01)]
-        assert len(store.conditions("phone")) == 2
-    ((name, value),) = change.items()
-    assert HERE.differences(other) == [f"{name}: {HERE.to_dict()[name]} / {value}"]
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    connection.close()
+    with data.MeasurementStore(path, read_only=True) as store:
+        assert store.count(HERE) == 1
+    with data.MeasurementStore(path) as store:
+        fill(store, HERE, "b", 1.0)
 
 
-def test_a_round_cannot_stand_twice(tmp_path: Path) -> None:
+_READER = """
+import errno, sys
+from pathlib import Path
+from phonenas import data
+from phonenas.space.errors import StoreError
+path = Path(sys.argv[1])
+try:
+    (path.parent / "new").touch()
+except OSError as error:
+    assert error.errno == errno.EROFS, error
+else:
+    sys.exit("this is no read-only medium")
+with data.MeasurementStore(path) as store:
+    assert store.read_only
+    (conditions,) = store.conditions()
+    print(len(store.measurements(conditions)))
+    data.export(store, Path(sys.argv[2]))
+    try:
+        store.reject(conditions, [("a", "r")])
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_a_store_on_a_read_only_medium_is_read(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Root's permission bits bind nobody, so the folder is mounted read-only."""
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    with data.MeasurementStore(folder / "s.db") as store:
+        fill(store, HERE, "a", 1.0)
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    isolation = ["unshare", "-rm", "sh", "-c", mount, str(folder)]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*isolation, "true"], capture_output=True, timeout=20).returncode
+    ):
+        pytest.skip("no mount namespace is to be had here")
+    done = subprocess.run(
+        [*isolation, sys.executable, "-c", _READER, str(folder / "s.db"), str(tmp_path / "o.csv")],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1\n")
+    assert "can only be read" in done.stdout
+    assert len(pd.read_csv(tmp_path / "o.csv")) == 1
+    store.close()
+    assert [p.name for p in folder.iterdir()] == ["s.db"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="permissions do not bind root")
+def test_a_store_without_permission_to_write_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with data.MeasurementStore(path) as store:
+        fill(store, HERE, "a", 1.0)
+    path.chmod(0o444)
+    with data.MeasurementStore(path) as store:
+        assert store.read_only
+        assert store.count(HERE) == 1
+
+
+def test_a_full_disk_is_told_and_what_was_there_is_safe(tmp_path: Path) -> None:
     with data.MeasurementStore(tmp_path / "s.db") as store:
-        pending = store.pending(HERE, "operator", ["a"])["a"]
-        store.add_rounds([(pending.id, 0, Round((1.0,)))])
-        store.add_rounds([(pending.id, 0, Round((9.0,))), (pending.id, 1, Round((2.0,)))])
-        store.complete([pending.id])
-        assert [r.samples_ms for r in store.measurements(HERE)[0].rounds] == [(1.0,), (2.0,)]
+        fill(store, HERE, "before", 1.0)
+        with store._database._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            # SQLite's own limit gives the very error of a full disk.
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+        with pytest.raises(StoreError, match="full"):
+            for i in range(2000):
+                fill(store, HERE, f"{i:0200d}", 1.0)
+        assert "before" in {m.subject for m in store.measurements(HERE)}
+
+
+# -- rounds, files, exports -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("samples", [(), (0.0,), (-1.0,), (float("nan"),), (float("inf"),)])
@@ -101,132 +563,6 @@ def test_spread_forgives_one_round_in_three() -> None:
     assert math.isnan(spread((1.0,)))  # one round says nothing
     m = Measurement("network", "n", HERE, tuple(Round((t,)) for t in (1.0, 1.1, 1.2, 9.0)))
     assert m.spread == pytest.approx(0.1 / 1.15)
-
-
-_WRITER = """
-import sys
-from phonenas import data
-from phonenas.data import Conditions, Round
-c = Conditions(**{fields!r})
-name = sys.argv[1]
-with data.MeasurementStore({path!r}) as store:
-    for i in range(60):
-        for subject in (f"{{name}}-{{i}}", f"both-{{i}}"):
-            p = store.pending(c, "operator", [subject])[subject]
-            store.add_rounds([(p.id, n, Round((1.0 + i,))) for n in range(2)])
-            store.complete([p.id])
-"""
-
-
-def test_two_processes_at_once_leave_it_whole(tmp_path: Path, environment: dict[str, str]) -> None:
-    path = tmp_path / "s.db"
-    code = _WRITER.format(fields=HERE.to_dict(), path=str(path))
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, name], env=environment, stderr=subprocess.PIPE
-        )
-        for name in ("one", "two")
-    ]
-    for writer in writers:
-        _, told = writer.communicate(timeout=120)
-        assert writer.returncode == 0, told.decode()
-    with data.MeasurementStore(path) as store:
-        found = store.measurements(HERE, all_series=True)
-    assert len(found) == 180
-    assert all(len(m.rounds) == 2 for m in found)
-    assert {m.series for m in found} == {0}
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
-
-
-def test_a_newer_store_is_refused_with_both_versions(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    data.MeasurementStore(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE meta SET value = '7' WHERE name = 'version'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(UnsupportedFormat, match="has version 7; this phonenas reads version 1"):
-        data.MeasurementStore(path)
-
-
-def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    with data.MeasurementStore(path) as store:
-        for i in range(200):
-            fill(store, HERE, f"subject number {i}", 1.0)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:8192] + b"\xff" * 4096 + whole[12288:])
-    with pytest.raises(UnsupportedFormat, match="damaged"):
-        data.MeasurementStore(path)
-    path.write_text("this is no database, whatever its name says, and it is long enough" * 50)
-    with pytest.raises(UnsupportedFormat, match="damaged"):
-        data.MeasurementStore(path)
-
-
-def test_a_first_small_job_does_not_fix_the_reference(tmp_path: Path) -> None:
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        fill(store, HERE, "a", 1.0)
-        assert store.set_reference(HERE, 0.5, 10) == 0.5
-        assert not store.reference_settled(HERE)
-        assert store.set_reference(HERE, 0.6, 2000) == 0.6
-        assert store.reference_settled(HERE)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE round SET samples_ms = '[1.0'",
-        "UPDATE round SET samples_ms = '[0.0, 1.0]'",
-        "UPDATE conditions SET fields = '{}'",
-        "DELETE FROM round",
-    ],
-)
-def test_rows_that_cannot_be_read_are_damage(tmp_path: Path, damage: str) -> None:
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        fill(store, HERE, "a", 1.0)
-    connection = sqlite3.connect(tmp_path / "s.db")
-    connection.execute(damage)
-    connection.commit()
-    connection.close()
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        with pytest.raises(UnsupportedFormat, match="is damaged"):
-            store.conditions()
-            store.measurements(HERE)
-
-
-def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE cookies (id INTEGER)")
-    connection.commit()
-    connection.close()
-    with pytest.raises(UnsupportedFormat, match="no store of phonenas"):
-        data.MeasurementStore(path)
-
-
-def test_absent_stores_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no store at"):
-        data.MeasurementStore(tmp_path / "s.db", create=False)
-    assert not (tmp_path / "s.db").exists()
-    with pytest.raises(StoreError, match="no folder"):
-        data.MeasurementStore(tmp_path / "deep" / "s.db")
-    with pytest.raises(InvalidArgument, match="no store can be opened"):
-        data.MeasurementStore("nonsense://x/y")
-
-
-def test_a_full_disk_is_told_and_what_was_there_is_safe(tmp_path: Path) -> None:
-    with data.MeasurementStore(tmp_path / "s.db") as store:
-        fill(store, HERE, "before", 1.0)
-        with store._engine.connect() as connection:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            # SQLite's own limit gives the very error of a full disk.
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
-        with pytest.raises(StoreError, match="full"):
-            for i in range(2000):
-                fill(store, HERE, f"{i:0200d}", 1.0)
-        assert "before" in {m.subject for m in store.measurements(HERE)}
 
 
 def test_atomic_writes_keep_the_older_file_when_the_disk_refuses(tmp_path: Path) -> None:

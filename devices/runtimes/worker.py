@@ -1,29 +1,42 @@
-"""Measure ONNX models with ONNX Runtime: one self-contained program, run where the models are.
+"""Measure models: one self-contained program, run where the models are.
 
-It needs Python ≥ 3.10, numpy and onnxruntime, and nothing of phonenas. It reads requests from
-standard input, a JSON document a line, answers in kind, and ends when that input closes.
+    python worker.py ENGINE.py
 
-    {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider": "CPUExecutionProvider"}
+It needs Python ≥ 3.10 and what its engine needs, and nothing of phonenas. An engine is a file
+beside it with a class `Engine(settings)`: `identity()`, and `load(path)` that gives a model with
+`run()` and `provider`. The worker reads requests from standard input, a JSON document a line,
+answers in kind, and ends when that input closes; empty lines only say that somebody is there.
+
+    {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider": "CPUExecutionProvider",
+     "silence_s": 4, "folder": "/data/local/tmp/phonenas-x"}
     → {"runtime": ..., "version": ..., "sha256": ..., "python": ..., "cores": [1]}
     {"op": "run", "models": [path, ...], "runs": [15, ...], "warmup_runs": 5, "warmup_s": 0.3,
      "limit_s": 30, "sentinel": path}
     → one line a model, in order, {"index", "samples_ms", "sentinel_ms", "preempted", "first_ms",
-      "provider"} or {"index", "error"}, then {"done": true}
+      "clock_mhz", "busy_s", "provider"} or {"index", "error"}, then {"done": true}
+    {"op": "stop"} during a batch ends it after the model at hand, with {"done": true}
 
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at
 least `warmup_s` before the first sample; runs in which the scheduler took the core away are
 dropped and made up for, up to four times as many. Between the samples, every 2 ms or after each
 longer one, the sentinel model is run twice and its second run timed: what slows it slows the
 sample beside it too, and `sentinel_ms` holds, for each sample, the mean of its two neighbours.
+
+Nobody may be left waiting on a phone: a thread watches the input. When it closes, or brings
+nothing for `silence_s` seconds (a cable was pulled, and no one said goodbye), the worker removes
+`folder` and ends at once, in the middle of a run if need be.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 import os
+import queue
 import select
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +45,7 @@ _IDLE_S = 0.05  # a longer pause lets the core clock down: the load clock starts
 _MAX_WARMUP_RUNS = 100_000
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel
 _SENTINEL_TRIES = 5
+_CLOCK = "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -48,65 +62,52 @@ except ImportError:  # not Linux: nothing to filter by
 
 
 class Bench:
-    """Sessions and the clock; one a process."""
+    """Models and the clock; one a process."""
 
-    def __init__(self, hello: dict[str, Any]) -> None:
-        import numpy
-        import onnxruntime
-
-        self.numpy, self.ort = numpy, onnxruntime
-        self.provider = hello.get("provider", "CPUExecutionProvider")
+    def __init__(self, engine_path: str, hello: dict[str, Any]) -> None:
         self.cores = hello.get("cores")
         if self.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cores)
-        levels = onnxruntime.GraphOptimizationLevel
-        self.options = onnxruntime.SessionOptions()
-        self.options.intra_op_num_threads = int(hello.get("threads", 1))
-        self.options.inter_op_num_threads = 1
-        self.options.log_severity_level = 3
-        self.options.graph_optimization_level = {
-            "none": levels.ORT_DISABLE_ALL,
-            "basic": levels.ORT_ENABLE_BASIC,
-            "extended": levels.ORT_ENABLE_EXTENDED,
-            "all": levels.ORT_ENABLE_ALL,
-        }[hello.get("optimisation", "all")]
+        # Libraries read it once, at their import.
+        os.environ["OMP_NUM_THREADS"] = str(hello.get("threads", 1))
+        spec = importlib.util.spec_from_file_location("engine", engine_path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{engine_path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.provider = hello["provider"]
+        self.engine = module.Engine(hello)
         self.last_busy = 0.0
         self.load_since = 0.0
         self.sentinels: dict[str, Any] = {}
 
     def hello(self) -> dict[str, Any]:
-        from onnxruntime.capi import onnxruntime_pybind11_state as binary
-
-        digest = hashlib.sha256()
-        with Path(binary.__file__).open("rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
         return {
-            "runtime": "onnxruntime",
-            "version": self.ort.__version__,
-            "sha256": digest.hexdigest(),
+            **self.engine.identity(),
             "python": sys.version.split()[0],
             "cores": self.cores,
-            "providers": self.ort.get_available_providers(),
         }
+
+    def load(self, path: str) -> Any:
+        model = self.engine.load(path)
+        if model.provider != self.provider:
+            raise RuntimeError(f"asked for {self.provider}, and {model.provider} would run")
+        return model
 
     def measure(self, path: str, runs: int, request: dict[str, Any]) -> dict[str, Any]:
         clock = time.perf_counter
         started = clock()
         if started - self.last_busy > _IDLE_S:
             self.load_since = started
-        session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
-        ran = session.get_providers()[0]
-        if ran != self.provider:
-            return {"error": f"asked for {self.provider}, and {ran} would run"}
-        feeds = self.feeds(session)
+        model = self.load(path)
+        run = model.run
         deadline = started + float(request["limit_s"])
-        begin = clock()
-        session.run(None, feeds)
+        computing = begin = clock()
+        run()
         first_ms = (clock() - begin) * 1e3
         warm = 1
         while warm < request["warmup_runs"] or clock() - self.load_since < request["warmup_s"]:
-            session.run(None, feeds)
+            run()
             warm += 1
             if clock() > deadline or warm > _MAX_WARMUP_RUNS:
                 break
@@ -120,7 +121,7 @@ class Bench:
             while clock() - block_began < _BLOCK_S and len(samples) + len(block) < runs:
                 taken = preemptions()
                 begin = clock()
-                session.run(None, feeds)
+                run()
                 end = clock()
                 if preemptions() == taken:
                     block.append((end - begin) * 1e3)
@@ -130,6 +131,8 @@ class Bench:
             samples.extend(block)
             beside.extend([(before + after) / 2] * len(block))
             before = after
+        busy_s = clock() - computing
+        clock_mhz = self.clock_mhz()
         self.last_busy = clock()
         if not samples:
             return {"error": f"no undisturbed run among {preempted}, or none within the limit"}
@@ -138,74 +141,107 @@ class Bench:
             "sentinel_ms": beside,
             "preempted": preempted,
             "first_ms": first_ms,
-            "provider": ran,
+            "clock_mhz": clock_mhz,
+            "busy_s": busy_s,
+            "provider": model.provider,
         }
+
+    def clock_mhz(self) -> float:
+        """The slowest clock of the cores at work, read while they still are; 0 if unknown."""
+        found = []
+        for core in self.cores or ():
+            try:
+                with open(_CLOCK.format(core), encoding="ascii") as file:  # noqa: PTH123 - quick
+                    found.append(int(file.read()) / 1e3)
+            except (OSError, ValueError):
+                return 0.0
+        return min(found, default=0.0)
 
     def sentinel_ms(self, path: str) -> float:
         """Time of the sentinel now: its second run in a row, repeated while preempted."""
         if path not in self.sentinels:
-            session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
-            self.sentinels[path] = (session, self.feeds(session))
-        session, feeds = self.sentinels[path]
-        session.run(None, feeds)
+            self.sentinels[path] = self.load(path)
+        run = self.sentinels[path].run
+        run()
         for _ in range(_SENTINEL_TRIES):
             taken = preemptions()
             begin = time.perf_counter()
-            session.run(None, feeds)
+            run()
             end = time.perf_counter()
             if preemptions() == taken:
                 break
         return (end - begin) * 1e3
 
-    def feeds(self, session: Any) -> dict[str, Any]:
-        generator = self.numpy.random.default_rng(0)
-        return {
-            i.name: generator.standard_normal(i.shape, dtype=self.numpy.float32)
-            for i in session.get_inputs()
-        }
+
+class Watch:
+    """The asking side: its requests, and whether it is still there."""
+
+    def __init__(self) -> None:
+        self.requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.silence_s: float | None = None
+        self.folder = ""
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        buffer = b""
+        while True:
+            if self.silence_s is not None and hasattr(select, "poll"):
+                poll = select.poll()
+                poll.register(0, select.POLLIN | select.POLLHUP)
+                if not poll.poll(self.silence_s * 1e3):
+                    break
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                break
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    self.requests.put(line)
+        # At once, whatever the main thread computes.
+        if Path(self.folder).name.startswith("phonenas-"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(0)
 
 
 def main() -> int:
     # Whatever libraries print goes to stderr; stdout carries the answers alone.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    watch = Watch()  # before the cores are chosen: its thread may run on any
 
     def answer(document: dict[str, Any]) -> None:
         answers.write(json.dumps(document) + "\n")
         answers.flush()
 
     bench = None
-    for line in iter(sys.stdin.readline, ""):
+    while True:
+        line = watch.requests.get()
         try:
             request = json.loads(line)
             if request["op"] == "hello":
-                bench = Bench(request)
+                watch.silence_s = request.get("silence_s")
+                watch.folder = request.get("folder") or ""
+                bench = Bench(sys.argv[1], request)
                 answer(bench.hello())
                 continue
+            if request["op"] == "stop":
+                continue  # it came when all was done
             if bench is None:
                 raise RuntimeError("say hello first")
+            jobs = list(zip(request["models"], request["runs"], strict=True))
         except Exception as error:  # noqa: BLE001 - told to the asking side, whatever it is
-            answer({"error": f"{type(error).__name__}: {error}"})
+            answer({"error": f"{type(error).__name__}: {error}"[:500]})
             continue
-        for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
-            if _hung_up():
-                return 0
+        for index, (path, runs) in enumerate(jobs):
+            if not watch.requests.empty():  # "stop": nothing else is sent during a batch
+                watch.requests.get()
+                break
             try:
                 result = bench.measure(path, int(runs), request)
             except Exception as error:  # noqa: BLE001 - a broken model must not end the batch
                 result = {"error": f"{type(error).__name__}: {error}"[:500]}
             answer({"index": index, **result})
         answer({"done": True})
-    return 0
-
-
-def _hung_up() -> bool:
-    """Whether the asking side is gone: nobody waits for the rest."""
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(0, select.POLLHUP)
-    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,194 @@
+"""A conversation with a program: lines in, lines out, every wait bounded.
+
+The program may run here or at the far end of a cable; in both cases a local process carries its
+standard input and output. Over a cable the asking side also sends an empty line every second,
+so that a program whose asker has vanished without closing anything notices and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO, Any
+
+from ..space.errors import DeviceError, DeviceUnavailable
+from .words import plain
+
+__all__ = ["HUNG", "Conversation"]
+
+HUNG = (
+    "A program hangs there, or it sleeps, or its cable or network is gone. See to it; the same "
+    "command goes on from there."
+)
+
+_BEAT_S = 1.0
+_LONGEST_LINE = 1 << 24
+_LEAVE_S = 2.0  # for a program to end by itself once its input is closed
+
+
+class Conversation:
+    """One running program. Made by a transport's `spawn`, ended by `close`.
+
+    Args:
+        name: Of the device, for messages.
+        command: The local process, as an argument list.
+        beat: Whether to send an empty line every second.
+        keep_open: File descriptors that the process inherits.
+        environment: Of the process; None for this one's.
+    Raises:
+        DeviceUnavailable: The process cannot be started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        beat: bool = False,
+        keep_open: Sequence[int] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._buffer = b""
+        self._closed = threading.Event()
+        self._writing = threading.Lock()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        try:
+            self.process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment,
+                pass_fds=tuple(keep_open),
+                start_new_session=True,  # Ctrl-C is for us: we end it in order
+            )
+        except OSError as error:
+            self._errors.close()
+            raise DeviceUnavailable(f"{name}: {command[0]} cannot be started: {error}") from error
+        if beat:
+            threading.Thread(target=self._beat, name=f"beat {name}", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(_BEAT_S):
+            try:
+                self._write(b"\n")
+            except (OSError, ValueError):  # it ended, or is being closed
+                return
+
+    def _write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        with self._writing:
+            self.process.stdin.write(data)
+            self.process.stdin.flush()
+
+    def ask(self, request: dict[str, Any]) -> None:
+        """Send a JSON document, a line."""
+        try:
+            self._write(json.dumps(request).encode() + b"\n")
+        except (OSError, ValueError) as error:
+            raise DeviceUnavailable(f"{self.name}: {self._ended()}") from error
+
+    def line(self, limit_s: float) -> str:
+        """The next line, without its end.
+
+        Raises:
+            DeviceUnavailable: The program ended, was lost, or said nothing for `limit_s` seconds.
+            DeviceError: It sent a line without end.
+        """
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + limit_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise DeviceUnavailable(
+                        f"{self.name} did not answer within {limit_s:.0f} s{self._complaint()}. {HUNG}"
+                    )
+                chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    raise DeviceUnavailable(f"{self.name}: {self._ended()}")
+                self._buffer += chunk
+                if len(self._buffer) > _LONGEST_LINE:
+                    raise DeviceError(f"{self.name} sent {len(self._buffer)} bytes without a line")
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line.decode("utf-8", errors="replace").rstrip("\r")
+
+    def answer(self, limit_s: float) -> dict[str, Any]:
+        """The next line as a JSON document.
+
+        Raises:
+            DeviceError: It is none. Otherwise as `line`.
+        """
+        text = self.line(limit_s)
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise DeviceError(
+                f"{self.name}'s worker answered {plain(text)[:120]!r}, which is no JSON"
+            ) from error
+        if not isinstance(found, dict):
+            raise DeviceError(f"{self.name}'s worker answered {plain(text)[:120]!r}")
+        return found
+
+    def _ended(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        return f"its worker process ended with code {self.process.returncode}{self._complaint()}"
+
+    def _complaint(self) -> str:
+        said = self.complaint()
+        return f" ({said})" if said else ""
+
+    def complaint(self) -> str:
+        """Last line that it wrote to its error output, made plain; "" if none."""
+        with contextlib.suppress(OSError, ValueError):
+            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - 4096))
+            lines = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()
+            if lines:
+                return plain(lines[-1])
+        return ""
+
+    def ended(self, limit_s: float) -> None:
+        """Wait until it has ended by itself.
+
+        Raises:
+            DeviceUnavailable: It did not within `limit_s` seconds.
+        """
+        try:
+            self.process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise DeviceUnavailable(
+                f"{self.name} did not end within {limit_s:.0f} s. {HUNG}"
+            ) from error
+
+    def stop(self) -> None:
+        """Ask a `transport.watched` script to end at once, with all that it runs."""
+        with contextlib.suppress(OSError, ValueError):
+            self._write(b"stop\n")
+
+    def close(self) -> None:
+        """Close its input, wait a little, and kill what is left; at most some ten seconds."""
+        self._closed.set()
+        process = self.process
+        if process.stdin:
+            # A beat under way holds the buffer; the program may have ended before us.
+            with contextlib.suppress(OSError, ValueError), self._writing:
+                process.stdin.close()
+        try:
+            process.wait(timeout=_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+                process.wait(timeout=10)
+        if process.stdout:
+            process.stdout.close()
+        self._errors.close()

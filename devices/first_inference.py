@@ -1,0 +1,63 @@
+"""FirstInferences: what a user waits for once, recorded apart from the steady state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..data.measurement import Conditions, Round
+from ..data.store import MeasurementStore
+from .device import Reading
+
+__all__ = ["FirstInferences"]
+
+
+class FirstInferences:
+    """The first inference after loading, of whole networks, beside each steady round.
+
+    It costs nothing more: every round loads its model anyway. It stands under conditions of its
+    own, mode "first", so no fit ever mixes it with steady times.
+    """
+
+    def __init__(self, store: MeasurementStore, conditions: Conditions, purpose: str) -> None:
+        self.store, self.purpose = store, purpose
+        self.conditions = replace(conditions, mode="first")
+        self._active = conditions.mode == "steady"
+        self._ids: dict[str, int] = {}
+        self._waiting: list[tuple[int, int, Round]] = []
+        self._seen: set[str] = set()
+
+    def plan(self, networks: Sequence[str], again: bool) -> None:
+        """Make room for these networks."""
+        if self._active and networks:
+            found = self.store.pending(
+                self.conditions, "network", list(networks), purpose=self.purpose, again=again
+            )
+            self._ids = {text: pending.id for text, pending in found.items()}
+            self._seen = {text for text, pending in found.items() if pending.rounds}
+
+    def take(
+        self, text: str, number: int, reading: Reading, circumstances: Mapping[str, Any]
+    ) -> None:
+        """Note the first inference of an accepted reading, where the device tells it."""
+        if text in self._ids and reading.first_ms > 0:
+            taken = Round((reading.first_ms,), circumstances=dict(circumstances))
+            self._waiting.append((self._ids[text], number, taken))
+            self._seen.add(text)
+
+    def ids(self, texts: Sequence[str]) -> list[int]:
+        """Rows of these subjects in the store."""
+        return [self._ids[t] for t in texts if t in self._ids]
+
+    def commit(self) -> None:
+        """Write what was noted."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self.store.add_rounds(waiting)
+
+    def complete(self, networks: Sequence[str]) -> None:
+        """Let the first inferences of these networks count."""
+        ids = [self._ids[t] for t in networks if t in self._ids and t in self._seen]
+        if ids:
+            self.store.complete(ids)

@@ -1,0 +1,123 @@
+"""Gate: which readings a device's own speed allows to be believed."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import fmean, median
+
+from .device import Reading
+
+__all__ = ["Gate"]
+
+_LEAST = 0.06  # below that nothing is to be gained from refusing
+_SCATTERS = 4.0
+_CLOCK_LIMIT = 0.25
+# One run in ten that lost its core goes with many more that shared their caches unnoticed.
+_CROWDED, _CROWDED_TIMES = 0.05, 2.0
+_FASTER, _FASTER_IN_A_ROW = 0.15, 5
+_MOST_RESTARTS = 2
+
+
+class Gate:
+    """Watches the sentinel, the clock and the scheduler, and says what is not to be believed.
+
+    Where the sentinel mostly stands is the centre of the narrowest band that holds half of the
+    last readings, refused ones too; how far a reading may stand from there follows from the
+    device itself: four times the half-width of the band that holds two thirds of them, at least
+    6 % and at most `limit`. So a quiet phone that throttles is found out at once, and a computer
+    whose neighbours come and go is not refused for good. A change for the slower is believed only
+    when half of a long memory has seen it. A change for the faster is neither heat nor another
+    program: then what was usual was slow, and is forgotten.
+
+    Args:
+        limit: Greatest relative drift of the sentinel that is ever believed.
+        memory: How many readings are remembered.
+
+    Attributes:
+        sped_up: Set when the device turned out faster than was usual; reset by who reads it.
+    """
+
+    def __init__(self, limit: float, memory: int = 600) -> None:
+        self.most = limit
+        self.sped_up = False
+        self._readings: deque[float] = deque(maxlen=memory)
+        self._clocks: deque[float] = deque(maxlen=memory)
+        self._preempted: deque[float] = deque(maxlen=memory)
+        self._faster: list[float] = []
+        self._restarts = 0
+
+    @property
+    def usual_ms(self) -> float:
+        """Where the sentinel mostly stands, in ms."""
+        return _band(self._readings, 0.5)[0]
+
+    @property
+    def limit(self) -> float:
+        """Relative drift that is believed now."""
+        centre, width = _band(self._readings, 2 / 3)
+        return min(self.most, max(_LEAST, _SCATTERS * width / 2 / centre))
+
+    def judge(self, reading: Reading) -> str:
+        """Take note of a reading; why it is not believed, or ""."""
+        sentinel_ms = median(reading.sentinel_ms)
+        share = reading.preempted / (reading.preempted + len(reading.samples_ms))
+        return self.objection(sentinel_ms, reading.clock_mhz) or self._crowd(share)
+
+    def objection(self, sentinel_ms: float, clock_mhz: float = 0.0, *, weight: int = 1) -> str:
+        """Take note of a speed; why what was taken at it is not believed, or "".
+
+        Args:
+            sentinel_ms: Time of the sentinel beside it, in ms, > 0.
+            clock_mhz: Clock while it was taken; 0 where it is not known.
+            weight: How many readings it counts for.
+        """
+        self._readings.extend([sentinel_ms] * weight)
+        usual, limit = self.usual_ms, self.limit
+        off = sentinel_ms / usual - 1
+        if off < -max(limit, _FASTER):
+            self._notice_faster(sentinel_ms)
+        else:
+            self._faster.clear()
+        if abs(off) > limit:
+            return (
+                f"the sentinel beside it took {sentinel_ms:.3f} ms instead of {usual:.3f} ms "
+                f"({off:+.0%}, limit ±{limit:.0%}): another program has the core, or it throttles"
+            )
+        if clock_mhz > 0:
+            self._clocks.append(clock_mhz)
+            mostly = _band(self._clocks, 0.5)[0]
+            # Clocks of a computer wander without its times following: both must speak for it.
+            if clock_mhz < (1 - _CLOCK_LIMIT) * mostly and off > _LEAST:
+                return f"the clock fell to {clock_mhz:.0f} MHz from {mostly:.0f} MHz: it throttles"
+        return ""
+
+    def _notice_faster(self, sentinel_ms: float) -> None:
+        self._faster.append(sentinel_ms)
+        if len(self._faster) >= _FASTER_IN_A_ROW and self._restarts < _MOST_RESTARTS:
+            self._readings.clear()
+            # As heavy as the readings of a job's beginning.
+            self._readings.extend(self._faster * 10)
+            self._faster.clear()
+            self._clocks.clear()
+            self._restarts += 1
+            self.sped_up = True
+
+    def _crowd(self, share: float) -> str:
+        """Whether far more runs than usual lost the core."""
+        self._preempted.append(share)
+        limit = max(_CROWDED, _CROWDED_TIMES * fmean(self._preempted))
+        if share <= limit:
+            return ""
+        return (
+            f"{share:.0%} of its runs lost the core to another program (limit {limit:.0%}); the "
+            "others shared their caches with it"
+        )
+
+
+def _band(values: deque[float], share: float) -> tuple[float, float]:
+    """Median of the narrowest band that holds this share of the values, and its width."""
+    ordered = sorted(values)
+    need = min(len(ordered), int(len(ordered) * share) + 1)
+    start = min(range(len(ordered) - need + 1), key=lambda i: ordered[i + need - 1] - ordered[i])
+    band = ordered[start : start + need]
+    return median(band), band[-1] - band[0]

@@ -1,0 +1,268 @@
+"""The text of TensorFlow Lite's and LiteRT's `benchmark_model`, of 2018 to today.
+
+Source: `OutputToStream` of tensorflow/core/util/stats_calculator.h and its successor
+xla/tsl/util/stats_calculator.h; benchmark_model.cc and benchmark_tflite_model.cc of
+tensorflow/lite/tools/benchmark; litert/tools/benchmark_litert_model.h of LiteRT.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..words import NUMBER, check_crash, lines_of, no_report, plain, unreadable
+from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
+
+__all__ = ["parse_benchmark_model"]
+
+_PROGRAM = "benchmark_model"
+_PREFIX = re.compile(
+    r"(?:[0-9-]{5,10} [0-9:.]{8,18} +[0-9]{1,9} +[0-9]{1,9} )?"  # logcat: time, process, thread
+    r"(?:(?P<letter>[VDIWEF])[ /](?:tflite|litert)[^:]{0,20}: )?"
+    r"(?:(?P<level>VERBOSE|INFO|WARN|WARNING|ERROR|FATAL): )?"
+    r"(?:\[[^\]]{0,200}:[0-9]{1,6}\] ?)?"  # LiteRT: source file and line
+)
+_SUMMARY = re.compile(
+    rf"Inference timings in us: Init: (?P<init>{NUMBER}), First inference: (?P<first>{NUMBER}), "
+    rf"Warmup \(avg\): {NUMBER}, Inference \(avg\): (?P<mean>{NUMBER})"
+)
+_OLD_SUMMARY = re.compile(  # before 2020
+    rf"Average inference timings in us: Warmup: {NUMBER}, Init: (?P<init>{NUMBER}), "
+    rf"(?:no stats|Inference): (?P<mean>{NUMBER})(?P<first>)"
+)
+_LITERT_NAME = re.compile(r"Model initialization|Warmup \(first\)|Inference \((?:avg|min|max)\)")
+_LITERT = re.compile(rf"[^:]+: +({NUMBER}) ms(?: \(({COUNT}) runs\))?")
+_LITERT_MS = 0.005 + 1e-9  # it rounds to 0.01 ms
+_SESSION = re.compile(rf"Initialized session in ({NUMBER})ms\.?")
+_OWN = re.compile(r"STARTING!|Log parameter values|Loaded model |count=|Running benchmark for")
+_FAILED = re.compile(
+    r"^Failed to |^Benchmarking failed|^Disallowed CPU fallback|^Please specify the name of|"
+    r"^No inference runs|failed to prepare\.|[Uu]nresolved custom op"
+)
+_APPLIED = re.compile(
+    r"^(?:Explicitly a|A)pplied (\S{1,80}) delegate, and the model graph will be (complet|partial)"
+)
+_DECLINED = re.compile(r"^Though (\S{1,80}) delegate is explicitly applied, ")
+_REPLACED = re.compile(
+    r"Replacing ([0-9]{1,9})(?: out of ([0-9]{1,9}))? node\(s\) with delegate \(([^()]{1,80})\)"
+)
+_PARTLY = re.compile(
+    r"^Though \S+ delegate is explicitly applied|graph will be partially|^Failed to apply|"
+    r"\bis unsupported on this platform|\b[Ff]all(?:s|ing)?[ -]?back\b|"
+    r"the remaining [1-9][0-9]* (?:operations will run )?on the CPU|"
+    r"Failed to create a dispatch delegate kernel"
+)
+_KINDS = (  # what delegates call themselves, and what they are called here
+    ("XNNPACK", re.compile(r"xnnpack", re.I)),
+    ("GPU", re.compile(r"gpu|litert_(?:cl|opengl|webgpu|metal|vulkan)", re.I)),
+    ("NNAPI", re.compile(r"nnapi", re.I)),
+    ("NPU", re.compile(r"dispatch|npu", re.I)),
+)
+
+
+class _Stat(NamedTuple):
+    """One `count=` line, in ms."""
+
+    line: str
+    runs: int
+    first: float
+    low: float
+    high: float
+    mean: float
+    std: float
+    median: float | None
+
+
+@dataclass
+class _Told:
+    """The lines, sorted by what they tell."""
+
+    lines: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    stats: list[_Stat] = field(default_factory=list)
+    summaries: list[re.Match[str]] = field(default_factory=list)
+    litert: dict[str, re.Match[str]] = field(default_factory=dict)
+
+
+def _stat(line: str) -> _Stat:
+    """`count=50 first=… curr=… min=… max=… avg=… std=… p5=… median=… p95=…`, in µs.
+
+    Where all runs took the same time only `count=3 curr=69(all same)`; of no run `count=0`.
+    """
+    fields: dict[str, str] = {}
+    for word in line.replace("(all same)", "").split(" "):
+        key, mark, value = word.partition("=")
+        if key in fields or not mark or not re.fullmatch(NUMBER, value):
+            raise unreadable(_PROGRAM, "statistics in µs, each once, as name=number", line)
+        fields[key] = value
+    if not re.fullmatch(COUNT, fields.get("count", "")):
+        raise unreadable(_PROGRAM, "a whole number of runs", line)
+    count = int(fields["count"])
+    if count == 0:
+        return _Stat(line, 0, 0, 0, 0, 0, 0, None)
+    names = ["first", "curr", "min", "max", "avg", "std"]
+    if not any(n in fields for n in names if n != "curr"):
+        fields |= dict.fromkeys(names[:-1], fields.get("curr", "nan")) | {"std": "0"}
+    if lacking := [n for n in names if n not in fields]:
+        raise unreadable(_PROGRAM, f"statistics with {lacking[0]}=", line)
+    first, last, low, high, mean = (time_ms(_PROGRAM, line, fields[n], "us") for n in names[:-1])
+    median = time_ms(_PROGRAM, line, fields["median"], "us") if "median" in fields else None
+    std = float(fields["std"]) / 1e3
+    if not (math.isfinite(std) and std >= 0):
+        raise unreadable(_PROGRAM, "a finite deviation of at least 0", line)
+    ordered(_PROGRAM, line, low, high, (first, last, mean, median))
+    return _Stat(line, count, first, low, high, mean, std, median)
+
+
+def _sort(raw: Sequence[str]) -> _Told:
+    told = _Told()
+    for whole in raw:
+        prefix = _PREFIX.match(whole)
+        assert prefix is not None  # it matches nothing, too
+        line = whole[prefix.end() :]
+        told.lines.append(line)
+        error = prefix["level"] in ("ERROR", "FATAL") or prefix["letter"] in ("E", "F")
+        if error:
+            told.errors.append(line)
+        if error or _FAILED.search(line):
+            told.failures.append(line)
+        if line.startswith("count="):
+            told.stats.append(_stat(line))
+        elif line.startswith(("Inference timings in", "Average inference timings in")):
+            match = _SUMMARY.fullmatch(line) or _OLD_SUMMARY.fullmatch(line)
+            if match is None:
+                raise unreadable(_PROGRAM, "timings in us, with Init and Inference", line)
+            told.summaries.append(match)
+        elif name := _LITERT_NAME.match(line):
+            match = _LITERT.fullmatch(line)
+            if match is None or name[0] in told.litert:
+                raise unreadable(_PROGRAM, f"one line '{name[0]}: … ms'", line)
+            told.litert[name[0]] = match
+    return told
+
+
+def parse_benchmark_model(text: str) -> Printed:
+    """Read all that TensorFlow Lite's or LiteRT's `benchmark_model` printed, on both streams.
+
+    The statistics are those of the last line that begins with `count=`; the one before it is the
+    warm-up's. (The operator profile's `Timings (microseconds): count=…` is neither.) The summary
+    after it must confirm the mean: a text that breaks off before that is no report.
+
+    Raises:
+        UnreadableOutput: The program could not be started, failed, was cut off or ended by the
+            system; a time is not above 0; two reports are in one text; another program's words.
+    """
+    raw = lines_of(text)
+    check_crash(_PROGRAM, raw)
+    told = _sort(raw)
+    # It prints its report even where an inference failed, and the failure after it.
+    failed = any(x.startswith(("Benchmarking failed", "No inference runs")) for x in told.lines)
+    if failed or not (told.summaries or "Inference (avg)" in told.litert):
+        own = [x for x in told.lines if _OWN.match(x) or _LITERT_NAME.match(x)]
+        raise no_report(_PROGRAM, told.lines, told.failures, own)
+    if len(told.stats) > 2 or len(told.summaries) > 1 or told.lines.count("STARTING!") > 1:
+        again = told.summaries[-1][0] if len(told.summaries) > 1 else told.lines[-1]
+        raise unreadable(_PROGRAM, "one report, not two in one text", again)
+    timed = told.stats[-1] if told.stats else _from_litert(told)
+    _confirm(timed, told)
+    provider, fallback = _delegates(told)
+    flags = [
+        x.partition(":")[2].split() for x in told.lines if x.startswith("Unconsumed cmdline flags:")
+    ]
+    return Printed(
+        runs=timed.runs,
+        mean_ms=timed.mean,
+        median_ms=timed.median,
+        min_ms=timed.low,
+        max_ms=timed.high,
+        std_ms=timed.std if told.stats else None,
+        first_ms=_first_ms(timed, told),
+        init_ms=_init_ms(told),
+        provider=provider,
+        fallback=fallback,
+        ignored_flags=tuple(plain(flag) for words in flags for flag in words),
+    )
+
+
+def _litert_ms(told: _Told, name: str) -> float | None:
+    match = told.litert.get(name)
+    return None if match is None else time_ms(_PROGRAM, match[0], match[1], "ms")
+
+
+def _from_litert(told: _Told) -> _Stat:
+    """LiteRT's own block, to 0.01 ms, where a log's filter kept the `count=` lines back."""
+    match = told.litert.get("Inference (avg)")
+    if match is None or match[2] is None or int(match[2]) == 0:
+        line = match[0] if match else told.summaries[0][0]
+        raise unreadable(_PROGRAM, "a line count=… of at least one timed run", line)
+    mean = time_ms(_PROGRAM, match[0], match[1], "ms")
+    low, high = (_litert_ms(told, f"Inference ({x})") for x in ("min", "max"))
+    if low is None or high is None:
+        raise unreadable(_PROGRAM, "also Inference (min) and Inference (max)", match[0])
+    ordered(_PROGRAM, match[0], low - _LITERT_MS, high + _LITERT_MS, (mean,))
+    return _Stat(match[0], int(match[2]), mean, low, high, mean, 0.0, None)
+
+
+def _confirm(timed: _Stat, told: _Told) -> None:
+    """The summary tells the mean again: if it differs, lines are lost or two reports are mixed."""
+    if timed.runs == 0:
+        raise unreadable(_PROGRAM, "at least one timed run", timed.line)
+    for summary in told.summaries:
+        mean = time_ms(_PROGRAM, summary[0], summary["mean"], "us")
+        if not agree(mean, timed.mean):
+            raise unreadable(_PROGRAM, f"the mean of '{timed.line[:60]}…' again", summary[0])
+    mean_again = _litert_ms(told, "Inference (avg)")
+    if mean_again is not None and not agree(mean_again, timed.mean, _LITERT_MS):
+        line = told.litert["Inference (avg)"][0]
+        raise unreadable(_PROGRAM, f"the mean of '{timed.line[:60]}…' again", line)
+
+
+def _first_ms(timed: _Stat, told: _Told) -> float | None:
+    warmup = told.stats[0] if len(told.stats) == 2 else None
+    if warmup is not None:
+        return warmup.first if warmup.runs else timed.first
+    for summary in told.summaries:
+        if summary["first"]:
+            return time_ms(_PROGRAM, summary[0], summary["first"], "us")
+    return _litert_ms(told, "Warmup (first)")
+
+
+def _init_ms(told: _Told) -> float | None:
+    for summary in told.summaries:
+        return time_ms(_PROGRAM, summary[0], summary["init"], "us")
+    for line in told.lines:
+        if match := _SESSION.fullmatch(line):
+            return time_ms(_PROGRAM, line, match[1], "ms")
+    return _litert_ms(told, "Model initialization")
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), plain(name))
+
+
+def _delegates(told: _Told) -> tuple[str, str]:
+    """What ran the graph, and the line that tells that not all of it ran as asked."""
+    ran: dict[str, None] = {}  # in the order told
+    whole, partial = "", ""
+    for line in told.lines:
+        if match := _APPLIED.match(line):
+            ran[_kind(match[1])] = None
+            whole = whole or (_kind(match[1]) if match[2] == "complet" else "")
+        elif match := _REPLACED.search(line):
+            ran[_kind(match[3])] = None
+            if match[2] is not None and int(match[1]) < int(match[2]):
+                partial = partial or plain(line)
+    # A delegate may replace nodes, then decline the graph, and the CPU runs it after all.
+    declined = {_kind(m[1]) for line in told.lines if (m := _DECLINED.match(line))}
+    replaced = [x for x in ran if x not in declined or x == whole]
+    xnnpack = any(x.startswith("Created TensorFlow Lite XNNPACK delegate") for x in told.lines)
+    if not whole and xnnpack and "XNNPACK" not in declined and "XNNPACK" not in replaced:
+        replaced.append("XNNPACK")
+    kernels = declined or any(re.fullmatch(r"Use xnnpack ?: \[0\]", x) for x in told.lines)
+    provider = whole or "+".join(replaced) or ("CPU" if kernels else "")
+    fallback = first_match(told.lines, [_PARTLY]) or partial
+    return provider, fallback or first_match(told.errors, [re.compile("")])

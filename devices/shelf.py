@@ -1,0 +1,129 @@
+"""A shelf of devices, measured side by side into one store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from ..space.errors import DeviceError, DeviceUnavailable, InvalidArgument, PhonenasError
+from .device import Device
+from .plan import Event, Measured
+from .profiling import Outcome
+
+__all__ = ["Shelf", "ShelfOutcome"]
+
+log = logging.getLogger("phonenas")
+
+_TRIES = 3  # in a row, between which nothing was measured
+
+
+@dataclass(frozen=True)
+class ShelfOutcome:
+    """What became of each device.
+
+    Args:
+        outcomes: By name, those whose work is done.
+        failures: By name, those that could not be reached to the end, with the last trouble;
+            what they gave is in the store, and the same call goes on with it.
+    """
+
+    outcomes: Mapping[str, Outcome]
+    failures: Mapping[str, PhonenasError]
+
+
+class Shelf:
+    """Several devices at once, one worker thread each.
+
+    A device that is lost for longer than its own job waits is put back and tried again when
+    another one has finished, or after a pause; it is given up after three tries in a row that
+    measured nothing. Devices do not touch each other's numbers: each is measured as it would be alone, in the same random order.
+
+    Args:
+        devices: Not entered, of different names.
+        pause: How long a worker waits before it tries a lost device again, in s.
+    Raises:
+        InvalidArgument: No device, or two of one name.
+    """
+
+    def __init__(self, devices: Sequence[Device], *, pause_s: float = 60.0) -> None:
+        names = [d.name for d in devices]
+        if not names or len(set(names)) != len(names):
+            raise InvalidArgument(f"a shelf needs devices of different names, got {names}")
+        self.devices = {d.name: d for d in devices}
+        self.pause_s = pause_s
+        self._stop = threading.Event()
+        self._freed = threading.Event()
+
+    def run(
+        self,
+        work: Callable[[Device, Callable[[Event], None]], Outcome],
+        on_event: Callable[[str, Event], None] | None = None,
+    ) -> ShelfOutcome:
+        """Do the same work with each device.
+
+        Args:
+            work: Takes an entered device and where its events go, as `devices.profile` does.
+            on_event: Called with the device's name and the event, from its worker's thread.
+        Raises:
+            Whatever `work` raises beyond device trouble, once every worker has stopped.
+        """
+        outcomes: dict[str, Outcome] = {}
+        failures: dict[str, PhonenasError] = {}
+        with ThreadPoolExecutor(len(self.devices), thread_name_prefix="shelf") as pool:
+            futures: dict[Future[Outcome], str] = {
+                pool.submit(self._work, d, work, on_event): name for name, d in self.devices.items()
+            }
+            open_ = set(futures)
+            try:
+                while open_:
+                    done, open_ = wait(open_, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        name = futures[future]
+                        try:
+                            outcomes[name] = future.result()
+                        except (DeviceUnavailable, DeviceError) as error:
+                            failures[name] = error
+                        self._freed.set()  # the lost ones may try at once
+            except BaseException:
+                self._stop.set()
+                self._freed.set()
+                raise
+        return ShelfOutcome(outcomes, failures)
+
+    def _work(
+        self,
+        device: Device,
+        work: Callable[[Device, Callable[[Event], None]], Outcome],
+        on_event: Callable[[str, Event], None] | None,
+    ) -> Outcome:
+        fruitless = 0
+
+        def tell(event: Event) -> None:
+            nonlocal fruitless
+            if self._stop.is_set():
+                raise _Stopped
+            if isinstance(event, Measured):
+                fruitless = 0
+            if on_event is not None:
+                on_event(device.name, event)
+
+        while True:
+            try:
+                with device:
+                    return work(device, tell)
+            except DeviceUnavailable as error:
+                fruitless += 1
+                log.info("%s: %s", device.name, error)
+                if fruitless == _TRIES:
+                    raise
+            self._freed.clear()
+            self._freed.wait(self.pause_s)
+            if self._stop.is_set():
+                raise _Stopped
+
+
+class _Stopped(Exception):
+    """Another worker's trouble, or Ctrl-C, ends this one too."""

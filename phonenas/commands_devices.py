@@ -1,0 +1,164 @@
+"""The commands that speak with devices: list them, and measure them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import (
+    DEFAULT_DB,
+    AsJson,
+    Db,
+    OwnResolution,
+    Quiet,
+    Seed,
+    Threads,
+    Verbose,
+    open_store,
+    origin_note,
+    print_result,
+    shown_db,
+    table,
+)  # fmt: skip
+from .space.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from .devices import Device, Outcome
+
+__all__ = ["celsius", "devices", "profile"]
+
+
+def devices(
+    db: Db = DEFAULT_DB, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
+) -> None:
+    """List what can be measured, what it is, and what to do where it cannot be reached."""
+    from dataclasses import asdict
+
+    from .devices import listing
+
+    found = [asdict(s) for s in listing()]
+    header = ["name", "kind", "state", "model", "cores", "runtime", "detail"]
+    print_result(
+        found, as_json, lambda: table(header, [[str(r[h]) for h in header] for r in found])
+    )
+
+
+def profile(
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="As `phonenas devices` lists it; several side by side."),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Whose operators; mnasnet without --network.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option("--network", help="Also this network, whole; repeatable.")
+    ] = None,
+    networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
+    resolution: OwnResolution = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
+    mode: Annotated[
+        str, typer.Option(help="steady, or sustained: whole networks after minutes of load.")
+    ] = "steady",
+    sustain: Annotated[float, typer.Option(help="Seconds of load before sustained speed.")] = 180.0,
+    wait_below: Annotated[
+        str | None, typer.Option(help="Wait for the device to be cooler, as 45C.")
+    ] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure devices: every operator of a space, and some whole networks."""
+    from . import devices as d
+    from . import space as spaces
+    from .devices.shelf import Shelf
+    from .progress import Bars
+    from .search.networks import find
+
+    if mode not in ("steady", "sustained"):
+        raise InvalidArgument(f"--mode: steady or sustained, got {mode!r}")
+    below_c = celsius(wait_below)
+    named = [find(n, 1.0, resolution) for n in network or []]
+    phones = [d.connect(name, threads=threads) for name in dict.fromkeys(device or ["local"])]
+    chosen = spaces.get(space or "mnasnet", resolution or 224) if space or not named else None
+
+    with open_store(db, create=True) as store:
+
+        def work(phone: Device, tell: Any) -> Outcome:
+            return d.profile(
+                chosen, on=phone, into=store, networks=networks if chosen else 0, named=named,
+                quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
+                wait_below_c=below_c, on_event=tell,
+            )  # fmt: skip
+
+        if len(phones) == 1:
+            with phones[0] as phone, Bars(quiet) as bars:
+                outcome = work(phone, bars.profiling)
+            print_result(_document(outcome, db), as_json, lambda: _text(outcome, db))
+            return
+        with Bars(quiet) as bars:
+            found = Shelf(phones).run(work, bars.of_device)
+    result = {
+        "devices": {name: _document(o, db) for name, o in sorted(found.outcomes.items())},
+        "failed": {name: str(e) for name, e in sorted(found.failures.items())},
+    }
+
+    def text() -> str:
+        parts = [f"{name}: {_text(o, db)}" for name, o in sorted(found.outcomes.items())]
+        parts += [f"{name}: not done: {e}" for name, e in sorted(found.failures.items())]
+        return "\n\n".join(parts)
+
+    print_result(result, as_json, text)
+    if found.failures:
+        first = next(iter(found.failures.values()))
+        raise type(first)(
+            f"{len(found.failures)} of {len(phones)} devices were not measured to the end. What "
+            "was measured is kept; the same command goes on from there."
+        )
+
+
+def celsius(text: str | None) -> float | None:
+    """A temperature as the user writes it.
+
+    >>> celsius("45C"), celsius("45 °C"), celsius("45")
+    (45.0, 45.0, 45.0)
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*°?[cC]?\s*", text)
+    if found is None or not 0 < float(found[1]) < 150:
+        raise InvalidArgument(f"--wait-below: a temperature in °C, as 45C, got {text!r}")
+    return float(found[1])
+
+
+def _document(outcome: Outcome, db: str) -> dict[str, Any]:
+    return {
+        "measured": outcome.measured,
+        "reused": outcome.reused,
+        "rejected": outcome.rejected,
+        "unstable": dict(outcome.unstable),
+        "doubtful": dict(outcome.doubtful),
+        "seconds": round(outcome.seconds, 3),
+        "busy_s": round(outcome.busy_s, 3),
+        "conditions": outcome.conditions.to_dict(),
+        "verdict": {"stable": outcome.verdict.stable, "text": outcome.verdict.text},
+        "store": shown_db(db),
+    }
+
+
+def _text(outcome: Outcome, db: str) -> str:
+    lines = [
+        f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
+        f"{outcome.reused} found in {shown_db(db)}, "
+        f"{outcome.rejected} readings rejected and taken again, {outcome.seconds:.0f} s",
+        f"conditions: {outcome.conditions}",
+        f"verdict: {outcome.verdict.text}",
+    ]
+    lines += [f"given up: {name}: {why}" for name, why in list(outcome.unstable.items())[:10]]
+    return "\n".join(lines) + origin_note(outcome.conditions)

@@ -1,0 +1,67 @@
+"""Answers as the measuring worker does, at once and with made-up times; for tests alone.
+
+A test gives it as the device's `python`. The JSON file beside it says what it does amiss:
+
+    "at": "hello" or "run" (each model but the sentinel); "times": how often, always where it lacks
+    "with": what is put into the answer; null takes a part out
+    "text": what is printed instead of the answer; "before": what is printed before it
+    "endless": how many bytes are printed without the end of a line, then nothing more
+"""
+
+import json
+import sys
+from pathlib import Path
+
+amiss = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+left = amiss.get("times", 1 << 30)
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def answer(at, document):
+    global left
+    if at != amiss.get("at") or left == 0:
+        say(json.dumps(document))
+        return
+    left -= 1
+    if "endless" in amiss:
+        sys.stdout.write("x" * amiss["endless"])
+        sys.stdout.flush()
+        sys.stdin.read()
+        sys.exit(0)
+    if "before" in amiss:
+        say(amiss["before"])
+    if "text" in amiss:
+        say(amiss["text"])
+        return
+    changed = {**document, **amiss.get("with", {})}
+    say(json.dumps({k: v for k, v in changed.items() if v is not None}))
+
+
+for line in sys.stdin:
+    if not line.strip():
+        continue
+    request = json.loads(line)
+    if request["op"] == "hello":
+        answer("hello", {"runtime": "standin", "version": "1", "sha256": "0" * 64})
+        provider = request["provider"]
+        continue
+    for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
+        size = Path(path).stat().st_size
+        answer(
+            "sentinel" if path == request["sentinel"] else "run",
+            {
+                "index": index,
+                "samples_ms": [1 + size / 1e6 + n / 1e3 for n in range(runs)],
+                "sentinel_ms": [0.5] * runs,
+                "preempted": 0,
+                "first_ms": 2.0,
+                "clock_mhz": 0.0,
+                "busy_s": 0.01,
+                "provider": provider,
+            },
+        )
+    say(json.dumps({"done": True}))
