@@ -9,7 +9,7 @@ DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 export PHONENAS_DB = $(DB)
 
-.PHONY: demo test install check bench lint clean help
+.PHONY: demo test real install check bench lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,7 +38,10 @@ $(MODEL):
 	$(BIN)/phonenas fit --device local --out $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not (adbd or sshd or postgres or qemu or phone)"
+
+real: $(VENV)/.dev  ## tests on a real adbd, sshd and PostgreSQL (tools/real.sh gets them)
+	$(BIN)/python -m pytest -m "adbd or sshd or postgres"
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -73,7 +73,7 @@ class AdbTransport(Transport):
                 f"{self.name}: adb has {self.serial} as {state}. {_advice(found, self.serial)}"
             )
         answer = self.run(["sh", "-c", FOLDER], limit_s=_SHORT_S)
-        folder = answer.output.strip()
+        folder = answer.output.strip().rpartition("\n")[2]  # a shell may greet before
         if answer.code or not folder.startswith("/"):
             raise DeviceError(
                 f"{self.name}: no folder can be made on it: {answer.last_words}. Free some space "
@@ -122,6 +122,8 @@ class AdbTransport(Transport):
         return answer
 
     def spawn(self, command: Sequence[str]) -> Conversation:
+        # A server that the command below had to start would hold the lock for good.
+        self._adb("start-server", limit_s=_SHORT_S)
         line = shlex.join(command)
         words = ["adb", "-s", self.serial, "shell", "-T", line]
         return Conversation(self.name, words, beat=True, keep_open=self.keep_open)

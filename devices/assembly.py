@@ -20,7 +20,7 @@ from .runtimes.runtime import Runtime
 from .settings import DeviceSettings
 from .snapshot import SNAPSHOT, Snapshot, parse_snapshot
 from .timing import SENTINEL
-from .transport import Transport
+from .transport import SWEEP_S, Transport
 
 __all__ = ["AssembledDevice"]
 
@@ -139,7 +139,7 @@ class AssembledDevice(Device):
         if self._fixed:
             self._fixed = False
             with contextlib.suppress(PhonenasError):
-                self.transport.run([*_FIXED, "false"], limit_s=_SNAPSHOT_S)
+                self.transport.run([*_FIXED, "false"], limit_s=SWEEP_S)
         self.transport.close()
         if self._lock is not None:
             self._lock.close()

@@ -19,13 +19,18 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from ..space.errors import DeviceError, DeviceUnavailable
-from .words import plain
+from .words import plain, shown
 
 __all__ = ["HUNG", "Conversation"]
 
 HUNG = (
     "A program hangs there, or it sleeps, or its cable or network is gone. See to it; the same "
     "command goes on from there."
+)
+_LOST = "Look at its cable, its network and its memory; the same command goes on from there."
+_NOISE = (
+    "Something there prints of its own accord, a shell's start-up file or a library: silence it; "
+    "the same command goes on from there."
 )
 
 _BEAT_S = 1.0
@@ -42,6 +47,8 @@ class Conversation:
         beat: Whether to send an empty line every second.
         keep_open: File descriptors that the process inherits.
         environment: Of the process; None for this one's.
+    Attributes:
+        advice: A sentence for the error that it ended before it was asked to.
     Raises:
         DeviceUnavailable: The process cannot be started.
     """
@@ -56,6 +63,7 @@ class Conversation:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.advice = _LOST
         self._buffer = b""
         self._closed = threading.Event()
         self._writing = threading.Lock()
@@ -118,7 +126,9 @@ class Conversation:
                     raise DeviceUnavailable(f"{self.name}: {self._ended()}")
                 self._buffer += chunk
                 if len(self._buffer) > _LONGEST_LINE:
-                    raise DeviceError(f"{self.name} sent {len(self._buffer)} bytes without a line")
+                    raise DeviceError(
+                        f"{self.name} sent {len(self._buffer)} bytes without a line. {_NOISE}"
+                    )
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.decode("utf-8", errors="replace").rstrip("\r")
 
@@ -129,20 +139,18 @@ class Conversation:
             DeviceError: It is none. Otherwise as `line`.
         """
         text = self.line(limit_s)
-        try:
+        found: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(text)
-        except ValueError as error:
-            raise DeviceError(
-                f"{self.name}'s worker answered {plain(text)[:120]!r}, which is no JSON"
-            ) from error
         if not isinstance(found, dict):
-            raise DeviceError(f"{self.name}'s worker answered {plain(text)[:120]!r}")
+            raise DeviceError(f"{self.name}'s worker answered {shown(text)}. {_NOISE}")
         return found
 
     def _ended(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
-        return f"its worker process ended with code {self.process.returncode}{self._complaint()}"
+        code = self.process.returncode
+        return f"its worker process ended with code {code}{self._complaint()}. {self.advice}"
 
     def _complaint(self) -> str:
         said = self.complaint()

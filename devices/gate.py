@@ -35,11 +35,12 @@ class Gate:
 
     Attributes:
         sped_up: Set when the device turned out faster than was usual; reset by who reads it.
+        off_speed: Whether the last reading was refused for the device's speed.
     """
 
     def __init__(self, limit: float, memory: int = 600) -> None:
         self.most = limit
-        self.sped_up = False
+        self.sped_up = self.off_speed = False
         self._readings: deque[float] = deque(maxlen=memory)
         self._clocks: deque[float] = deque(maxlen=memory)
         self._preempted: deque[float] = deque(maxlen=memory)
@@ -61,7 +62,20 @@ class Gate:
         """Take note of a reading; why it is not believed, or ""."""
         sentinel_ms = median(reading.sentinel_ms)
         share = reading.preempted / (reading.preempted + len(reading.samples_ms))
-        return self.objection(sentinel_ms, reading.clock_mhz) or self._crowd(share)
+        slow = self.objection(sentinel_ms, reading.clock_mhz)
+        self.off_speed = bool(slow)
+        return slow or self._crowd(share)
+
+    def widen(self, sentinel_ms: float) -> bool:
+        """Believe readings at this speed too from now on, if it is within the greatest limit.
+
+        Within it the sentinel divides out what it shares with the models beside it.
+        """
+        if abs(sentinel_ms / self.usual_ms - 1) > self.most:
+            return False
+        # As many as there are of the usual speed: the band that holds most then holds both.
+        self._readings.extend([sentinel_ms] * len(self._readings))
+        return True
 
     def objection(self, sentinel_ms: float, clock_mhz: float = 0.0, *, weight: int = 1) -> str:
         """Take note of a speed; why what was taken at it is not believed, or "".

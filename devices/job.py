@@ -12,6 +12,7 @@ from ..space.errors import DeviceError, DeviceUnavailable, UnstableDevice
 from .device import Device, Job
 from .keeper import Keeper
 from .ledger import Ledger
+from .models import Models
 from .plan import Measured, OnEvent, Planned, Rejected, Subject
 from .timing import SENTINEL, Protocol, reading_objection
 
@@ -87,6 +88,7 @@ class MeasuringJob:
         if not ledger.open:
             self.tell(Planned(0, ledger.reused, 0, 0.0))
             return
+        self.models = Models(self.device, ledger.open, folder)
         sentinel = self.device.lower(SENTINEL, folder / "sentinel")
         stated_ms = self.store.reference_ms(self.conditions)
         self.keeper.settle(sentinel, stated_ms)
@@ -97,7 +99,7 @@ class MeasuringJob:
         ledger.close(list(ledger.open))
         while ledger.open:
             for batch in self.batches(self.schedule()):
-                self.batch(batch, folder, sentinel)
+                self.batch(batch, sentinel)
 
     def schedule(self) -> list[str]:
         """The rounds that are missing, in order of taking; one more of those that disagree.
@@ -139,9 +141,19 @@ class MeasuringJob:
                     size_s += self.estimate_s(text)
             if batch:
                 yield batch
+                later = self.put_back(batch, later)
             else:
                 self.device.pause(max(_LEAST_PAUSE_S, min(self.rest_s(t, now) for t in later)))
             due = later
+
+    def put_back(self, batch: list[str], due: list[str]) -> list[str]:
+        """Give those of a batch that need a further round a random place among what is due."""
+        for text in batch:
+            if text in self.ledger.open:
+                lacking = max(1, self.ledger.missing(text)) - due.count(text)
+                for _ in range(lacking):
+                    due.insert(self.order.randrange(len(due) + 1), text)
+        return due
 
     def rest_s(self, text: str, now: float) -> float:
         """Seconds that a subject should still rest before its next round."""
@@ -149,15 +161,13 @@ class MeasuringJob:
             return 0.0
         return self.protocol.apart_s - (now - self.last_s[text])
 
-    def batch(self, batch: list[str], folder: Path, sentinel: Path) -> None:
+    def batch(self, batch: list[str], sentinel: Path) -> None:
         """Measure a batch in one go; commit what is believed; bring the device back if lost."""
         began = self.device.now_s()
         estimate_s = sum(self.estimate_s(t) for t in batch)
-        jobs = []
-        for number, text in enumerate(batch):
-            subject = self.ledger.open[text]
-            path = self.device.lower(subject.model, folder / str(number))
-            jobs.append(Job(path, self.protocol.runs(subject.kind)))
+        jobs = [
+            Job(self.models.file(t), self.protocol.runs(self.ledger.open[t].kind)) for t in batch
+        ]
         lost: DeviceUnavailable | DeviceError | None = None
         drifted = told = 0
         asked = False
@@ -173,8 +183,8 @@ class MeasuringJob:
                     self.ledger.refuse(text, objection, failure=True)
                 elif objection := self.keeper.objection(reading):
                     self.ledger.refuse(text, objection, failure=False)
-                    drifted += 1
-                    in_a_row += 1
+                    drifted += self.keeper.gate.off_speed
+                    in_a_row += self.keeper.gate.off_speed
                 else:
                     self.ledger.accept(text, reading, circumstances)
                     self.refused_in_a_row = self.keeper.fruitless = in_a_row = 0
@@ -191,8 +201,7 @@ class MeasuringJob:
             if asked and told < len(batch):
                 # It may be this very model that takes the device down.
                 self.ledger.refuse(batch[told], f"the device was lost: {error}", failure=True)
-        for job in jobs:
-            job.model.unlink()
+        self.models.tidy()
         if lost is None:
             self.work_s += self.device.now_s() - began
             self.worked_estimate_s += estimate_s * told / len(batch)

@@ -31,7 +31,8 @@ _WEIGHT = 5
 _PROBES = 2
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)  # pauses between tries
 _FRUITLESS = 5  # losses in a row between which nothing was measured
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
+_PHONE_S, _COMPUTER_S = 60.0, 3.0  # of waiting for a speed that is within the drift limit
 _HEAT_PAUSE_S = 10.0
 _SUSTAIN_RUNS = 200
 _LOOK_S = 10.0  # a look costs up to half a second over ssh; heat moves more slowly
@@ -95,7 +96,10 @@ class Keeper:
         ):
             objection = reading_objection(reading, self.base.provider)
             if objection:
-                raise DeviceError(f"{self.device.name} cannot run the sentinel: {objection}")
+                raise DeviceError(
+                    f"{self.device.name} cannot run the sentinel: {objection}. Set another provider "
+                    "or runtime in devices.toml."
+                )
             # Heavy, so that a spell of throttling soon after cannot outvote them.
             self.gate.objection(median(reading.sentinel_ms), reading.clock_mhz, weight=_WEIGHT)
         self.check_reference(reference_ms)
@@ -173,19 +177,29 @@ class Keeper:
     def cool_down(self, reason: str, sentinel: Path) -> None:
         """Pause, longer each time, until the sentinel stands where it stood.
 
+        A phone is given a minute to cool, a computer, whose neighbours seldom leave, some seconds;
+        a speed that stays within the protocol's drift limit after that is believed as well.
+
         Raises:
-            UnstableDevice: It did not within `cool_down_s`.
+            UnstableDevice: It stayed beyond that limit for `cool_down_s`.
         """
         waited, pause = 0.0, _FIRST_PAUSE_S
+        enough_s = _PHONE_S if "thermal_status" in self._circumstances else _COMPUTER_S
         while waited < self.protocol.cool_down_s:
             self._wait(reason, pause)
             waited += pause
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
-            reason = ""
-            for reading in self._bounded(
+            readings = self._bounded(
                 lambda: self.run([Job(sentinel, _WATCH_RUNS)] * _PROBES, sentinel)
-            ):
-                reason = reading_objection(reading, self.base.provider) or self.objection(reading)
+            )
+            reason = ""
+            for reading in readings:
+                reason = reading_objection(reading, self.base.provider)
+                if not reason:
+                    now_ms = median(reading.sentinel_ms)
+                    reason = self.gate.objection(now_ms, reading.clock_mhz)
+                    if reason and waited >= enough_s and self.gate.widen(now_ms):
+                        reason = ""
             if not reason or self.gate.sped_up:
                 return
         raise UnstableDevice(

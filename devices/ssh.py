@@ -38,12 +38,14 @@ _OPTIONS = (
 _ADVICE = (
     (
         r"IDENTIFICATION HAS CHANGED",
-        "its host key is another than before. If you know why (it was set up anew), remove the old "
-        "one with  ssh-keygen -R HOST  and connect once by hand; if not, do not trust it",
+        "its host key is another than before. Unless you know why (it was set up anew), do not "
+        "trust it. If you do, forget the old one and connect once by hand:  "
+        "ssh-keygen KEY && ssh HOST",
     ),
     (
         r"Host key verification failed",
-        "its host key is not known yet. Connect once by hand, compare the key, and accept it",
+        "its host key is not known yet. Connect once by hand, compare the key, and accept it:  "
+        "ssh HOST",
     ),
     (r"Permission denied", "it does not know your key. Copy it there:  ssh-copy-id HOST"),
     (r"Could not resolve", "no host bears this name. Correct its address in devices.toml"),
@@ -51,7 +53,10 @@ _ADVICE = (
         r"Connection refused",
         "nothing listens there. Start sshd on it (Termux:  sshd, port 8022)",
     ),
-    (r"timed out|No route|unreachable", "it is off, asleep or in another network"),
+    (
+        r"timed out|No route|unreachable|not responding",
+        "it is off, asleep or in another network",
+    ),
 )
 
 
@@ -81,12 +86,13 @@ class SshTransport(Transport):
     def address(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
+    @property
+    def _reached_by(self) -> list[str]:
+        config = [] if self.config is None else ["-F", str(self.config)]
+        return config + ([] if self.port is None else ["-p", str(self.port)])
+
     def _ssh(self, *options: str) -> list[str]:
-        words = ["ssh"]
-        if self.config is not None:
-            words += ["-F", str(self.config)]
-        if self.port is not None:
-            words += ["-p", str(self.port)]
+        words = ["ssh", *self._reached_by]
         # OpenSSH takes the first value that it meets.
         for option in (*options, *_OPTIONS):
             words += ["-o", option]
@@ -96,20 +102,23 @@ class SshTransport(Transport):
         """Through the master, and through it alone: without it the command fails at once."""
         if self._sockets is None:
             raise DeviceUnavailable(f"{self.name} is not open")
-        return self._ssh(
-            f"ControlPath={self._sockets.name}/%C", "ControlMaster=no", "ProxyCommand=false"
-        )
+        return self._ssh(self._control_path, "ControlMaster=no", "ProxyCommand=false")
+
+    @property
+    def _control_path(self) -> str:
+        """Short, as a socket's path must be, and quoted as OpenSSH reads options."""
+        assert self._sockets is not None
+        return f'ControlPath="{self._sockets.name.replace("%", "%%")}/c"'
 
     def open(self) -> None:
         self._sockets = tempfile.TemporaryDirectory(prefix="phonenas-ssh-")
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        words = self._ssh(
-            f"ControlPath={self._sockets.name}/%C", "ControlMaster=yes", "ControlPersist=no"
-        )
+        words = self._ssh(self._control_path, "ControlMaster=yes", "ControlPersist=no")
         try:
             self._master = subprocess.Popen(
-                [*words, "-N", "--", self.host],
-                stdin=subprocess.DEVNULL,
+                # It ends with its input, so also when this process is killed.
+                [*words, "-T", "--", self.host, "exec cat >/dev/null"],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
                 start_new_session=True,
@@ -122,7 +131,7 @@ class SshTransport(Transport):
         try:
             self._await_master()
             answer = self.run(["sh", "-c", FOLDER], limit_s=_SHORT_S)
-            folder = answer.output.strip()
+            folder = answer.output.strip().rpartition("\n")[2]  # a shell may greet before
             if answer.code or not folder.startswith("/"):
                 raise DeviceError(
                     f"{self.name}: no folder can be made on it: {answer.last_words}. Free some "
@@ -142,7 +151,10 @@ class SshTransport(Transport):
             if any(Path(self._sockets.name).iterdir()):
                 return
             time.sleep(0.01)
-        raise DeviceUnavailable(f"{self.name}: no connection to {self.host} within {_CONNECT_S} s")
+        raise DeviceUnavailable(
+            f"{self.name}: no connection to {self.host} within {_CONNECT_S} s: it is off, asleep or "
+            "in another network."
+        )
 
     def _trouble(self, more: str = "") -> str:
         """What OpenSSH said, and what to do."""
@@ -152,10 +164,15 @@ class SshTransport(Transport):
             text = self._said.read(1 << 16).decode("utf-8", errors="replace") + more
         lines = [x for x in text.splitlines() if x.strip(" @\r")]
         said = plain(lines[-1]) if lines else "the connection ended"
-        for pattern, advice in _ADVICE:
-            if re.search(pattern, text):
-                return f"ssh {self.address}: {said}: {advice.replace('HOST', self.host)}."
-        return f"ssh {self.address}: {said}"
+        advice = next((a for p, a in _ADVICE if re.search(p, text)), "try it by hand:  ssh HOST")
+        known_as = re.search(r"Host key for (\S+) has changed", text)
+        file = re.search(r"Offending \S+ key in (.+):\d+", text)
+        forget = ["-f", file[1]] if file else []
+        forget += ["-R", known_as[1] if known_as else self.host.rpartition("@")[2]]
+        told = {"HOST": [*self._reached_by, self.host], "KEY": forget}
+        for name, words in told.items():
+            advice = advice.replace(name, plain(shlex.join(words), 400))
+        return f"ssh {self.address}: {said.rstrip('.')}: {advice}"
 
     def close(self) -> None:
         folder, self.folder = self.folder, ""
@@ -164,6 +181,8 @@ class SshTransport(Transport):
                 self.run(sweep(folder), limit_s=SWEEP_S)
         master, self._master = self._master, None
         if master is not None:
+            assert master.stdin is not None
+            master.stdin.close()
             master.terminate()
             try:
                 master.wait(timeout=5)
@@ -188,8 +207,8 @@ class SshTransport(Transport):
         answer = marked.read(said.output, said.errors)
         if answer is None:
             raise DeviceUnavailable(
-                f"{self.name} was lost in mid-command: {self._trouble(said.errors)}. The same "
-                "command goes on from there."
+                f"{self.name} was lost in mid-command; the same command goes on from there. "
+                f"{self._trouble(said.errors)}"
             )
         return answer
 

@@ -45,7 +45,7 @@ done
 exit 1
 """
 
-SWEEP_S = 5.0  # longest that leaving a device waits for one that does not answer
+SWEEP_S = 3.0  # longest that leaving a device waits for one that does not answer
 
 
 def sweep(folder: str) -> list[str]:

@@ -5,6 +5,7 @@ Rates on a shared computer change from run to run: compare the lines of one run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -19,10 +20,17 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from phonenas import latency_model, search, space  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent))
+
+from phonenas import data, devices, latency_model, search, space  # noqa: E402
 from phonenas.data import Conditions, Measurement, Round  # noqa: E402
+from phonenas.devices.plan import Subject  # noqa: E402
+from phonenas.devices.registry import assemble  # noqa: E402
+from phonenas.devices.settings import DeviceSettings  # noqa: E402
+from phonenas.devices.timing import Protocol  # noqa: E402
 from phonenas.latency_model.fitting import fit_measurements  # noqa: E402
 from phonenas.space.to_onnx import to_onnx  # noqa: E402
+from phonenas.space.to_tflite import to_tflite  # noqa: E402
 
 
 def best_s(work: Callable[[], object], times: int = 5) -> float:
@@ -144,18 +152,57 @@ def pymoo_alone() -> None:
 
 def building(mnas: space.MnasNet) -> None:
     operators = mnas.operators()[::7]
-    taken = []
-    for operator in operators:
-        taken.append(best_s(lambda o=operator: to_onnx(o).SerializeToString(), 3))  # type: ignore[misc]
-    say(
-        f"ONNX of an operator, mean of {len(operators)} (median, worst)",
-        f"{statistics.mean(taken) * 1e3:.2f} ms",
-        f"<= 3 ms  ({statistics.median(taken) * 1e3:.2f}, {max(taken) * 1e3:.1f})",
-    )
     network = space.zoo.network("mnasnet-a1")
-    say(
-        "ONNX of MnasNet-A1", f"{best_s(lambda: to_onnx(network).SerializeToString()) * 1e3:.0f} ms"
-    )
+    for name, floor, build in (
+        ("ONNX", "<= 3 ms", lambda o: to_onnx(o).SerializeToString()),
+        ("TFLite", "<= 5 ms", to_tflite),
+    ):
+        taken = [best_s(lambda o=o, b=build: b(o), 3) for o in operators]  # type: ignore[misc]
+        say(
+            f"{name} of an operator, mean of {len(operators)} (median, worst)",
+            f"{statistics.mean(taken) * 1e3:.2f} ms",
+            f"{floor}  ({statistics.median(taken) * 1e3:.2f}, {max(taken) * 1e3:.1f})",
+        )
+        whole_s = best_s(lambda b=build: b(network))  # type: ignore[misc]
+        say(f"{name} of MnasNet-A1", f"{whole_s * 1e3:.0f} ms")
+
+
+def overhead(mnas: space.MnasNet) -> None:
+    """Wall time of a profile over the seconds of computing in it, for operators of 1 ms and more."""
+    ways: list[tuple[str, str, devices.Device]] = [("local", "<= 1.3", devices.connect("local"))]
+    with contextlib.ExitStack() as stack:
+        try:
+            from servers import Adbd, AdbServer
+
+            phone = Adbd()
+            stack.callback(phone.stop)
+            server = AdbServer()
+            stack.callback(server.stop)
+            server.connect(phone)
+            os.environ.update(server.settings)
+            settings = DeviceSettings("adb", "adb", phone.address, python=sys.executable)
+            ways.append(("adb", "<= 1.5", assemble(settings)))
+        except BaseException as error:  # noqa: BLE001 - pytest's skip is no Exception
+            say("overhead over adb", "not measured", f"{error}. Get adbd:  bash tools/real.sh")
+        heavy = [o for o in mnas.operators() if o.macs > 5e7][::2]
+        store = stack.enter_context(
+            data.MeasurementStore(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "x.db")
+        )
+        with ways[0][2] as here:
+            quick = Protocol(operator_rounds=1)
+            subjects = [Subject("operator", o) for o in heavy]
+            seen = devices.measure(subjects, on=here, into=store, protocol=quick).results
+        slow = [s for s in subjects if s.text in seen and seen[s.text].latency_ms >= 1.0]
+        for name, floor, device in ways:
+            with device:
+                taken = devices.measure(slow, on=device, into=store, again=name == "local")
+            mean_ms = statistics.mean(m.latency_ms for m in taken.results.values())
+            say(
+                f"profile of {taken.measured} operators (mean {mean_ms:.1f} ms) over {name}: wall "
+                "over computing",
+                f"{taken.seconds / taken.busy_s:.2f}",
+                f"{floor}  {taken.seconds:.0f} s, {taken.rejected} readings rejected",
+            )
 
 
 def start_up() -> None:
@@ -181,6 +228,7 @@ def main() -> None:
     )
     start_up()
     building(mnas)
+    overhead(mnas)
     began = time.perf_counter()
     model = made_up_model(mnas)
     say(

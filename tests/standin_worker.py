@@ -1,19 +1,20 @@
 """Answers as the measuring worker does, at once and with made-up times; for tests alone.
 
-A test gives it as the device's `python`. The JSON file beside it says what it does amiss:
+A test gives it as the device's `python`. The JSON file beside it, as long as it is there, says
+what to do amiss:
 
-    "at": "hello" or "run" (each model but the sentinel); "times": how often, always where it lacks
+    "at": "hello", "run" (each model but the sentinel) or "done"
     "with": what is put into the answer; null takes a part out
     "text": what is printed instead of the answer; "before": what is printed before it
     "endless": how many bytes are printed without the end of a line, then nothing more
+    "once": whether the file goes when that is done
 """
 
 import json
 import sys
 from pathlib import Path
 
-amiss = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-left = amiss.get("times", 1 << 30)
+FILE = Path(__file__).with_suffix(".json")
 
 
 def say(text):
@@ -22,11 +23,12 @@ def say(text):
 
 
 def answer(at, document):
-    global left
-    if at != amiss.get("at") or left == 0:
+    amiss = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    if at != amiss.get("at"):
         say(json.dumps(document))
         return
-    left -= 1
+    if amiss.get("once"):
+        FILE.unlink()
     if "endless" in amiss:
         sys.stdout.write("x" * amiss["endless"])
         sys.stdout.flush()
@@ -41,6 +43,7 @@ def answer(at, document):
     say(json.dumps({k: v for k, v in changed.items() if v is not None}))
 
 
+provider = ""
 for line in sys.stdin:
     if not line.strip():
         continue
@@ -48,20 +51,20 @@ for line in sys.stdin:
     if request["op"] == "hello":
         answer("hello", {"runtime": "standin", "version": "1", "sha256": "0" * 64})
         provider = request["provider"]
-        continue
-    for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
-        size = Path(path).stat().st_size
-        answer(
-            "sentinel" if path == request["sentinel"] else "run",
-            {
-                "index": index,
-                "samples_ms": [1 + size / 1e6 + n / 1e3 for n in range(runs)],
-                "sentinel_ms": [0.5] * runs,
-                "preempted": 0,
-                "first_ms": 2.0,
-                "clock_mhz": 0.0,
-                "busy_s": 0.01,
-                "provider": provider,
-            },
-        )
-    say(json.dumps({"done": True}))
+    elif request["op"] == "run":
+        for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
+            size = Path(path).stat().st_size
+            answer(
+                "sentinel" if path == request["sentinel"] else "run",
+                {
+                    "index": index,
+                    "samples_ms": [1 + size / 1e6 + n / 1e3 for n in range(runs)],
+                    "sentinel_ms": [0.5] * runs,
+                    "preempted": 0,
+                    "first_ms": 2.0,
+                    "clock_mhz": 0.0,
+                    "busy_s": 0.01,
+                    "provider": provider,
+                },
+            )
+        answer("done", {"done": True})

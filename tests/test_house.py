@@ -119,7 +119,13 @@ def test_versions_agree() -> None:
 
 def documented_commands() -> list[str]:
     found = []
-    for name in ("README.md", "docs/architecture.md", "CONTRIBUTING.md", "Makefile"):
+    for name in (
+        "README.md",
+        "docs/architecture.md",
+        "docs/phones.md",
+        "CONTRIBUTING.md",
+        "Makefile",
+    ):
         text = (ROOT / name).read_text(encoding="utf-8")
         for line in re.findall(
             r"^\s*(?:\$ |\.venv/bin/|\$\(BIN\)/)?(phonenas [a-z].*)$", text, re.M

@@ -18,9 +18,9 @@ from conftest import SENTINEL_MS, FakeDevice, TinySpace
 
 from phonenas import data, devices, space
 from phonenas.data.measurement import spread
+from phonenas.devices import profiling
 from phonenas.devices.device import Reading
 from phonenas.devices.plan import Measured, Planned, Rejected
-from phonenas.devices import profiling
 from phonenas.devices.timing import Protocol
 from phonenas.space.errors import InvalidArgument, UnstableDevice
 from phonenas.space.to_onnx import to_onnx

@@ -71,7 +71,7 @@ def benchmark_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def perf_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stand-in for ONNX Runtime's program, in the same way."""
-    return program_of(tmp_path_factory.mktemp("bin"), "perf_test")
+    return program_of(tmp_path_factory.mktemp("bin"), "perf")
 
 
 def program_of(folder: Path, name: str) -> Path:

@@ -130,6 +130,9 @@ def test_a_device_that_stays_hot_is_unstable(tmp_path: Path) -> None:
 class Throttling(FakeDevice):
     """Slower by a part for half a minute of every two; its operators and its sentinel unequally."""
 
+    def circumstances(self) -> dict[str, Any]:
+        return {"thermal_status": 0}  # a phone that does not own up to it
+
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:

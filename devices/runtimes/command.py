@@ -39,6 +39,7 @@ _LONGEST_OUTPUT = 1 << 20
 # Without a median, a mean is believed only where nothing stood out: it is off by up to 171 %
 # with another program on the core.
 _MEAN_SPREAD = 0.10
+_ELSE = "Set another provider in devices.toml, or take a build that has it"
 _MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 _ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
 # 64-bit systems that run 32-bit programs too.
@@ -296,11 +297,12 @@ class CommandRuntime(Runtime):
                 f"this build does not know {', '.join(printed.ignored_flags)}; take a newer one"
             )
         if printed.fallback:
-            raise DeviceError(f"asked for {self.provider}, and it says: {printed.fallback}")
+            said = printed.fallback.rstrip(".")
+            raise DeviceError(f"asked for {self.provider}, and it says: {said}. {_ELSE}")
         believed = not printed.provider and self.provider in self.unspoken
         if printed.provider != self.provider and not believed:
             ran = f"{printed.provider} ran" if printed.provider else "it says nothing of it"
-            raise DeviceError(f"asked for {self.provider}, and {ran}")
+            raise DeviceError(f"asked for {self.provider}, and {ran}. {_ELSE}")
         only_mean = not self.tells_samples and printed.median_ms is None
         if only_mean and (printed.std_ms or 0.0) > _MEAN_SPREAD * printed.mean_ms:
             raise DeviceError(

@@ -62,38 +62,41 @@ class PythonWorker(Runtime):
         self._transport = transport
         paths = transport.push(files, limit_s=_START_S)
         python = self.settings.python or (sys.executable if local else "python3")
-        self._worker = transport.spawn([python, "-B", *paths])
-        try:
-            self._worker.ask(
-                {
-                    "op": "hello",
-                    "cores": list(cores) or None,
-                    "threads": self.settings.threads,
-                    "optimisation": self.optimisation,
-                    "provider": self.provider,
-                    # Here the pipe's end is certain; over a cable it may never be told.
-                    "silence_s": None if local else _SILENCE_S,
-                    "folder": "" if local else transport.folder,
-                }
-            )
-            hello = self._worker.answer(_START_S)
-        except DeviceUnavailable as error:
-            raise DeviceUnavailable(
-                f"{error}. Is Python with {self.package} there? Try  {python} -c "
+        talk = self._worker = transport.spawn([python, "-B", *paths])
+        usual, talk.advice = (
+            talk.advice,
+            (
+                f"Is Python with {self.package} there? Try  {python} -c "
                 f"'import {self.package.replace('-', '_')}'  on it."
-            ) from error
+            ),
+        )
+        talk.ask(
+            {
+                "op": "hello",
+                "cores": list(cores) or None,
+                "threads": self.settings.threads,
+                "optimisation": self.optimisation,
+                "provider": self.provider,
+                # Here the pipe's end is certain; over a cable it may never be told.
+                "silence_s": None if local else _SILENCE_S,
+                "folder": "" if local else transport.folder,
+            }
+        )
+        hello = talk.answer(_START_S)
+        talk.advice = usual
         if "error" in hello:
             raise DeviceUnavailable(
-                f"{transport.name} cannot start {self.name}: {hello['error']}. Install it there:  "
-                f"pip install {self.package}"
+                f"{transport.name} cannot start {self.name}: {plain(str(hello['error']))}. Install "
+                f"it there:  pip install {self.package}"
             )
-        return Identity(
-            str(hello["runtime"]),
-            str(hello["version"]),
-            str(hello["sha256"]),
-            self.provider,
-            self.optimisation,
-        )
+        told = [plain(str(hello.get(k, ""))) for k in ("runtime", "version", "sha256")]
+        if not all(told):
+            raise DeviceError(
+                f"{transport.name}'s worker does not say what it is: {plain(str(hello), 120)}. "
+                "Look at its Python."
+            )
+        runtime, version_, digest = told
+        return Identity(runtime, version_, digest, self.provider, self.optimisation)
 
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
@@ -184,7 +187,7 @@ def _reading(found: dict[str, Any], name: str) -> Reading:
             clock_mhz=clock_mhz,
             busy_s=busy_s,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise DeviceError(
             f"{name}'s worker answered amiss: {plain(str(found), 120)}. {_AGAIN}"
         ) from error

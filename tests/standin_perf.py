@@ -2,6 +2,10 @@
 
 import sys
 import time
+from pathlib import Path
+
+import numpy
+import onnxruntime
 
 words = sys.argv[1:]
 flags = {}
@@ -12,15 +16,12 @@ model, results = words
 if set(flags) - {"-I", "-m", "-r", "-e", "-x", "-y", "-o", "-C"}:
     print(f"ERROR: Unknown command line flags: {flags}", file=sys.stderr)
     sys.exit(1)
-import numpy
-import onnxruntime
-
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(flags["-x"])
 began = time.perf_counter()
 try:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-except Exception as error:
+except Exception as error:  # noqa: BLE001 - whatever it is, told as the program would
     print(f"{error}".replace("\n", " "), file=sys.stderr)
     sys.exit(255)
 loaded = time.perf_counter() - began
@@ -32,7 +33,7 @@ for _ in range(int(flags["-r"]) + 1):
     session.run(None, feeds)
     times.append(time.perf_counter() - start)
 first, *times = times
-with open(results, "a", encoding="utf-8") as file:
+with Path(results).open("a", encoding="utf-8") as file:
     for number, seconds in enumerate(times):
         file.write(f"model,{seconds:.6g},12345678,100,{number}\n")
 total = sum(times)
