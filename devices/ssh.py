@@ -162,7 +162,8 @@ class SshTransport(Transport):
         if self._said is not None:
             self._said.seek(0)
             text = self._said.read(1 << 16).decode("utf-8", errors="replace") + more
-        lines = [x for x in text.splitlines() if x.strip(" @\r")]
+        # "UNKNOWN port": that there is no master any more, which is no news.
+        lines = [x for x in text.splitlines() if x.strip(" @\r") and "UNKNOWN port" not in x]
         said = plain(lines[-1]) if lines else "the connection ended"
         advice = next((a for p, a in _ADVICE if re.search(p, text)), "try it by hand:  ssh HOST")
         known_as = re.search(r"Host key for (\S+) has changed", text)

@@ -253,6 +253,7 @@ def predict(
                 "high_ms": float(predicted.high_ms[i]),
                 "interval": 0.9,
                 "covered": bool(predicted.covered[i]),
+                "origin": told.conditions.origin,
             }
         )
         if explain:
@@ -344,6 +345,7 @@ def search(
         "hypervolume": front.hypervolume,
         "target_ms": front.target_ms,
         "resumed_from": found.resumed_from,
+        "origin": told.conditions.origin,
         "front": [{k: c.to_dict()[k] for k in keys} for c in front],
     }
 
@@ -444,15 +446,17 @@ def validate(
         "target_ms": found.target_ms,
         "reused": found.reused,
         "verdict": text_of["verdict"],
+        "origin": told.conditions.origin,
     }
 
     def text() -> str:
         inside = sum(v.inside for v in found.networks)
+        mark = "●" if told.conditions.origin == "measured" else "◌"
         meets = sum(bool(v.meets_target) for v in found.networks)
         rows = [
             [
                 str(v.candidate.id), f"○ {v.predicted_ms:.2f} ms", f"{v.low_ms:.2f} to {v.high_ms:.2f}",
-                f"● {v.measured_ms:.2f} ms", f"±{v.spread:.1%}", f"{v.error:+.1%}",
+                f"{mark} {v.measured_ms:.2f} ms", f"±{v.spread:.1%}", f"{v.error:+.1%}",
                 "inside" if v.inside else "OUTSIDE",
                 {True: "meets it", False: "misses it", None: ""}[v.meets_target],
             ]
@@ -462,7 +466,7 @@ def validate(
             "id",
             "promised",
             "90 % interval",
-            "measured",
+            told.conditions.origin,
             "rounds",
             "error",
             "interval",

@@ -99,7 +99,8 @@ class Bars:
         elif isinstance(event, Rejected):
             self._rejected += len(event.subjects)
         elif isinstance(event, Waiting):
-            self._note(f"waiting {duration(event.seconds)}: {event.reason}")
+            told = duration(event.seconds) if event.seconds >= 1 else f"{event.seconds:g} s"
+            self._note(f"waiting {told}: {event.reason}")
         elif isinstance(event, Lost):
             self._line(f"{event.reason}; trying again in {event.seconds:g} s")
         elif isinstance(event, Doubted):

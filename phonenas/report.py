@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -154,13 +155,28 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
             f"hold. Validate it anew:  phonenas validate {run_dir} --device ..."
         )
     sections, plots = _sections(run, found)
+    body, drawn = "\n".join(sections), json.dumps(plots).replace("<", "\\u003c")
+    if (origin := _origin(run, found)) != "measured":
+        body, drawn = (re.sub(r"\bmeasured\b", origin, t) for t in (body, drawn))
+        body = (
+            f"<p class=box><b>{escape(origin.upper())}.</b> No device was measured for the times on "
+            f"this page.</p>\n{body}"
+        )
     page = _PAGE.format(
         title=escape(f"phonenas: networks for {run.settings['device']}"),
-        body="\n".join(sections),
+        body=body,
         plotly=get_plotlyjs(),
-        plots=json.dumps(plots).replace("<", "\\u003c"),
+        plots=drawn,
     )
     return write_atomic(run_dir / "report.html" if out is None else out, page)
+
+
+def _origin(run: Loaded, found: Mapping[str, Any] | None) -> str:
+    """Where the times come from: anything but measured, if either promise or validation does."""
+    told = [run.model.get("conditions", {}), (found or {}).get("conditions", {})]
+    return next(
+        (o for c in told if (o := str(c.get("origin", "measured"))) != "measured"), "measured"
+    )
 
 
 def _sections(run: Loaded, found: dict[str, Any] | None) -> tuple[list[str], dict[str, Any]]:
