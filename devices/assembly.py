@@ -52,7 +52,7 @@ class AssembledDevice(Device):
     # -- lifetime -----------------------------------------------------------------------------
 
     def __enter__(self) -> AssembledDevice:
-        self._lock = exclusive(self.name, f"{self.transport.kind} {self.transport.address}")
+        self._lock = exclusive(self.name, self.place)
         self.transport.keep_open = (self._lock.fileno(),) if self._lock else ()
         try:
             self.transport.open()
@@ -146,6 +146,10 @@ class AssembledDevice(Device):
             self._lock = None
 
     # -- the contract -------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        return f"{self.transport.kind} {self.transport.address}"
 
     @property
     def conditions(self) -> Conditions:

@@ -165,7 +165,7 @@ class Conversation:
                 return plain(lines[-1])
         return ""
 
-    def ended(self, limit_s: float) -> None:
+    def await_end(self, limit_s: float) -> None:
         """Wait until it has ended by itself.
 
         Raises:

@@ -132,6 +132,11 @@ class Device(ABC):
     def state(self) -> DeviceState:
         """What `phonenas devices` says of it."""
 
+    @property
+    def place(self) -> str:
+        """What it shares with other names of the same hardware: they are measured in turn."""
+        return self.name
+
     def now_s(self) -> float:
         """The clock that pauses are counted by, in s; a simulated device has its own."""
         return time.monotonic()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..space.errors import DeviceError, DeviceUnavailable, InvalidArgument, PhonenasError
@@ -17,6 +18,7 @@ __all__ = ["Shelf", "ShelfOutcome"]
 
 log = logging.getLogger("phonenas")
 
+_LOOK_S = 0.5
 _TRIES = 3  # in a row, between which nothing was measured
 
 
@@ -54,6 +56,7 @@ class Shelf:
             raise InvalidArgument(f"a shelf needs devices of different names, got {names}")
         self.devices = {d.name: d for d in devices}
         self.pause_s = pause_s
+        self._places = {d.place: threading.Lock() for d in devices}
         self._stop = threading.Event()
         self._freed = threading.Event()
 
@@ -93,6 +96,18 @@ class Shelf:
                 raise
         return ShelfOutcome(outcomes, failures)
 
+    @contextmanager
+    def _alone(self, device: Device) -> Iterator[None]:
+        """Two names of one place take turns."""
+        place = self._places[device.place]
+        while not place.acquire(timeout=_LOOK_S):
+            if self._stop.is_set():
+                raise _Stopped
+        try:
+            yield
+        finally:
+            place.release()
+
     def _work(
         self,
         device: Device,
@@ -112,7 +127,7 @@ class Shelf:
 
         while True:
             try:
-                with device:
+                with self._alone(device), device:
                     return work(device, tell)
             except DeviceUnavailable as error:
                 fruitless += 1

@@ -44,7 +44,7 @@ from phonenas.devices import (
     keeper,
     lock,
     ssh,
-)  # fmt: skip
+)
 from phonenas.devices.disturbance import Throttle
 from phonenas.devices.plan import Event, Lost, Measured, Rejected, Waiting
 from phonenas.devices.profiling import subjects_of
@@ -60,7 +60,7 @@ from phonenas.space.errors import (
     InvalidArgument,
     PhonenasError,
     StoreError,
-)  # fmt: skip
+)
 
 pytest_plugins = ("servers",)
 
@@ -130,10 +130,11 @@ def phones(adb_phones: AdbPhones, monkeypatch: pytest.MonkeyPatch) -> AdbPhones:
 
 
 @pytest.fixture(scope="module")
-def _host() -> Iterator[Sshd]:
+def _host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     daemon = Sshd()
     with (daemon.folder / "sshd_config").open("a") as file:
-        file.write("SetEnv SHLVL=2\n")  # else bash reads the user's start-up file each time
+        # SHLVL: else bash reads the user's start-up file for each command.
+        file.write(f"SetEnv SHLVL=2 TMPDIR={tmp_path_factory.mktemp('host')}\n")
     daemon.restart()
     yield daemon
     daemon.stop()
@@ -243,7 +244,7 @@ def sentinel(tmp_path: Path) -> Path:
     return here().lower(SENTINEL, tmp_path / "sentinel")
 
 
-# -- 1 to 4: cables, daemons, servers -------------------------------------------------------------
+# -- cables, daemons, servers ----------------------------------------------------------------------
 
 
 @pytest.mark.adbd
@@ -341,9 +342,10 @@ def test_the_adb_server_is_killed_in_mid_job(phones: AdbPhones, tmp_path: Path) 
 @pytest.mark.adbd
 def test_the_daemon_is_restarted_in_mid_job(phones: AdbPhones, tmp_path: Path) -> None:
     device, phone = over_adb(phones.serials[0]), phones.devices[0]
-    states = []
+    states, folders = [], []
 
     def restart() -> None:
+        folders.append(device.transport.folder)
         phone.kill()
         wait_for("offline", lambda: phones.server.state(phones.serials[0]) != "device", 5)
         states.append(phones.server.state(phones.serials[0]))
@@ -354,9 +356,10 @@ def test_the_daemon_is_restarted_in_mid_job(phones: AdbPhones, tmp_path: Path) -
     assert states[0] in ("offline", "")
     assert losses(events)
     whole(outcome, tmp_path / "x.db")
+    shutil.rmtree(folders[0])  # nobody was left there to do it
 
 
-# -- 5 to 9: what the phone does not allow, and what it cannot run --------------------------------
+# -- what the phone does not allow, and what it cannot run -----------------------------------------
 
 
 @pytest.fixture
@@ -636,7 +639,7 @@ def test_a_binary_for_another_processor(tmp_path: Path) -> None:
     assert "Google publishes it" in told(found)
 
 
-# -- 10 to 14: programs that hang, and what they say instead of times -----------------------------
+# -- programs that hang, and what they say instead of times ----------------------------------------
 
 
 @pytest.mark.adbd
@@ -867,7 +870,7 @@ def test_answers_that_are_amiss_are_not_believed(puppet: Puppet, tmp_path: Path)
     whole(outcome, tmp_path / "x.db")
 
 
-# -- 23: junk where an answer should be -----------------------------------------------------------
+# -- junk where an answer should be ----------------------------------------------------------------
 
 JUNK = ["Welcome to board!", "", "{", "[]", "\x1b[2J\x07", "[" * 200_000]
 
@@ -900,7 +903,7 @@ def test_a_line_without_end(puppet: Puppet, tmp_path: Path) -> None:
     whole(outcome, tmp_path / "x.db")
 
 
-# -- 15: throttling -------------------------------------------------------------------------------
+# -- throttling ------------------------------------------------------------------------------------
 
 
 def test_throttling_in_mid_profile_is_waited_for(
@@ -913,8 +916,12 @@ def test_throttling_in_mid_profile_is_waited_for(
     events: list[Event] = []
     with data.MeasurementStore(tmp_path / "x.db") as store, phone:
         outcome = devices.measure(
-            SUBJECTS, on=phone, into=store, protocol=Protocol(apart_s=15.0, network_rounds=5), on_event=events.append
-        )  # fmt: skip
+            SUBJECTS,
+            on=phone,
+            into=store,
+            protocol=Protocol(apart_s=15.0, network_rounds=5),
+            on_event=events.append,
+        )
     reasons = [note(e.reason) for e in events if isinstance(e, Rejected | Waiting)]
     assert any("it throttles" in x for x in reasons)
     assert outcome.unstable == {} and len(outcome.results) == len(SUBJECTS)
@@ -924,7 +931,7 @@ def test_throttling_in_mid_profile_is_waited_for(
     assert max(scale) / min(scale) < 1.1, scale  # at half the clock it would be up to 2
 
 
-# -- 16: two phones of one model ------------------------------------------------------------------
+# -- two phones of one model -----------------------------------------------------------------------
 
 
 @pytest.mark.adbd
@@ -969,7 +976,7 @@ def test_each_command_names_the_serial(
     assert not (folders[1] / "log").exists()
 
 
-# -- 17, 18: ssh ----------------------------------------------------------------------------------
+# -- ssh -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.sshd
@@ -1012,7 +1019,7 @@ def test_hosts_that_let_nobody_in(sshd: Sshd, tmp_path: Path) -> None:
     for words, why in {
         f"{text.replace('user_key', 'no_such_key')}": "does not know your key. Copy it there:",
         f"{re.sub('Port .*', f'Port {servers.free_port()}', text)}": "nothing listens there",
-        f"{text.replace('127.0.0.1', 'nobody.invalid')}": "no host bears this name",
+        f"{text.replace('127.0.0.1', 'nobody..invalid')}": "no host bears this name",
         f"{text}    NoSuchOption yes\n": "try it by hand:  ssh -F ",
     }.items():
         strange.write_text(words)
@@ -1061,12 +1068,12 @@ def test_ssh_lost_in_mid_run(
     strike(device, lose)
     outcome, events = measured(device, tmp_path / "x.db", plug)
     watcher.join()
-    assert gone[0] < 5.5, gone
+    assert gone[0] < 5
     assert losses(events)
     whole(outcome, tmp_path / "x.db")
 
 
-# -- 19: names, paths and words that are no plain text --------------------------------------------
+# -- names, paths and words that are no plain text -------------------------------------------------
 
 ODD = "odd \"dir\" $(touch pwned) 'a;b' [x] %h"
 
@@ -1080,7 +1087,7 @@ def sshd_with() -> Iterator[Callable[[str], Sshd]]:
             made = Sshd()
             stack.callback(made.stop)
             with (made.folder / "sshd_config").open("a") as file:
-                file.write(lines.replace("FOLDER", str(made.folder)) + "\n")
+                file.write(f"{lines}\n")
             made.restart()
             return made
 
@@ -1187,7 +1194,7 @@ def test_odd_names_in_devices_toml_are_refused(
         told(found)
 
 
-# -- 20: a silent fall-back -----------------------------------------------------------------------
+# -- a silent fall-back ----------------------------------------------------------------------------
 
 FALLEN_BACK = {
     "tflite_gpu_rest_on_cpu.txt": "GPU",
@@ -1236,7 +1243,7 @@ def test_a_worker_that_ran_another_provider(puppet: Puppet, tmp_path: Path) -> N
     whole(outcome, tmp_path / "x.db")
 
 
-# -- 21, 22: what is not installed ----------------------------------------------------------------
+# -- what is not installed -------------------------------------------------------------------------
 
 
 @pytest.mark.adbd
@@ -1285,7 +1292,7 @@ def test_programs_that_are_not_installed_here(
     assert row.state in ("unknown", "unreachable") and advice in row.detail
 
 
-# -- 24: it comes back as another -----------------------------------------------------------------
+# -- it comes back as another ----------------------------------------------------------------------
 
 
 @pytest.mark.adbd
@@ -1332,7 +1339,7 @@ def test_a_phone_that_comes_back_as_another_is_refused(
     assert before < stored(path)
 
 
-# -- 25: the store's disk is full -----------------------------------------------------------------
+# -- the store's disk is full ----------------------------------------------------------------------
 
 
 @pytest.mark.adbd
@@ -1364,7 +1371,7 @@ def test_the_stores_disk_is_full_in_mid_job(
     whole(outcome, path, samples=300)
 
 
-# -- 26: Ctrl-C, and an end without a word --------------------------------------------------------
+# -- Ctrl-C, and an end without a word -------------------------------------------------------------
 
 
 class Command:

@@ -413,6 +413,27 @@ def test_one_lost_device_does_not_hold_up_the_others_and_its_work_goes_on(tmp_pa
             assert len(m.rounds) == (10 if m.kind == "network" else 3)
 
 
+def test_two_names_of_one_place_take_turns(tmp_path: Path) -> None:
+    inside: list[str] = []
+
+    class Shared(FakeDevice):
+        place = "usb 1"
+
+        def __enter__(self) -> Shared:
+            assert inside == []
+            inside.append(self.name)
+            super().__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)
+            inside.remove(self.name)
+
+    found, store = measured_by(tmp_path / "x.db", [named("ann", Shared), named("bob", Shared)])
+    store.close()
+    assert set(found.outcomes) == {"ann", "bob"}
+
+
 def test_trouble_that_is_not_a_devices_stops_the_shelf(tmp_path: Path) -> None:
     def work(device: Any, tell: Any) -> Any:
         raise RuntimeError("a mistake of ours")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from .source import MAX_ROWS, Source, shown
+from ...space.errors import UnsupportedFormat
+from .source import MAX_ROWS, Source, printable, shown
 
 __all__ = ["MAX_BYTES", "Entry", "entries"]
 
@@ -36,8 +37,9 @@ def entries(source: Source) -> list[Entry]:
         UnsupportedFormat: Not of this form; the message names the line and what was expected.
     """
     events = _events(source)
-    for wanted in (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.MappingStartEvent):
-        _take(source, events, wanted)
+    _take(source, events, yaml.StreamStartEvent)
+    _take(source, events, yaml.DocumentStartEvent)
+    _take(source, events, yaml.MappingStartEvent)
     found: dict[str, Entry] = {}
     while (name := _key(source, events)) is not None:
         text, line = name
@@ -49,8 +51,8 @@ def entries(source: Source) -> list[Entry]:
         found[text] = Entry(text, line, _fields(source, events))
         if len(found) > MAX_ROWS:
             raise source.error(line, f"a table has at most {MAX_ROWS:,} rows")
-    for wanted in (yaml.DocumentEndEvent, yaml.StreamEndEvent):
-        _take(source, events, wanted)
+    _take(source, events, yaml.DocumentEndEvent)
+    _take(source, events, yaml.StreamEndEvent)
     return list(found.values())
 
 
@@ -89,7 +91,7 @@ def _take(source: Source, events: Iterator[yaml.Event], wanted: type[yaml.Event]
 
 
 def _line(event: yaml.Event) -> int:
-    return int(event.start_mark.line) + 1
+    return int(event.start_mark.line) + 1 if event.start_mark is not None else 1
 
 
 def _events(source: Source) -> Iterator[yaml.Event]:
@@ -98,13 +100,17 @@ def _events(source: Source) -> Iterator[yaml.Event]:
         for event in yaml.parse(source.text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise source.error(_line(event), "anchors and aliases are not followed")
-            if getattr(event, "tag", None):
-                raise source.error(_line(event), f"the tag {shown(event.tag)} is not acted on")
+            if tag := getattr(event, "tag", None):
+                raise source.error(_line(event), f"the tag {shown(str(tag))} is not acted on")
             yield event
+    except UnsupportedFormat:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        told = shown(error.problem or "damaged", 100)[1:-1]
-        raise source.error(mark.line + 1 if mark else 1, f"this is no YAML or JSON: {told}") from error
+        told = printable(error.problem or "damaged", 100)
+        raise source.error(
+            mark.line + 1 if mark else 1, f"this is no YAML or JSON: {told}"
+        ) from error
     except yaml.reader.ReaderError as error:
         line = source.text.count("\n", 0, int(error.position)) + 1
         raise source.error(line, "a character that YAML does not allow") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...space.errors import InvalidArgument, StoreError, UnsupportedFormat
 
-__all__ = ["MAX_ROWS", "Source", "shown"]
+__all__ = ["MAX_ROWS", "Source", "printable", "shown"]
 
 _MAX_BYTES = 64 * 2**20
 MAX_ROWS = 100_000  # a lookup table has some thousands
@@ -26,6 +26,16 @@ def shown(text: str, length: int = 60) -> str:
     ("'a\\\\x1b[31m'", "'bbbbb…'")
     """
     return repr(text if len(text) <= length else text[:length] + "…")
+
+
+def printable(text: str, length: int = 400) -> str:
+    """Words of a library or of the system as a message may print them: one line, cut.
+
+    >>> printable("it's\\nso")
+    "it's\\\\nso"
+    """
+    cut = text if len(text) <= length else text[:length] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Source:
             StoreError: It cannot be read.
             UnsupportedFormat: It is larger than the limit, or no UTF-8 text.
         """
-        name = shown(path.name, 80)[1:-1]
+        name = printable(path.name, 80)
         try:
             if not path.is_file():
                 raise InvalidArgument(f"there is no file {shown(str(path), 200)} to import")
@@ -105,7 +115,5 @@ class Source:
         """
         value = self.number(text, line, what) / per_ms
         if not _SMALLEST_MS <= value <= _LARGEST_MS:
-            raise self.error(
-                line, f"{what} is a time above 0 (1 ns to 1e9 ms), got {shown(text)}"
-            )
+            raise self.error(line, f"{what} is a time above 0 (1 ns to 1e9 ms), got {shown(text)}")
         return value

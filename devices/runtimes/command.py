@@ -195,7 +195,7 @@ class CommandRuntime(Runtime):
             talk = self._talk = transport.spawn(["sh", pushed])
             try:
                 yield from self._readings(talk, commands, marker, len(jobs), warmup_runs)
-                talk.ended(_GRACE_S)
+                talk.await_end(_GRACE_S)
             finally:
                 self.stop()
 

@@ -11,9 +11,10 @@ answers in kind, and ends when that input closes; empty lines only say that some
      "silence_s": 4, "folder": "/data/local/tmp/phonenas-x"}
     → {"runtime": ..., "version": ..., "sha256": ..., "python": ..., "cores": [1]}
     {"op": "run", "models": [path, ...], "runs": [15, ...], "warmup_runs": 5, "warmup_s": 0.3,
-     "limit_s": 30, "sentinel": path}
+     "limit_s": 30, "sentinel": path, "remove": true}
     → one line a model, in order, {"index", "samples_ms", "sentinel_ms", "preempted", "first_ms",
       "clock_mhz", "busy_s", "provider"} or {"index", "error"}, then {"done": true}
+    with `remove` the models' files go after the batch, and only the sentinel's stays
     {"op": "stop"} during a batch ends it after the model at hand, with {"done": true}
 
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at

@@ -1,0 +1,253 @@
+"""Layer tables of ProxylessNAS, Once-for-all and Single-Path NAS: rows that are our operators.
+
+ProxylessNAS and Once-for-all name a row by its shapes
+(`expanded_conv-input:14x14x80-output:14x14x96-expand:3-kernel:5-stride:1-idskip:0`). What they
+share: `expanded_conv` is an inverted bottleneck, without its first convolution where the middle
+is as wide as the input (our dsconv); `idskip` is the identity skip; times are means in ms.
+
+*ProxylessNAS* (Cai et al., ICLR 2019; han-cai/files, mobile_trim.yaml): `expand` is a ratio,
+`Conv` the 3×3 stride-2 stem, and `Conv_1` (1×1) with `Logits` (pooling and classifier) together
+our head, whose time is their sum. Its ReLU is clipped at 6, here it is not: as in `space.zoo`,
+that is taken for the same layer.
+
+*Once-for-all* (Cai et al., ICLR 2020; the code's latency_table.py and MobileNetV3 blocks):
+`expand` is the number of middle channels, `hs` the h-swish activation, `se` squeeze-and-excite
+with a *hard* sigmoid and a width of its own. Operators of ours have ReLU and a sigmoid, so rows
+with `hs:1` or `se:1` are skipped, and so are the stem and the four parts of the head, all of
+which have h-swish or are layers of another kind. 19 rows of 96 remain, which serve to
+compare devices, not to predict whole networks.
+
+*Single-Path NAS* (Stamoulis et al., 2019; the code's supernet_macro.py): 22 layers by number and
+four choices (0: k3 e3, 1: k3 e6, 2: k5 e3, 3: k5 e6), the layers those of `_SUPERNET` at 224 px.
+Its first and last layer are fixed, so that their four numbers name no choices: skipped. Equal
+layers stand several times: each is a round of the one measurement. Stem and head are missing.
+
+All three were measured in TFLite on the phone; threads, cores and build are not told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...space import Architecture, Operator
+from ...space.errors import InvalidArgument
+from ..measurement import Conditions
+from .mappings import Entry, entries
+from .source import Source, shown
+from .table import Reading, Skip, Table, conditions_of, sane
+
+__all__ = ["once_for_all", "proxyless", "single_path"]
+
+_SHAPE = r"([0-9]{1,4})x([0-9]{1,4})x([0-9]{1,5})"
+_ROW = re.compile(
+    rf"(?P<kind>[A-Za-z0-9_]+)-input:{_SHAPE}-output:(?:{_SHAPE}|([0-9]{{1,6}}))(?P<rest>.*)"
+)
+_LAYER = re.compile(
+    r"-expand:([0-9]{1,5})-kernel:([0-9]{1,2})-stride:([0-9])-idskip:([01])(?:-se:([01])-hs:([01]))?"
+)
+_SUPERNET = Architecture.parse(
+    "r1_k3_s11_e1_i32_o16_noskip r4_k5_s22_e6_i16_o24 r4_k5_s22_e6_i24_o40 r4_k5_s22_e6_i40_o80 "
+    "r4_k5_s11_e6_i80_o96 r4_k5_s22_e6_i96_o192 r1_k3_s11_e6_i192_o320_noskip"
+)
+_CHOICES = {"0": (3, 3), "1": (3, 6), "2": (5, 3), "3": (5, 6)}  # kernel, expansion
+
+
+def proxyless(source: Source, device: str, model: str | None = None) -> Table:
+    """The table of ProxylessNAS; the one that is published is of a Pixel 1.
+
+    Raises:
+        UnsupportedFormat: Not such a table; the message names the line.
+    """
+    readings: list[Reading] = []
+    skipped: list[Skip] = []
+    parts: dict[str, tuple[Entry, tuple[int, ...], float]] = {}
+    resolution_px = None
+    for entry in entries(source):
+        row = _row(source, entry)
+        found = _mean_ms(source, entry)
+        shapes = tuple(int(g) for g in row.groups()[1:8] if g is not None)
+        kind, rest = row["kind"], row["rest"]
+        if kind == "expanded_conv":
+            layer = _layer(source, entry, rest, squeeze=False)
+            expand = int(layer[1])
+            operator = _mbconv(shapes, expand, layer)
+        elif kind == "Conv" and len(shapes) == 6 and not rest:
+            resolution_px = shapes[0]
+            operator = _checked(shapes, "stem", kernel=3, stride=2)
+        elif kind in ("Conv_1", "Logits") and not rest:
+            parts[kind] = (entry, shapes, found)
+            continue
+        else:
+            operator = f"{shown(kind)} is no layer of ours"
+        _keep(operator, entry, found, readings, skipped)
+    _head(parts, readings, skipped)
+    conditions = _conditions(source, device, model or "Pixel 1")
+    return Table(source.name, conditions, tuple(readings), tuple(skipped), resolution_px)
+
+
+def once_for_all(source: Source, device: str, model: str | None = None) -> Table:
+    """A table of Once-for-all; they are published for several phones and resolutions.
+
+    Raises:
+        UnsupportedFormat: Not such a table; the message names the line.
+    """
+    readings: list[Reading] = []
+    skipped: list[Skip] = []
+    resolution_px = None
+    for entry in entries(source):
+        row = _row(source, entry)
+        found = _mean_ms(source, entry)
+        shapes = tuple(int(g) for g in row.groups()[1:8] if g is not None)
+        kind, operator = row["kind"], "a stem or part of a head with h-swish, or pooling alone"
+        told: Operator | str = operator
+        if kind == "expanded_conv":
+            layer = _layer(source, entry, row["rest"], squeeze=True)
+            middle, channels = int(layer[1]), max(shapes[2], 1)
+            if layer[6] == "1":
+                told = "h-swish activations; ours are ReLU"
+            elif layer[5] == "1":
+                told = "squeeze-and-excite with a hard sigmoid; ours has a sigmoid"
+            elif middle % channels:
+                told = "middle channels that are no multiple of the input's"
+            else:
+                told = _mbconv(shapes, middle // channels, layer)
+        elif kind == "Conv":
+            resolution_px = shapes[0]
+        _keep(told, entry, found, readings, skipped)
+    conditions = _conditions(source, device, model)
+    return Table(source.name, conditions, tuple(readings), tuple(skipped), resolution_px)
+
+
+def single_path(source: Source, device: str, model: str | None = None) -> Table:
+    """The table of Single-Path NAS, which is of a Pixel 1.
+
+    Raises:
+        UnsupportedFormat: Not such a table; the message names the line.
+    """
+    layers = _SUPERNET.operators()[1:-1]
+    readings: list[Reading] = []
+    skipped: list[Skip] = []
+    for entry in entries(source):
+        number = int(entry.name) if re.fullmatch("[0-9]{1,2}", entry.name) else len(layers)
+        if number >= len(layers):
+            raise source.error(
+                entry.line,
+                f"a layer's number from 0 to {len(layers) - 1} was expected, got {shown(entry.name)}",
+            )
+        for choice, (text, line) in entry.fields.items():
+            if choice not in _CHOICES:
+                raise source.error(line, f"a choice of 0 to 3 was expected, got {shown(choice)}")
+            name = f"layer {number}, choice {choice}"
+            found = source.latency_ms(text, line, name)
+            if number in (0, len(layers) - 1):
+                reason = "a fixed layer of the supernet, whose four numbers name no choice"
+                skipped.append(Skip(reason, name))
+                continue
+            kernel, expansion = _CHOICES[choice]
+            operator = replace(layers[number], kernel=kernel, expansion=expansion)
+            readings.append(Reading("operator", operator.key, found, {"row": name, "line": line}))
+    conditions = _conditions(source, device, model or "Pixel 1")
+    return Table(source.name, conditions, tuple(readings), tuple(skipped), 224)
+
+
+def _conditions(source: Source, device: str, model: str | None) -> Conditions:
+    known = {"model": model} if model else {}
+    return conditions_of(source, device, runtime="tflite", statistic="mean of the runs", **known)
+
+
+def _row(source: Source, entry: Entry) -> re.Match[str]:
+    match = _ROW.fullmatch(entry.name)
+    if match is None:
+        raise source.error(
+            entry.line,
+            f"a layer as Conv-input:224x224x3-output:112x112x32 was expected, got {shown(entry.name)}",
+        )
+    return match
+
+
+def _layer(source: Source, entry: Entry, rest: str, *, squeeze: bool) -> re.Match[str]:
+    match = _LAYER.fullmatch(rest)
+    if match is None or (match[5] is not None) != squeeze:
+        form = "-expand:3-kernel:3-stride:1-idskip:0" + ("-se:0-hs:0" if squeeze else "")
+        raise source.error(
+            entry.line, f"an expanded_conv ends here as in {form}, got {shown(rest, 80)}"
+        )
+    return match
+
+
+def _mean_ms(source: Source, entry: Entry) -> float:
+    if "mean" not in entry.fields:
+        raise source.error(entry.line, f"{shown(entry.name, 120)} has no field 'mean'")
+    text, line = entry.fields["mean"]
+    return source.latency_ms(text, line, "mean")
+
+
+def _mbconv(shapes: tuple[int, ...], expand: int, layer: re.Match[str]) -> Operator | str:
+    return _checked(
+        shapes,
+        "dsconv" if expand == 1 else "mbconv",
+        kernel=int(layer[2]),
+        stride=int(layer[3]),
+        expansion=expand,
+        skip="identity" if layer[4] == "1" else "none",
+    )
+
+
+def _checked(shapes: tuple[int, ...], kind: str, **fields: Any) -> Operator | str:
+    """The operator with these shapes, or why there is none."""
+    if len(shapes) != 6:
+        return "no map of pixels as output"
+    in_px, in_px2, in_channels, out_px, out_px2, out_channels = shapes
+    try:
+        found = sane(Operator(kind, in_channels, out_channels, in_px, **fields))  # type: ignore[arg-type]
+    except InvalidArgument:
+        return "shapes that no layer of ours has"
+    square = in_px == in_px2 and out_px == out_px2 == found.out_px
+    if not square or (kind == "stem" and in_channels != 3):
+        return "shapes that no layer of ours has"
+    return found
+
+
+def _keep(
+    operator: Operator | str,
+    entry: Entry,
+    found_ms: float,
+    readings: list[Reading],
+    skipped: list[Skip],
+) -> None:
+    if isinstance(operator, str):
+        skipped.append(Skip(operator, entry.name))
+    else:
+        told = {"row": entry.name, "line": entry.line, **_beside(entry)}
+        readings.append(Reading("operator", operator.key, found_ms, told))
+
+
+def _beside(entry: Entry) -> Mapping[str, str]:
+    """What the row tells beside the mean, as it stands there: its unit is not told."""
+    return {n: entry.fields[n][0][:60] for n in ("count", "var", "std") if n in entry.fields}
+
+
+def _head(
+    parts: Mapping[str, tuple[Entry, tuple[int, ...], float]],
+    readings: list[Reading],
+    skipped: list[Skip],
+) -> None:
+    """Conv_1 and Logits as one head, where both are there and meet."""
+    if len(parts) == 2:
+        (features, into, first_ms), (logits, out, second_ms) = parts["Conv_1"], parts["Logits"]
+        if len(into) == 6 and len(out) == 4 and into[:2] == into[3:5] == out[:2]:
+            px, other, channels, width = into[0], into[1], into[2], into[5]
+            if px == other and width == out[2]:
+                try:
+                    head = sane(Operator("head", channels, out[3], px, features=width))
+                except InvalidArgument:
+                    pass
+                else:
+                    rows = {"rows": [features.name, logits.name], "sum": True}
+                    readings.append(Reading("operator", head.key, first_ms + second_ms, rows))
+                    return
+    for entry, _, _ in parts.values():
+        skipped.append(Skip("a part of a head whose other part is not there", entry.name))
