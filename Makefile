@@ -38,10 +38,11 @@ $(MODEL):
 	$(BIN)/phonenas fit --device local --out $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	$(BIN)/python -m pytest -m "not (adbd or sshd or postgres or qemu or phone)"
+	$(BIN)/python -m pytest -m "not (adbd or sshd or postgres or faults or qemu or phone)"
 
-real: $(VENV)/.dev  ## tests on a real adbd, sshd and PostgreSQL (tools/real.sh gets them)
-	$(BIN)/python -m pytest -m "adbd or sshd or postgres"
+real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd and PostgreSQL (see tools/real.sh)
+	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults"
+	$(BIN)/python -m pytest tests/test_faults.py
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -45,6 +45,7 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
                     "samples_ms": json.dumps([r.samples_ms for r in m.rounds]),
                     "sentinel_ms": json.dumps([r.sentinel_ms for r in m.rounds]),
                     "reference_ms": m.reference_ms,
+                    "circumstances": json.dumps([r.circumstances for r in m.rounds]),
                     "conditions": conditions.digest,
                     **conditions.to_dict(),
                 }

@@ -52,6 +52,7 @@ class Conditions:
         statistic: What a sample is: "samples" where each is one inference, else what the
             runtime tells instead, as "median of the runs".
         clocks: "governed", or "fixed-performance" where the system holds them.
+        load_s: Seconds of unbroken load before the first sample, for the mode "sustained".
     """
 
     device: str
@@ -70,13 +71,14 @@ class Conditions:
     origin: Origin = "measured"
     statistic: str = "samples"
     clocks: str = "governed"
+    load_s: float = 0.0
 
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that stand for all fields."""
         told = asdict(self)
         # Fields that came later are left out at their defaults: older stores keep their digests.
-        for later in ("statistic", "clocks"):
+        for later in ("statistic", "clocks", "load_s"):
             if told[later] == type(self).__dataclass_fields__[later].default:
                 del told[later]
         text = json.dumps(told, sort_keys=True)
@@ -98,12 +100,13 @@ class Conditions:
         return [f"{k}: {mine[k]} / {theirs[k]}" for k in mine if mine[k] != theirs[k]]
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads or 'unknown'} threads"
         return (
             f"{self.device} ({self.model}), {self.runtime} {self.runtime_version} {self.provider}, "
             f"optimisation {self.optimisation}, {threads} on {self.cores}, "
             f"governor {self.governor}, {self.precision}, {self.mode}, {self.origin}"
             + (f", {self.clocks}" if self.clocks != "governed" else "")
+            + (f" after {self.load_s:g} s of load" if self.load_s else "")
             + (f", {self.statistic}" if self.statistic != "samples" else "")
         )
 

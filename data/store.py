@@ -198,16 +198,16 @@ class MeasurementStore:
             )
             connection.execute(REJECTION.insert(), [row])
 
-    def reopen(self, ids: list[int]) -> None:
-        """Forget the rounds of these measurements: they will be measured anew."""
-        if ids:
+    def reopen(self, rounds: list[tuple[int, int]]) -> None:
+        """Forget the rounds of measurements from a number on, each (id, number): to be taken anew."""
+        if rounds:
             with self._database.writing() as connection:
-                connection.execute(ROUND.delete().where(ROUND.c.measurement.in_(ids)))
-                connection.execute(
-                    MEASUREMENT.update()
-                    .where(MEASUREMENT.c.id.in_(ids))
-                    .values(complete=False, given_up=None)
-                )
+                for id, number in sorted(rounds):
+                    later = (ROUND.c.measurement == id) & (ROUND.c.number >= number)
+                    connection.execute(ROUND.delete().where(later))
+                    connection.execute(
+                        MEASUREMENT.update().where(MEASUREMENT.c.id == id).values(complete=False)
+                    )
 
     def reject(self, conditions: Conditions, reasons: list[tuple[str, str]]) -> None:
         """Note readings that were not recorded, each (subject, reason)."""

@@ -43,6 +43,7 @@ class AssembledDevice(Device):
     def __init__(self, settings: DeviceSettings, transport: Transport, runtime: Runtime) -> None:
         self.name = settings.name
         self.settings, self.transport, self.runtime = settings, transport, runtime
+        self.wait_below_c = settings.wait_below_c
         self.cores: tuple[int, ...] = ()
         self._lock: IO[bytes] | None = None
         self._conditions: Conditions | None = None
@@ -117,11 +118,15 @@ class AssembledDevice(Device):
 
     def _fix_performance(self, seen: Snapshot) -> None:
         """Ask Android to hold its clocks where they can stay; not every phone can."""
-        if not (seen.android and self.settings.fixed_performance):
+        if not seen.android:
             return
-        answer = self.transport.run([*_FIXED, "true"], limit_s=_SNAPSHOT_S)
-        self._fixed = answer.code == 0 and "rror" not in answer.output + answer.errors
-        if not self._fixed:
+        wanted = self.settings.fixed_performance
+        # Undone at the end whatever its answer: it may come too late to be heard. And switched off
+        # where it is not wanted: a job before this one may have been cut off.
+        self._fixed = wanted
+        answer = self.transport.run([*_FIXED, "true" if wanted else "false"], limit_s=_SNAPSHOT_S)
+        self._fixed = wanted and answer.code == 0 and "rror" not in answer.output + answer.errors
+        if wanted and not self._fixed:
             log.info("%s: no fixed-performance mode (%s)", self.name, answer.last_words)
 
     def __exit__(

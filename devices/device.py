@@ -12,8 +12,13 @@ from typing import Any
 
 from ..data.measurement import Conditions
 from ..space import Architecture, Operator
+from ..space.errors import DeviceUnavailable
 
-__all__ = ["Device", "DeviceState", "Job", "Reading"]
+__all__ = ["Device", "DeviceState", "Job", "LostInRun", "Reading"]
+
+
+class LostInRun(DeviceUnavailable):
+    """The device was lost while a model ran on it, which may be the model's own doing."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Device(ABC):
     """
 
     name: str
+    #: Temperature in °C to wait for before each batch, where a job does not say another.
+    wait_below_c: float | None = None
 
     @abstractmethod
     def __enter__(self) -> Device:
@@ -117,7 +124,8 @@ class Device(ABC):
             warmup_runs, warmup_s: Runs of each model, and seconds of unbroken load of the
                 core, before the first sample.
         Raises:
-            DeviceUnavailable: It was lost, or did not answer in time.
+            DeviceUnavailable: It was lost, or did not answer in time; `LostInRun` while the model
+                ran whose reading is due.
         """
 
     @abstractmethod

@@ -26,7 +26,7 @@ class FirstInferences:
         self._active = conditions.mode == "steady"
         self._ids: dict[str, int] = {}
         self._waiting: list[tuple[int, int, Round]] = []
-        self._seen: set[str] = set()
+        self._taken: dict[str, int] = {}
 
     def plan(self, networks: Sequence[str], again: bool) -> None:
         """Make room for these networks."""
@@ -35,20 +35,21 @@ class FirstInferences:
                 self.conditions, "network", list(networks), purpose=self.purpose, again=again
             )
             self._ids = {text: pending.id for text, pending in found.items()}
-            self._seen = {text for text, pending in found.items() if pending.rounds}
+            self._taken = {text: len(pending.rounds) for text, pending in found.items()}
 
-    def take(
-        self, text: str, number: int, reading: Reading, circumstances: Mapping[str, Any]
-    ) -> None:
+    def take(self, text: str, reading: Reading, circumstances: Mapping[str, Any]) -> None:
         """Note the first inference of an accepted reading, where the device tells it."""
         if text in self._ids and reading.first_ms > 0:
             taken = Round((reading.first_ms,), circumstances=dict(circumstances))
-            self._waiting.append((self._ids[text], number, taken))
-            self._seen.add(text)
+            self._waiting.append((self._ids[text], self._taken[text], taken))
+            self._taken[text] += 1
 
-    def ids(self, texts: Sequence[str]) -> list[int]:
-        """Rows of these subjects in the store."""
-        return [self._ids[t] for t in texts if t in self._ids]
+    def forget(self, text: str) -> None:
+        """What went with steady rounds that do not count does not count either."""
+        if text in self._ids:
+            self._waiting = [w for w in self._waiting if w[0] != self._ids[text]]
+            self.store.reopen([(self._ids[text], 0)])
+            self._taken[text] = 0
 
     def commit(self) -> None:
         """Write what was noted."""
@@ -58,6 +59,6 @@ class FirstInferences:
 
     def complete(self, networks: Sequence[str]) -> None:
         """Let the first inferences of these networks count."""
-        ids = [self._ids[t] for t in networks if t in self._ids and t in self._seen]
+        ids = [self._ids[t] for t in networks if self._taken.get(t)]
         if ids:
             self.store.complete(ids)

@@ -36,10 +36,14 @@ class Gate:
     Attributes:
         sped_up: Set when the device turned out faster than was usual; reset by who reads it.
         off_speed: Whether the last reading was refused for the device's speed.
+        anchor_ms: Where the sentinel stood at the start, once it is set: `limit` counts from there
+            too, so that a speed which sinks slowly does not take its own measure along.
     """
 
     def __init__(self, limit: float, memory: int = 600) -> None:
         self.most = limit
+        self.anchor_ms: float | None = None
+        self._best_mhz = 0.0
         self.sped_up = self.off_speed = False
         self._readings: deque[float] = deque(maxlen=memory)
         self._clocks: deque[float] = deque(maxlen=memory)
@@ -64,17 +68,18 @@ class Gate:
         share = reading.preempted / (reading.preempted + len(reading.samples_ms))
         slow = self.objection(sentinel_ms, reading.clock_mhz)
         self.off_speed = bool(slow)
-        return slow or self._crowd(share)
+        return slow or self.crowd(share)
 
     def widen(self, sentinel_ms: float) -> bool:
         """Believe readings at this speed too from now on, if it is within the greatest limit.
 
         Within it the sentinel divides out what it shares with the models beside it.
         """
-        if abs(sentinel_ms / self.usual_ms - 1) > self.most:
+        if abs(sentinel_ms / (self.anchor_ms or self.usual_ms) - 1) > self.most:
             return False
         # As many as there are of the usual speed: the band that holds most then holds both.
-        self._readings.extend([sentinel_ms] * len(self._readings))
+        room = (self._readings.maxlen or 0) // 2
+        self._readings.extend([sentinel_ms] * min(len(self._readings), room))
         return True
 
     def objection(self, sentinel_ms: float, clock_mhz: float = 0.0, *, weight: int = 1) -> str:
@@ -92,6 +97,13 @@ class Gate:
             self._notice_faster(sentinel_ms)
         else:
             self._faster.clear()
+        anchor = self.anchor_ms or usual
+        if abs(sentinel_ms / anchor - 1) > self.most:
+            return (
+                f"the sentinel beside it took {sentinel_ms:.3f} ms; it stood at {anchor:.3f} ms at the "
+                f"start ({sentinel_ms / anchor - 1:+.0%}, limit ±{self.most:.0%}): it throttles, or "
+                "another program has the core"
+            )
         if abs(off) > limit:
             return (
                 f"the sentinel beside it took {sentinel_ms:.3f} ms instead of {usual:.3f} ms "
@@ -99,11 +111,16 @@ class Gate:
             )
         if clock_mhz > 0:
             self._clocks.append(clock_mhz)
-            mostly = _band(self._clocks, 0.5)[0]
+            mostly = self._best_mhz or _band(self._clocks, 0.5)[0]
             # Clocks of a computer wander without its times following: both must speak for it.
             if clock_mhz < (1 - _CLOCK_LIMIT) * mostly and off > _LEAST:
                 return f"the clock fell to {clock_mhz:.0f} MHz from {mostly:.0f} MHz: it throttles"
         return ""
+
+    def anchor(self) -> None:
+        """Take the speed and the clock that are usual now for those of the start."""
+        self.anchor_ms = self.usual_ms
+        self._best_mhz = _band(self._clocks, 0.5)[0] if self._clocks else 0.0
 
     def _notice_faster(self, sentinel_ms: float) -> None:
         self._faster.append(sentinel_ms)
@@ -113,10 +130,11 @@ class Gate:
             self._readings.extend(self._faster * 10)
             self._faster.clear()
             self._clocks.clear()
+            self.anchor()
             self._restarts += 1
             self.sped_up = True
 
-    def _crowd(self, share: float) -> str:
+    def crowd(self, share: float) -> str:
         """Whether far more runs than usual lost the core."""
         self._preempted.append(share)
         limit = max(_CROWDED, _CROWDED_TIMES * fmean(self._preempted))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.measurement import Mode
 from ..data.store import MeasurementStore
 from ..space.errors import DeviceError, DeviceUnavailable, UnstableDevice
-from .device import Device, Job
+from .device import Device, Job, LostInRun
 from .keeper import Keeper
 from .ledger import Ledger
 from .models import Models
@@ -170,10 +170,8 @@ class MeasuringJob:
         ]
         lost: DeviceUnavailable | DeviceError | None = None
         drifted = told = 0
-        asked = False
         try:
             circumstances = self.keeper.ready()
-            asked = True
             in_a_row = 0
             readings = self.keeper.run(jobs, sentinel)
             for text, reading in zip(batch, readings, strict=True):
@@ -198,7 +196,7 @@ class MeasuringJob:
             raise
         except (DeviceUnavailable, DeviceError) as error:
             lost = error
-            if asked and told < len(batch):
+            if isinstance(error, LostInRun) and told < len(batch):
                 # It may be this very model that takes the device down.
                 self.ledger.refuse(batch[told], f"the device was lost: {error}", failure=True)
         self.models.tidy()
@@ -208,6 +206,8 @@ class MeasuringJob:
         reason = self.commit(batch[:told])
         if lost is not None:
             self.keeper.recover(lost)
+        if self.conditions.mode != "steady":
+            return
         if self.keeper.gate.sped_up:
             self.start_over()
         elif 2 * drifted > max(told, 1):

@@ -35,6 +35,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
 _PHONE_S, _COMPUTER_S = 60.0, 3.0  # of waiting for a speed that is within the drift limit
 _HEAT_PAUSE_S = 10.0
 _SUSTAIN_RUNS = 200
+_PHONE_LIMIT = 0.10  # of drift: what waits for memory does not slow down as the sentinel does
 _LOOK_S = 10.0  # a look costs up to half a second over ssh; heat moves more slowly
 
 
@@ -52,6 +53,7 @@ class Keeper:
         self.device, self.protocol, self.mode, self.tell = device, protocol, mode, tell
         self.base = device.conditions
         self.gate = Gate(protocol.drift_limit)
+        self._sentinel: Path | None = None
         self.fruitless = 0
         self._doubted: set[str] = set()
         self._circumstances: dict[str, Any] = {}
@@ -60,7 +62,7 @@ class Keeper:
     @property
     def conditions(self) -> Conditions:
         """What the job's measurements are made under."""
-        return replace(self.base, mode=self.mode)
+        return replace(self.base, mode=self.mode, load_s=self.protocol.sustain_s)
 
     def run(self, jobs: Sequence[Job], sentinel: Path) -> Generator[Reading, None, None]:
         """`Device.run_ms` by the protocol; as many readings as jobs, or an error."""
@@ -90,7 +92,14 @@ class Keeper:
             DeviceError: The device cannot run it.
             UnstableDevice: It stands too far from the reference that all numbers are stated at.
         """
-        self._heat_up(sentinel)
+        self._sentinel = sentinel
+        try:
+            self.ready()
+        except DeviceUnavailable as error:
+            self.recover(error)
+        if "thermal_status" in self._circumstances:
+            self.gate.most = min(self.gate.most, _PHONE_LIMIT)
+        self._heat_up()
         for reading in self._bounded(
             lambda: self.run([Job(sentinel, _WATCH_RUNS)] * _WATCH, sentinel)
         ):
@@ -102,6 +111,7 @@ class Keeper:
                 )
             # Heavy, so that a spell of throttling soon after cannot outvote them.
             self.gate.objection(median(reading.sentinel_ms), reading.clock_mhz, weight=_WEIGHT)
+        self.gate.anchor()
         self.check_reference(reference_ms)
 
     def check_reference(self, reference_ms: float | None) -> None:
@@ -122,17 +132,21 @@ class Keeper:
                 "with --db."
             )
 
-    def _heat_up(self, sentinel: Path) -> None:
-        """Minutes of unbroken load, before the sustained mode."""
+    def _heat_up(self) -> None:
+        """Minutes of unbroken load, before the sustained mode and after every break in it."""
+        sentinel = self._sentinel
+        assert sentinel is not None
         until = self.device.now_s() + self.protocol.sustain_s
         while self.protocol.sustain_s and self.device.now_s() < until:
             left = until - self.device.now_s()
             self.tell(Waiting("it is under load before sustained speed is measured", left))
-            for reading in self.run([Job(sentinel, _SUSTAIN_RUNS)] * 5, sentinel):
+            jobs = [Job(sentinel, _SUSTAIN_RUNS)] * 5
+            for reading in self._bounded(lambda: self.run(jobs, sentinel)):  # noqa: B023 - at once
                 if reading.error:
                     raise DeviceError(
                         f"{self.device.name} cannot run the sentinel: {reading.error}"
                     )
+                self.fruitless = 0
 
     def ready(self) -> dict[str, Any]:
         """Circumstances of the next batch, once the device is fit for it.
@@ -147,12 +161,16 @@ class Keeper:
             circumstances = self._circumstances = self.device.circumstances()
             self._look_again_s = self.device.now_s() + _LOOK_S
             for doubt in doubts(circumstances):
-                if doubt.split("(")[0] not in self._doubted:  # once each, whatever its figures
-                    self._doubted.add(doubt.split("(")[0])
-                    self.tell(Doubted(f"{self.device.name}: {doubt}"))
-            reason = ""
-            if self.mode == "steady":
-                reason = reason_to_wait(circumstances, self.protocol.wait_below_c)
+                self._doubt(doubt)
+            below_c = self.protocol.wait_below_c
+            if below_c is None:
+                below_c = self.device.wait_below_c
+            if below_c is not None and "temperature_c" not in circumstances:
+                self._doubt(
+                    f"it tells no temperature, so nobody can wait for it to be below {below_c:g} °C. "
+                    "Leave that out"
+                )
+            reason = reason_to_wait(circumstances, below_c) if self.mode == "steady" else ""
             if not reason:
                 return circumstances
             self._look_again_s = -1.0
@@ -164,6 +182,13 @@ class Keeper:
             self._wait(reason, _HEAT_PAUSE_S)
             waited += _HEAT_PAUSE_S
 
+    def _doubt(self, doubt: str) -> None:
+        """Tell it once, whatever its figures."""
+        kind = doubt.split("(")[0]
+        if kind not in self._doubted:
+            self._doubted.add(kind)
+            self.tell(Doubted(f"{self.device.name}: {doubt}"))
+
     def _wait(self, reason: str, seconds: float) -> None:
         self.tell(Waiting(f"{self.device.name}: {reason}", seconds))
         self.device.pause(seconds)
@@ -172,7 +197,11 @@ class Keeper:
 
     def objection(self, reading: Reading) -> str:
         """Why the device's speed beside a reading forbids to believe it, or ""."""
-        return self.gate.judge(reading)
+        if self.mode == "steady":
+            return self.gate.judge(reading)
+        # Under lasting load its own speed is what is asked for; only stolen cores spoil it.
+        share = reading.preempted / (reading.preempted + len(reading.samples_ms))
+        return self.gate.crowd(share)
 
     def cool_down(self, reason: str, sentinel: Path) -> None:
         """Pause, longer each time, until the sentinel stands where it stood.
@@ -245,6 +274,8 @@ class Keeper:
                     "What was measured is kept under the old conditions; the same command begins "
                     "under the new ones."
                 ) from error
+            if self.protocol.sustain_s:
+                self._heat_up()
             return
         raise error
 

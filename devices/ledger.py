@@ -106,9 +106,8 @@ class Ledger:
             reading.preempted,
             circumstances={**circumstances, **clock},
         )
-        number = len(self.taken[text])
-        self._accepted.append((self._ids[text], number, taken))
-        self.first.take(text, number, reading, circumstances)
+        self._accepted.append((self._ids[text], len(self.taken[text]), taken))
+        self.first.take(text, reading, circumstances)
         self.taken[text].append(taken)
         self._failures.pop(text, None)
 
@@ -179,6 +178,7 @@ class Ledger:
         if text in self.open:
             log.info("gave up %s: %s", text, reason)
             self.store.discard(self._ids[text], self.conditions, text, reason)
+            self.first.forget(text)
             self.unstable[text] = reason
             self.rejected += 1
             del self.open[text]
@@ -196,9 +196,10 @@ class Ledger:
                 for r in rounds[self._before[text] :]
             )
         ]
-        self.store.reopen([self._ids[t] for t in slow] + self.first.ids(slow))
+        self.store.reopen([(self._ids[t], self._before[t]) for t in slow])
         for text in slow:
-            self.taken[text], self._before[text] = [], 0
+            self.first.forget(text)
+            del self.taken[text][self._before[text] :]
             self.open[text] = self._subjects[text]
             self.finished.discard(text)
             self.unstable.pop(text, None)

@@ -7,7 +7,11 @@ call.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +21,15 @@ import numpy as np
 
 from ..data.measurement import Conditions, Measurement, Mode
 from ..data.store import MeasurementStore
-from ..space import Architecture, SearchSpace
+from ..space import Architecture, Operator, SearchSpace
 from ..space.errors import InvalidArgument
 from .device import Device
 from .job import MeasuringJob
 from .plan import Event, OnEvent, Subject
 from .timing import Protocol, Verdict, verdict, verdict_of
+
+_OLD_S = 86_400.0
+_LEAST_SUSTAIN_S, _MOST_SUSTAIN_S = 10.0, 3600.0
 
 __all__ = ["Outcome", "measure", "profile", "subjects_of"]
 
@@ -86,6 +93,7 @@ def profile(
     into: MeasurementStore,
     networks: int = 20,
     named: Sequence[Architecture] = (),
+    operators: Sequence[Operator] = (),
     quick: bool = False,
     again: bool = False,
     seed: int = 0,
@@ -102,6 +110,7 @@ def profile(
         into: The store; what it already holds under the same conditions is not repeated.
         networks: Random networks to measure whole, ≥ 0; a calibrated model needs 10.
         named: Further networks, measured whole, and their operators.
+        operators: Further operators.
         quick: One round of operators and two of networks: a first look, with wider errors.
         again: Measure anew what is complete, as a new series, and what was given up.
         seed: Of the drawn networks and the order.
@@ -114,12 +123,21 @@ def profile(
         UnstableDevice: The sentinel would not settle; what was accepted stays in the store.
         DeviceUnavailable, StoreError: As their names say; the same call goes on from there.
     """
+    if mode == "sustained" and not _LEAST_SUSTAIN_S <= sustain_s <= _MOST_SUSTAIN_S:
+        raise InvalidArgument(
+            f"sustained speed comes after {_LEAST_SUSTAIN_S:g} to {_MOST_SUSTAIN_S:g} s of load, not "
+            f"after {sustain_s:g} s"
+        )
+    if mode == "sustained" and wait_below_c is not None:
+        raise InvalidArgument("sustained speed is that of a warm device: leave --wait-below out")
     if networks < 0 or seed < 0:
         raise InvalidArgument(f"networks and seed: 0 or more, got {networks} and {seed}")
     protocol = replace(Protocol(), wait_below_c=wait_below_c)
     if quick:
         protocol = replace(protocol, operator_rounds=1, network_rounds=2)
     subjects = subjects_of(space, networks, seed, named)
+    known = {s.text for s in subjects}
+    subjects += [Subject("operator", o) for o in dict.fromkeys(operators) if o.key not in known]
     if mode == "sustained":
         subjects = [s for s in subjects if s.kind == "network"]
         protocol = replace(protocol, sustain_s=sustain_s)
@@ -142,6 +160,7 @@ def measure(
     on_event: OnEvent | None = None,
 ) -> Outcome:
     """Measure subjects by the house's rules; see `profile` for arguments and errors."""
+    _sweep()
     started = on.now_s()
     job = MeasuringJob(on, into, protocol or Protocol(), purpose, seed, on_event or _ignore, mode)
     job.plan(subjects, again, retry=again or purpose == "validation")
@@ -176,6 +195,20 @@ def _settle_reference(store: MeasurementStore, conditions: Conditions) -> None:
     times = [s for m in store.measurements(conditions) for r in m.rounds for s in r.sentinel_ms]
     if times:
         store.set_reference(conditions, median(times), len(times))
+
+
+def _sweep() -> None:
+    """Remove the models that jobs which were killed left here a day ago or earlier."""
+    for folder in Path(tempfile.gettempdir()).glob("phonenas-????????"):
+        with contextlib.suppress(OSError):
+            about = folder.lstat()
+            old = time.time() - about.st_mtime > _OLD_S
+            if old and folder.is_dir() and not folder.is_symlink() and _ours(about):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ours(about: os.stat_result) -> bool:
+    return not hasattr(os, "getuid") or about.st_uid == os.getuid()
 
 
 def _ignore(event: Event) -> None:

@@ -40,7 +40,21 @@ def assemble(settings: DeviceSettings) -> Device:
     if settings.transport == "simulated":
         from .simulated import SimulatedPhone
 
-        return SimulatedPhone(settings.name, seed=_seed(settings), threads=settings.threads)
+        plain = DeviceSettings(
+            settings.name, "simulated", settings.address, threads=settings.threads,
+            cores=settings.cores, wait_below_c=settings.wait_below_c,
+        )  # fmt: skip
+        if settings != plain or settings.cores not in ("big", "little"):
+            raise InvalidArgument(
+                f"device {settings.name}: a simulated one has an address (its seed), threads, cores "
+                "(big or little) and wait_below_c, and no other setting"
+            )
+        phone = SimulatedPhone(
+            settings.name, seed=_seed(settings), threads=settings.threads,
+            cores="little" if settings.cores == "little" else "big",
+        )  # fmt: skip
+        phone.wait_below_c = settings.wait_below_c
+        return phone
     from . import runtimes
     from .assembly import AssembledDevice
 
@@ -49,7 +63,7 @@ def assemble(settings: DeviceSettings) -> Device:
 
 
 def _seed(settings: DeviceSettings) -> int:
-    if not settings.address.isdigit() and settings.address:
+    if settings.address and not (settings.address.isascii() and settings.address.isdecimal()):
         raise InvalidArgument(
             f"device {settings.name}: the address of a simulated one is its seed, a number; got "
             f"{settings.address!r}"
@@ -77,8 +91,16 @@ def listing() -> list[DeviceState]:
     known = read_settings()
     # Each look may wait for a network: take them side by side.
     with ThreadPoolExecutor(max_workers=16) as pool:
-        found = list(pool.map(lambda s: assemble(s).state(), known.values()))
+        found = list(pool.map(_state, known.values()))
     return found + _strangers({s.address for s in known.values() if s.transport == "adb"})
+
+
+def _state(settings: DeviceSettings) -> DeviceState:
+    try:
+        return assemble(settings).state()
+    except PhonenasError as error:  # one bad table must not hide the others
+        kind = settings.transport
+        return DeviceState(settings.name, kind, "not usable", "", 0, settings.runtime, str(error))
 
 
 def _strangers(known: set[str]) -> list[DeviceState]:

@@ -115,13 +115,16 @@ class Shelf:
         on_event: Callable[[str, Event], None] | None,
     ) -> Outcome:
         fruitless = 0
+        done: int | None = None
 
         def tell(event: Event) -> None:
-            nonlocal fruitless
+            nonlocal done, fruitless
             if self._stop.is_set():
                 raise _Stopped
             if isinstance(event, Measured):
-                fruitless = 0
+                if done is not None and event.done > done:
+                    fruitless = 0
+                done = event.done
             if on_event is not None:
                 on_event(device.name, event)
 

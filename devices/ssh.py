@@ -148,7 +148,7 @@ class SshTransport(Transport):
         while time.monotonic() < deadline:
             if self._master.poll() is not None:
                 raise DeviceUnavailable(f"{self.name}: {self._trouble()}")
-            if any(Path(self._sockets.name).iterdir()):
+            if (Path(self._sockets.name) / "c").exists():
                 return
             time.sleep(0.01)
         raise DeviceUnavailable(

@@ -102,7 +102,7 @@ def verdict_of(measurement: Measurement, protocol: Protocol) -> Verdict:
     told = f"{len(m.rounds)} rounds around {m.latency_ms:.3f} ms stand ±{m.spread:.1%} apart"
     if m.spread <= protocol.spread_limit or m.spread * m.latency_ms <= protocol.negligible_ms:
         return Verdict(True, told)
-    return Verdict(False, f"{told}; measure it again with --again on a quiet, cool device")
+    return Verdict(False, f"{told}; measure it again on a quiet, cool device")
 
 
 def verdict(measurements: Sequence[Measurement], rejected: int, limit: float) -> Verdict:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import commands_devices
+from . import commands_devices, commands_import
 from .console import (
     DEFAULT_DB,
     AsJson,
@@ -172,6 +172,7 @@ def show(
 
 _command(commands_devices.devices)
 _command(commands_devices.profile)
+_command(commands_import.import_)
 
 
 @_command

@@ -56,6 +56,10 @@ def profile(
     network: Annotated[
         list[str] | None, typer.Option("--network", help="Also this network, whole; repeatable.")
     ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", help="Also this operator, by its key; repeatable."),
+    ] = None,
     networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
     resolution: OwnResolution = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
@@ -86,14 +90,16 @@ def profile(
     below_c = celsius(wait_below)
     named = [find(n, 1.0, resolution) for n in network or []]
     phones = [d.connect(name, threads=threads) for name in dict.fromkeys(device or ["local"])]
-    chosen = spaces.get(space or "mnasnet", resolution or 224) if space or not named else None
+    operators = [spaces.Operator.parse(key) for key in operator or []]
+    lone = space is None and (named or operators)
+    chosen = None if lone else spaces.get(space or "mnasnet", resolution or 224)
 
     with open_store(db, create=True) as store:
 
         def work(phone: Device, tell: Any) -> Outcome:
             return d.profile(
                 chosen, on=phone, into=store, networks=networks if chosen else 0, named=named,
-                quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
+                operators=operators, quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
                 wait_below_c=below_c, on_event=tell,
             )  # fmt: skip
 
@@ -156,9 +162,16 @@ def _text(outcome: Outcome, db: str) -> str:
     lines = [
         f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
         f"{outcome.reused} found in {shown_db(db)}, "
-        f"{outcome.rejected} readings rejected and taken again, {outcome.seconds:.0f} s",
+        f"{outcome.rejected} reading{'s' * (outcome.rejected != 1)} rejected and taken again, {outcome.seconds:.0f} s",
         f"conditions: {outcome.conditions}",
         f"verdict: {outcome.verdict.text}",
     ]
     lines += [f"given up: {name}: {why}" for name, why in list(outcome.unstable.items())[:10]]
+    lines += [f"doubtful: {name}: {why}" for name, why in list(outcome.doubtful.items())[:5]]
+    for name in list({**outcome.unstable, **outcome.doubtful})[:1]:
+        kind = "network" if " " in name else "operator"
+        lines.append(
+            f"once more, that one alone:  phonenas profile --device {outcome.conditions.device} "
+            f"--{kind} '{name}' --again"
+        )
     return "\n".join(lines) + origin_note(outcome.conditions)

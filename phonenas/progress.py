@@ -118,7 +118,7 @@ class Bars:
             if isinstance(event, Planned):
                 self._line(f"{name}: {event.subjects:,} subjects to measure, {event.reused:,} in the "
                            f"store already, about {duration(event.seconds)}")  # fmt: skip
-            elif isinstance(event, Lost | Doubted):
+            elif isinstance(event, Lost | Doubted | Waiting):
                 self.profiling(event)
             elif isinstance(event, Measured):
                 self._shelf[name] = event

@@ -157,7 +157,10 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     sections, plots = _sections(run, found)
     body, drawn = "\n".join(sections), json.dumps(plots).replace("<", "\\u003c")
     if (origin := _origin(run, found)) != "measured":
-        body, drawn = (re.sub(r"\bmeasured\b", origin, t) for t in (body, drawn))
+        # What stands as code are the user's own words.
+        parts = re.split(r"(<code.*?</code>)", body, flags=re.S)
+        parts[::2] = [re.sub(r"\bmeasured\b", origin, t).replace("●", "◌") for t in parts[::2]]
+        body, drawn = "".join(parts), re.sub(r"\bmeasured\b", origin, drawn)
         body = (
             f"<p class=box><b>{escape(origin.upper())}.</b> No device was measured for the times on "
             f"this page.</p>\n{body}"

@@ -129,6 +129,32 @@ def test_half_a_head_is_none() -> None:
     assert reasons(table) == {"a part of a head whose other part is not there": 2}
 
 
+def test_every_head_of_a_table_is_paired_or_told() -> None:
+    more = (
+        b"Conv_1-input:5x5x320-output:5x5x1280:\n  mean: 2.0\n"
+        b"Logits-input:5x5x1280-output:1000:\n  mean: 0.25\n"
+        b"Logits-input:6x6x1280-output:1000:\n  mean: 9\n"
+        b"Conv_1-input:7x7x192-output:7x7x1280:\n  mean: 1.0\n"
+    )
+    (table,) = parse("proxylessnas", PROXYLESS + more)
+    heads = {k: v for k, v in times(table).items() if k.startswith("head")}
+    assert heads == {
+        "head1280_7x7x320_1000": 3.5,
+        "head1280_5x5x320_1000": 2.25,
+        "head1280_7x7x192_1000": 1.5,
+    }
+    assert [s.row for s in table.skipped] == ["Logits-input:6x6x1280-output:1000"]
+
+
+@pytest.mark.parametrize("px", [b"9999x9999x3-output:5000x5000", b"8x8x3-output:4x4"])
+def test_an_odd_resolution_is_not_the_spaces(px: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(PROXYLESS.replace(b"224x224x3-output:112x112", px))
+    commands_import.import_("proxylessnas", [path], device="p", db=str(tmp_path / "x.db"))
+    (table,) = importers.read("proxylessnas", path, "p")
+    assert table.resolution_px is None
+
+
 def test_shapes_that_are_no_layer_of_ours_are_skipped_with_the_reason() -> None:
     for old, new in (
         (b"14x14x80-output:14x14x80-exp", b"14x14x80-output:13x13x80-exp"),

@@ -120,7 +120,10 @@ def test_bigger_operators_take_longer(tmp_path: Path) -> None:
         path.write_bytes(to_onnx(operator).SerializeToString())
         jobs.append(Job(path, 5))
     with devices.connect("local") as device:
-        readings = list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=5, warmup_s=0.1))
+        for _ in range(20):  # a busy computer may let none of five runs through
+            readings = list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=5, warmup_s=0.1))
+            if all(r.samples_ms for r in readings):
+                break
     assert min(readings[1].samples_ms) > 10 * min(readings[0].samples_ms)  # 100 times the MACs
 
 

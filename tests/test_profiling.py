@@ -123,7 +123,7 @@ def test_a_stall_is_rejected_with_the_reason_and_taken_again(
         outcome = devices.profile(tiny, on=device, into=store, networks=3, on_event=events.append)
     refused = [e for e in events if isinstance(e, Rejected)]
     assert outcome.rejected == 7 == sum(len(e.subjects) for e in refused)
-    assert "instead of 0.500 ms (+200%" in refused[0].reason
+    assert "at 0.500 ms at the start (+200%" in refused[0].reason
     assert len(store.rejections(device.conditions)) == 7
     every = [s for m in outcome.results.values() for r in m.rounds for s in r.sentinel_ms]
     assert max(every) < SENTINEL_MS * 1.4

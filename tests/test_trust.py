@@ -14,7 +14,7 @@ from conftest import SENTINEL_MS, FakeDevice, TinySpace
 from phonenas import data, devices
 from phonenas.data.measurement import Conditions
 from phonenas.devices import keeper
-from phonenas.devices.device import Job, Reading
+from phonenas.devices.device import Job, LostInRun, Reading
 from phonenas.devices.fitness import doubts, reason_to_wait
 from phonenas.devices.gate import Gate
 from phonenas.devices.plan import Doubted, Event, Lost, Waiting
@@ -329,7 +329,7 @@ def test_a_model_that_takes_the_device_down_is_given_up_and_the_rest_measured(
         def run_ms(self, jobs: Sequence[Job], **how: Any) -> Iterator[Reading]:
             for job in jobs:
                 if job.model.read_bytes() == b"poison":
-                    raise DeviceUnavailable("fake: its worker process ended with code -11")
+                    raise LostInRun("fake: its worker process ended with code -11")
                 yield from super().run_ms([job], **how)
 
     with data.MeasurementStore(tmp_path / "x.db") as store, Fragile() as device:
@@ -355,13 +355,28 @@ def test_a_device_that_comes_back_as_another_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_verdict_of_each_measurement(tmp_path: Path) -> None:
-    with data.MeasurementStore(tmp_path / "x.db") as store, FakeDevice(noise=0.3) as device:
-        outcome = devices.measure(few(), on=device, into=store, protocol=QUICK)
-    believed = [verdict_of(m, QUICK) for m in outcome.results.values()]
-    assert {text for text, m in outcome.results.items() if not verdict_of(m, QUICK).stable} == set(
-        outcome.doubtful
-    )
-    assert all("rounds around" in v.text for v in believed)
+    subjects = few()
+    wild = subjects[-1].model
+
+    class Restless(FakeDevice):
+        turn = False
+
+        def lower(self, model: Any, stem: Path) -> Path:
+            path = super().lower(model, stem)
+            return path.rename(path.with_name(f"wild-{path.name}")) if model == wild else path
+
+        def run_ms(self, jobs: Sequence[Job], **how: Any) -> Iterator[Reading]:
+            for job, reading in zip(jobs, super().run_ms(jobs, **how), strict=True):
+                self.turn = not self.turn if "wild" in job.model.name else self.turn
+                moves = 1.0 if "wild" not in job.model.name else 1.2 if self.turn else 0.85
+                yield replace(reading, samples_ms=tuple(moves * s for s in reading.samples_ms))
+
+    with data.MeasurementStore(tmp_path / "x.db") as store, Restless() as device:
+        outcome = devices.measure(subjects, on=device, into=store, protocol=QUICK)
+    assert list(outcome.doubtful) == [str(wild)]
+    assert "rounds around" in outcome.doubtful[str(wild)]
+    calm = outcome.results[subjects[0].text]
+    assert verdict_of(calm, QUICK).stable
     once = replace(
         next(iter(outcome.results.values())), rounds=outcome.results[few()[0].text].rounds[:1]
     )

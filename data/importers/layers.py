@@ -54,6 +54,8 @@ _SUPERNET = Architecture.parse(
 )
 _CHOICES = {"0": (3, 3), "1": (3, 6), "2": (5, 3), "3": (5, 6)}  # kernel, expansion
 
+_Part = tuple[str, Entry, tuple[int, ...], float]  # kind, row, shapes, ms
+
 
 def proxyless(source: Source, device: str, model: str | None = None) -> Table:
     """The table of ProxylessNAS; the one that is published is of a Pixel 1.
@@ -63,7 +65,7 @@ def proxyless(source: Source, device: str, model: str | None = None) -> Table:
     """
     readings: list[Reading] = []
     skipped: list[Skip] = []
-    parts: dict[str, tuple[Entry, tuple[int, ...], float]] = {}
+    parts: list[_Part] = []
     resolution_px = None
     for entry in entries(source):
         row = _row(source, entry)
@@ -75,10 +77,10 @@ def proxyless(source: Source, device: str, model: str | None = None) -> Table:
             expand = int(layer[1])
             operator = _mbconv(shapes, expand, layer)
         elif kind == "Conv" and len(shapes) == 6 and not rest:
-            resolution_px = shapes[0]
+            resolution_px = _resolution(shapes[0])
             operator = _checked(shapes, "stem", kernel=3, stride=2)
         elif kind in ("Conv_1", "Logits") and not rest:
-            parts[kind] = (entry, shapes, found)
+            parts.append((kind, entry, shapes, found))
             continue
         else:
             operator = f"{shown(kind)} is no layer of ours"
@@ -101,8 +103,8 @@ def once_for_all(source: Source, device: str, model: str | None = None) -> Table
         row = _row(source, entry)
         found = _mean_ms(source, entry)
         shapes = tuple(int(g) for g in row.groups()[1:8] if g is not None)
-        kind, operator = row["kind"], "a stem or part of a head with h-swish, or pooling alone"
-        told: Operator | str = operator
+        kind = row["kind"]
+        told: Operator | str = "a stem or part of a head with h-swish, or pooling alone"
         if kind == "expanded_conv":
             layer = _layer(source, entry, row["rest"], squeeze=True)
             middle, channels = int(layer[1]), max(shapes[2], 1)
@@ -115,7 +117,7 @@ def once_for_all(source: Source, device: str, model: str | None = None) -> Table
             else:
                 told = _mbconv(shapes, middle // channels, layer)
         elif kind == "Conv":
-            resolution_px = shapes[0]
+            resolution_px = _resolution(shapes[0])
         _keep(told, entry, found, readings, skipped)
     conditions = _conditions(source, device, model)
     return Table(source.name, conditions, tuple(readings), tuple(skipped), resolution_px)
@@ -156,6 +158,11 @@ def single_path(source: Source, device: str, model: str | None = None) -> Table:
 def _conditions(source: Source, device: str, model: str | None) -> Conditions:
     known = {"model": model} if model else {}
     return conditions_of(source, device, runtime="tflite", statistic="mean of the runs", **known)
+
+
+def _resolution(px: int) -> int | None:
+    """The side of an input image, if networks of ours could take it."""
+    return px if 32 <= px <= 2048 else None
 
 
 def _row(source: Source, entry: Entry) -> re.Match[str]:
@@ -230,24 +237,25 @@ def _beside(entry: Entry) -> Mapping[str, str]:
     return {n: entry.fields[n][0][:60] for n in ("count", "var", "std") if n in entry.fields}
 
 
-def _head(
-    parts: Mapping[str, tuple[Entry, tuple[int, ...], float]],
-    readings: list[Reading],
-    skipped: list[Skip],
-) -> None:
-    """Conv_1 and Logits as one head, where both are there and meet."""
-    if len(parts) == 2:
-        (features, into, first_ms), (logits, out, second_ms) = parts["Conv_1"], parts["Logits"]
-        if len(into) == 6 and len(out) == 4 and into[:2] == into[3:5] == out[:2]:
-            px, other, channels, width = into[0], into[1], into[2], into[5]
-            if px == other and width == out[2]:
-                try:
-                    head = sane(Operator("head", channels, out[3], px, features=width))
-                except InvalidArgument:
-                    pass
-                else:
-                    rows = {"rows": [features.name, logits.name], "sum": True}
-                    readings.append(Reading("operator", head.key, first_ms + second_ms, rows))
-                    return
-    for entry, _, _ in parts.values():
-        skipped.append(Skip("a part of a head whose other part is not there", entry.name))
+def _head(parts: list[_Part], readings: list[Reading], skipped: list[Skip]) -> None:
+    """Each Conv_1 and the Logits that takes what it gives, as one head."""
+    logits = {
+        shapes[:3]: (entry, shapes, ms) for kind, entry, shapes, ms in parts if kind == "Logits"
+    }
+    taken: set[str] = set()
+    for kind, entry, shapes, ms in parts:
+        if kind != "Conv_1" or shapes[3:] not in logits or shapes[:2] != shapes[3:5]:
+            continue
+        other, out, other_ms = logits[shapes[3:]]
+        try:
+            head = sane(Operator("head", shapes[2], out[-1], shapes[0], features=shapes[5]))
+        except InvalidArgument:
+            continue
+        if shapes[0] != shapes[1] or len(out) != 4:
+            continue
+        rows = {"rows": [entry.name, other.name], "sum": True}
+        readings.append(Reading("operator", head.key, ms + other_ms, rows))
+        taken |= {entry.name, other.name}
+    for _, entry, _, _ in parts:
+        if entry.name not in taken:
+            skipped.append(Skip("a part of a head whose other part is not there", entry.name))

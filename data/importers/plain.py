@@ -49,7 +49,7 @@ COLUMNS = (
 # What an export has beside, and what cannot be had back from it.
 _PASSED_OVER = frozenset(
     ("raw_ms", "spread", "rounds", "samples", "preempted", "medians_ms", "samples_ms",
-     "sentinel_ms", "reference_ms", "conditions", "fingerprint")
+     "sentinel_ms", "reference_ms", "circumstances", "conditions", "fingerprint", "load_s")
 )  # fmt: skip
 
 

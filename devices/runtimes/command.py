@@ -22,7 +22,7 @@ from typing import ClassVar
 from ...space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from ..android import mask
 from ..conversation import Conversation
-from ..device import Job, Reading
+from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
 from ..transport import Transport, ending, watched
 from ..words import BY_HAND, shown
@@ -190,6 +190,9 @@ class CommandRuntime(Runtime):
             script = Path(folder) / "batch.sh"
             first, last = watched(transport.folder, beats=transport.kind != "local")
             lines = [self._line(c.words, marker) for c in commands]
+            done = {paths[j.model] for j in jobs} - {paths[sentinel]}
+            if done and transport.kind != "local":  # there they would pile up
+                lines.append(shlex.join(["rm", "-f", *sorted(done)]))
             script.write_text("\n".join([first, *lines, last]), encoding="utf-8")
             (pushed,) = transport.push([script], limit_s=_PUSH_S)
             talk = self._talk = transport.spawn(["sh", pushed])
@@ -241,14 +244,21 @@ class CommandRuntime(Runtime):
         waiting: list[Reading] = []
         given = 0
         for command in commands:
-            reading = self._reading(*_output(talk, marker), warmup_runs)
+            try:
+                reading = self._reading(*_output(talk, marker), warmup_runs)
+            except DeviceUnavailable as error:
+                if command.index < 0:
+                    raise
+                raise LostInRun(str(error)) from error
             if command.index >= 0:
                 waiting.append(reading)
                 continue
-            if reading.error:
+            # A disturbed sentinel leaves the word to its neighbour.
+            now_ms = None if reading.error else median(reading.samples_ms)
+            around = [ms for ms in (before_ms, now_ms) if ms is not None]
+            if not around:
                 raise DeviceError(f"{talk.name}: the sentinel gave no time: {reading.error}")
-            now_ms = median(reading.samples_ms)
-            between_ms = fmean([now_ms if before_ms is None else before_ms, now_ms])
+            between_ms = fmean(around)
             before_ms = now_ms
             for r in waiting:
                 given += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from ...space import Architecture, Operator
@@ -12,6 +14,8 @@ from .printed import Printed, parse_perf_test, parse_perf_test_samples
 
 __all__ = ["OnnxRuntimePerfTest"]
 
+_LEAST_FIRST_MS = 50.0  # from there on a cut millisecond is 2 % at most
+_SENTINEL_MS = 1.0  # about; so many runs of it bring the load up for as long as is asked
 _NAMES = {
     "CPUExecutionProvider": "cpu",
     "NnapiExecutionProvider": "nnapi",
@@ -50,8 +54,9 @@ class OnnxRuntimePerfTest(CommandRuntime):
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float
     ) -> list[str]:
         # It has no flag for warm-up: the first runs are left out of what it tells.
+        more = math.ceil(warmup_s * 1e3 / _SENTINEL_MS)
         words = [
-            program, "-I", "-m", "times", "-r", str(runs + warmup_runs),
+            program, "-I", "-m", "times", "-r", str(runs + warmup_runs + more),
             "-e", _NAMES[self.provider], "-x", str(self.settings.threads), "-y", "1", "-o", "99",
         ]  # fmt: skip
         if self.provider != "CPUExecutionProvider":
@@ -60,7 +65,11 @@ class OnnxRuntimePerfTest(CommandRuntime):
         return [*words, model, self.results]
 
     def read(self, text: str) -> Printed:
-        return parse_perf_test(text)
+        found = parse_perf_test(text)
+        # It cuts the first inference to whole milliseconds.
+        if found.first_ms is not None and found.first_ms < _LEAST_FIRST_MS:
+            found = replace(found, first_ms=None)
+        return found
 
     def samples_ms(self, printed: Printed, results: str, warmup_runs: int) -> tuple[float, ...]:
         found = parse_perf_test_samples(results)[warmup_runs:]

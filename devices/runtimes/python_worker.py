@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from ...space import Architecture, Operator
 from ...space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from ..conversation import Conversation
-from ..device import Job, Reading
+from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
 from ..transport import Transport
 from ..words import plain
@@ -114,11 +114,16 @@ class PythonWorker(Runtime):
                 "warmup_runs": warmup_runs,
                 "warmup_s": warmup_s,
                 "limit_s": MODEL_S,
+                # Here they are the very files that the job keeps; there they would pile up.
+                "remove": transport.kind != "local",
             }
         )
         try:
             for index in range(len(jobs)):
-                found = talk.answer(MODEL_S + _GRACE_S)
+                try:
+                    found = talk.answer(MODEL_S + _GRACE_S)
+                except DeviceUnavailable as error:
+                    raise LostInRun(str(error)) from error
                 if found.get("index") != index:
                     raise DeviceError(
                         f"{talk.name}'s worker answered out of turn: {plain(str(found), 80)}. {_AGAIN}"

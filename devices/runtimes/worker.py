@@ -242,6 +242,9 @@ def main() -> int:
             except Exception as error:  # noqa: BLE001 - a broken model must not end the batch
                 result = {"error": f"{type(error).__name__}: {error}"[:500]}
             answer({"index": index, **result})
+        if request.get("remove"):
+            for path in {path for path, _ in jobs} - {request["sentinel"]}:
+                Path(path).unlink(missing_ok=True)
         answer({"done": True})
 
 
