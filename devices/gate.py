@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import fmean, median
+from statistics import median
 
 from .device import Reading
 
@@ -137,7 +137,7 @@ class Gate:
     def crowd(self, share: float) -> str:
         """Whether far more runs than usual lost the core."""
         self._preempted.append(share)
-        limit = max(_CROWDED, _CROWDED_TIMES * fmean(self._preempted))
+        limit = max(_CROWDED, _CROWDED_TIMES * median(self._preempted))
         if share <= limit:
             return ""
         return (

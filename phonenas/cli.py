@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import commands_devices, commands_import
+from . import commands_benchmark, commands_devices, commands_import
 from .console import (
     DEFAULT_DB,
     AsJson,
@@ -85,8 +85,8 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command of the app, with logging set up from its own --verbose and --quiet."""
+def _command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """A command of the app or of a group of it, with logging set up from its own --verbose and --quiet."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -97,7 +97,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             # Typer would end in silence.
             raise _Stopped from stop
 
-    return app.command(name=function.__name__.rstrip("_"))(run)
+    return group.command(name=function.__name__.rstrip("_"))(run)
 
 
 @_command
@@ -520,3 +520,13 @@ def export(
     print_result(
         {"file": str(out), "measurements": rows}, as_json, lambda: f"{rows} measurements: {out}"
     )
+
+
+benchmark = typer.Typer(
+    help="Examine the models on tables that others published, beside baselines.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(benchmark, name="benchmark")
+_command(commands_benchmark.surrogate, benchmark)
+_command(commands_benchmark.transfer, benchmark)
