@@ -30,8 +30,11 @@ def choose_conditions(
         NotEnoughData: The store holds nothing measured for the device, or nothing under that digest.
     """
     known = [c for c in store.conditions(device) if c.mode == "steady"]
-    # A simulated device is fitted where it is all that bears the name, and says so everywhere.
-    known = [c for c in known if c.origin != "simulated"] or known
+    # What was measured goes before what was imported, and that before what was simulated, which
+    # says so everywhere; unless a digest names one.
+    for origin in ("measured", "imported") if digest is None else ():
+        if any(c.origin == origin for c in known):
+            known = [c for c in known if c.origin == origin]
     chosen = [c for c in known if digest is None or c.digest.startswith(digest)]
     if not chosen:
         raise NotEnoughData(
@@ -39,7 +42,8 @@ def choose_conditions(
             + (f" under conditions {digest}" if digest else "")
             + f". Make some:  phonenas profile --device {device} --space mnasnet"
         )
-    return chosen[-1], [c for c in known if c != chosen[-1]]
+    latest = chosen[-1]
+    return latest, [c for c in known if c != latest and c.origin == latest.origin]
 
 
 def fit(

@@ -192,8 +192,11 @@ def fit(
     from .latency_model.fitting import choose_conditions
     from .latency_model.fitting import fit as fit_model
 
-    connect(device)
+    if "://" not in db and not Path(db).exists():
+        connect(device)  # as below
     with open_store(db) as store:
+        if not store.conditions(device):
+            connect(device)  # an unknown device is the likelier mistake
         chosen, left_out = choose_conditions(store, device, conditions)
         model = fit_model(store, device, conditions=chosen.digest)
     for other in left_out if not quiet else []:
