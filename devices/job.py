@@ -169,6 +169,7 @@ class MeasuringJob:
             Job(self.models.file(t), self.protocol.runs(self.ledger.open[t].kind)) for t in batch
         ]
         lost: DeviceUnavailable | DeviceError | None = None
+        accepted: list[str] = []
         drifted = told = 0
         try:
             circumstances = self.keeper.ready()
@@ -185,6 +186,7 @@ class MeasuringJob:
                     in_a_row += self.keeper.gate.off_speed
                 else:
                     self.ledger.accept(text, reading, circumstances)
+                    accepted.append(text)
                     self.refused_in_a_row = self.keeper.fruitless = in_a_row = 0
                     continue
                 self.refused_in_a_row += 1
@@ -192,7 +194,7 @@ class MeasuringJob:
                     readings.close()  # the rest of the batch would fare no better
                     break
         except UnstableDevice:
-            self.commit(batch[:told])
+            self.commit(accepted)
             raise
         except (DeviceUnavailable, DeviceError) as error:
             lost = error
@@ -203,7 +205,7 @@ class MeasuringJob:
         if lost is None:
             self.work_s += self.device.now_s() - began
             self.worked_estimate_s += estimate_s * told / len(batch)
-        reason = self.commit(batch[:told])
+        reason = self.commit(accepted)
         if lost is not None:
             self.keeper.recover(lost)
         if self.conditions.mode != "steady":
@@ -224,15 +226,18 @@ class MeasuringJob:
         ):
             self.ledger.reference_ms = gate.usual_ms
 
-    def commit(self, batch: Sequence[str]) -> str:
-        """Write down a batch; the last reason why a reading was refused, or ""."""
+    def commit(self, accepted: Sequence[str]) -> str:
+        """Write down a batch; the last reason why a reading was refused, or "".
+
+        Only what gave a round has to rest before its next one.
+        """
         refused = self.ledger.commit()
         now = self.device.now_s()
-        for text in batch:
+        for text in accepted:
             self.last_s[text] = now
         if refused:
             self.tell(Rejected(tuple(t for t, _ in refused), refused[0][1]))
-        self.ledger.close(batch)
+        self.ledger.close(accepted)
         done = self.ledger.done
         self.tell(Measured(done, done + self.ledger.due, self.left_s()))
         reason = refused[-1][1] if refused else ""
