@@ -76,6 +76,12 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
             f"no operator of {conditions.device} is measured. Measure a space:  phonenas profile "
             f"--device {conditions.device} --space mnasnet"
         )
+    if conditions.origin == "imported" and len(networks) < MINIMUM:
+        raise NotEnoughData(
+            f"the table imported for {conditions.device} holds {len(networks)} whole networks; a "
+            f"calibrated model takes {MINIMUM}, under the table's own conditions. Import some with it, "
+            "or measure a device:  phonenas profile --device local"
+        )
     try:
         regressor: OperatorRegressor | None = OperatorRegressor.fit(table.ms)
     except NotEnoughData:

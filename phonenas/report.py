@@ -162,7 +162,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         parts[::2] = [re.sub(r"\bmeasured\b", origin, t).replace("●", "◌") for t in parts[::2]]
         body, drawn = "".join(parts), re.sub(r"\bmeasured\b", origin, drawn)
         body = (
-            f"<p class=box><b>{escape(origin.upper())}.</b> No device was measured for the times on "
+            f"<p class=command><b>{escape(origin.upper())}.</b> No device was measured for the times on "
             f"this page.</p>\n{body}"
         )
     page = _PAGE.format(

@@ -58,6 +58,112 @@ def test_a_spell_of_throttling_never_becomes_the_usual() -> None:
     assert gate.usual_ms == 1.0
 
 
+def test_a_slow_ramp_does_not_take_its_own_measure_along() -> None:
+    gate = Gate(0.10)
+    for _ in range(20):
+        gate.objection(1.0, weight=5)
+    gate.anchor()
+    believed = [ms for ms in np.linspace(1.0, 1.6, 3000) if not gate.objection(float(ms))]
+    assert max(believed) <= 1.10
+    assert not gate.widen(1.2)
+
+
+def test_a_speed_that_is_widened_to_stands_beside_the_old_one() -> None:
+    gate = Gate(0.35)
+    for _ in range(700):  # more than it remembers
+        gate.objection(1.0)
+    gate.anchor()
+    assert gate.objection(1.3)
+    assert gate.widen(1.3)
+    assert gate.objection(1.3) == gate.objection(1.0) == ""
+
+
+def test_a_phone_that_sinks_slowly_is_unstable_and_no_number_is_wrong(tmp_path: Path) -> None:
+    class Sinking(FakeDevice):
+        def circumstances(self) -> dict[str, Any]:
+            return {"thermal_status": 0}
+
+        def run_ms(self, jobs: Sequence[Job], **how: Any) -> Iterator[Reading]:
+            for reading in super().run_ms(jobs, **how):
+                self.clock_s += 0.3
+                slow = 1 + min(0.6, self.clock_s / 100)
+                yield replace(
+                    reading,
+                    samples_ms=tuple(s * slow**0.5 for s in reading.samples_ms),
+                    sentinel_ms=tuple(s * slow for s in reading.sentinel_ms),
+                )
+
+    with data.MeasurementStore(tmp_path / "x.db") as store, Sinking() as device:
+        with pytest.raises(UnstableDevice, match="at the start"):
+            devices.measure(few(40), on=device, into=store, protocol=QUICK)
+        texts = [s.text for s in few(40) if s.kind == "operator"]
+        found = store.pending(device.conditions, "operator", texts).values()
+        sentinels = [r.sentinel_ms[0] for p in found for r in p.rounds]
+        assert sentinels
+        assert max(sentinels) / min(sentinels) < 1.12
+
+
+def test_sustained_speed_is_not_cooled_away(tmp_path: Path) -> None:
+    class Recovering(FakeDevice):
+        """Half as fast while warm; a pause makes it fast again."""
+
+        warm_s = 0.0
+
+        def pause(self, seconds: float) -> None:
+            super().pause(seconds)
+            self.warm_s = 0.0
+
+        def run_ms(self, jobs: Sequence[Job], **how: Any) -> Iterator[Reading]:
+            for reading in super().run_ms(jobs, **how):
+                self.clock_s += 1.0
+                self.warm_s += 1.0
+                slow = 2.0 if self.warm_s > 60 else 1.0
+                yield replace(
+                    reading,
+                    samples_ms=tuple(slow * s for s in reading.samples_ms),
+                    sentinel_ms=tuple(slow * s for s in reading.sentinel_ms),
+                )
+
+    with data.MeasurementStore(tmp_path / "x.db") as store, Recovering() as device:
+        outcome = devices.profile(
+            TinySpace(resolution=32), on=device, into=store, networks=2, mode="sustained",
+            sustain_s=120,
+        )  # fmt: skip
+        assert outcome.conditions.load_s == 120
+        for text, m in outcome.results.items():
+            true_ms = FakeDevice.true_ms(device.lower(_network(text), tmp_path / "n"))
+            assert min(m.medians_ms) == pytest.approx(2 * true_ms, rel=0.03)
+        for bad in (-3.0, 0.0, float("nan"), float("inf")):
+            with pytest.raises(InvalidArgument, match="10 to 3600 s"):
+                devices.profile(None, on=device, into=store, mode="sustained", sustain_s=bad)
+
+
+def test_first_inferences_of_a_discarded_measurement_go_with_it(tmp_path: Path) -> None:
+    network = few()[-1]
+
+    class Wild(WithFirst):
+        factor, moves = 1.0, True
+
+        def run_ms(self, jobs: Sequence[Job], **how: Any) -> Iterator[Reading]:
+            for reading in super().run_ms(jobs, **how):
+                spread = float(self.rng.uniform(0.2, 3.0)) if self.moves else 1.0
+                yield replace(
+                    reading,
+                    samples_ms=tuple(spread * s for s in reading.samples_ms),
+                    first_ms=reading.first_ms * self.factor,
+                )
+
+    with data.MeasurementStore(tmp_path / "x.db") as store, Wild() as device:
+        lost = devices.measure([network], on=device, into=store, protocol=QUICK)
+        assert list(lost.unstable) == [network.text]
+        device.moves, device.factor = False, 6.0
+        kept = devices.measure([network], on=device, into=store, protocol=QUICK, again=True)
+        (first,) = store.measurements(replace(device.conditions, mode="first"))
+        assert len(first.rounds) == len(kept.results[network.text].rounds) == 10
+        ratio = first.latency_ms / kept.results[network.text].latency_ms
+        assert ratio == pytest.approx(9.0, rel=0.03)
+
+
 def test_a_fallen_clock_speaks_only_together_with_the_time() -> None:
     gate = Gate(0.35)
     rng = np.random.default_rng(0)
