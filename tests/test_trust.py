@@ -105,9 +105,12 @@ def test_a_phone_that_sinks_slowly_is_unstable_and_no_number_is_wrong(tmp_path: 
 
 def test_sustained_speed_is_not_cooled_away(tmp_path: Path) -> None:
     class Recovering(FakeDevice):
-        """Half as fast while warm; a pause makes it fast again."""
+        """Slower and slower while warm; a pause makes it fast again."""
 
         warm_s = 0.0
+
+        def circumstances(self) -> dict[str, Any]:
+            return {"thermal_status": 0}
 
         def pause(self, seconds: float) -> None:
             super().pause(seconds)
@@ -117,7 +120,7 @@ def test_sustained_speed_is_not_cooled_away(tmp_path: Path) -> None:
             for reading in super().run_ms(jobs, **how):
                 self.clock_s += 1.0
                 self.warm_s += 1.0
-                slow = 2.0 if self.warm_s > 60 else 1.0
+                slow = 1 + min(1.5, self.warm_s / 100)
                 yield replace(
                     reading,
                     samples_ms=tuple(slow * s for s in reading.samples_ms),
@@ -132,7 +135,7 @@ def test_sustained_speed_is_not_cooled_away(tmp_path: Path) -> None:
         assert outcome.conditions.load_s == 120
         for text, m in outcome.results.items():
             true_ms = FakeDevice.true_ms(device.lower(_network(text), tmp_path / "n"))
-            assert min(m.medians_ms) == pytest.approx(2 * true_ms, rel=0.03)
+            assert 2.1 * true_ms < min(m.medians_ms) <= max(m.medians_ms) < 2.6 * true_ms
         for bad in (-3.0, 0.0, float("nan"), float("inf")):
             with pytest.raises(InvalidArgument, match="10 to 3600 s"):
                 devices.profile(None, on=device, into=store, mode="sustained", sustain_s=bad)
