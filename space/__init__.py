@@ -7,6 +7,7 @@ from .accel_nasbench import AccelNASBench
 from .additive import AdditiveTable
 from .architecture import Architecture, Block
 from .errors import UnknownName, nearest
+from .kernel import Kernel
 from .mnasnet import MnasNet
 from .mnasnet_flat import MnasNetFlat
 from .operator import Operator
@@ -18,6 +19,7 @@ __all__ = [
     "Architecture",
     "Block",
     "Genomes",
+    "Kernel",
     "MnasNet",
     "MnasNetFlat",
     "Operator",
