@@ -22,7 +22,10 @@ import numpy.typing as npt
 from ..space import Operator
 from ..space.errors import NotEnoughData, UnsupportedFormat
 
-__all__ = ["FEATURES", "MINIMUM", "Calibration", "calibrate", "folds", "operator_features"]
+__all__ = [
+    "FEATURES", "MINIMUM", "UNCALIBRATED", "Calibration", "calibrate", "calibrate_any", "folds",
+    "operator_features",
+]  # fmt: skip
 
 Array = npt.NDArray[np.float64]
 
@@ -125,6 +128,13 @@ class Calibration:
         if len(coefficients) != len(FEATURES) or not np.isfinite(coefficients).all():
             raise ValueError(f"{len(coefficients)} coefficients")
         return cls(**{**kept, "coefficients": coefficients})
+
+
+# The bare sum of operators. On public tables of phone GPUs it is 56 to 92 % of the whole (qed-usc,
+# EdgeSys 2024); an interval up to 1 / 0.56 holds what is not known.
+UNCALIBRATED = Calibration(
+    (1.0, *(0.0 for _ in FEATURES[1:])), 0.0, 1 / 0.56 - 1, 1e-9, 1e9, networks=0
+)
 
 
 def folds(n: int) -> npt.NDArray[np.intp]:

@@ -10,7 +10,14 @@ from ..data.measurement import Conditions, Measurement
 from ..data.store import MeasurementStore
 from ..space import Architecture
 from ..space.errors import NotEnoughData
-from .calibration import FEATURES, MINIMUM, Calibration, calibrate, calibrate_any, folds
+from .calibration import (
+    FEATURES,
+    MINIMUM,
+    UNCALIBRATED,
+    calibrate,
+    calibrate_any,
+    folds,
+)
 from .lookup_table import LookupTable
 from .metrics import score
 from .model import Examined, LatencyModel
@@ -60,7 +67,8 @@ def fit(
         device: Whose.
         conditions: Digest of the conditions, or its start; by default the latest measured.
     Raises:
-        NotEnoughData: No measurement, no operators, or fewer than 10 whole networks.
+        NotEnoughData: No measurement, no operators, or fewer than 10 whole networks. An imported
+            table without them gives a model that says that it is not calibrated.
         UncoveredOperator: A measured network holds an operator that neither table nor curve has.
     """
     chosen, _ = choose_conditions(store, device, conditions)
@@ -76,23 +84,23 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
             f"no operator of {conditions.device} is measured. Measure a space:  phonenas profile "
             f"--device {conditions.device} --space mnasnet"
         )
-    if conditions.origin == "imported" and len(networks) < MINIMUM:
-        raise NotEnoughData(
-            f"the table imported for {conditions.device} holds {len(networks)} whole networks; a "
-            f"calibrated model takes {MINIMUM}, under the table's own conditions. Import some with it, "
-            "or measure a device:  phonenas profile --device local"
-        )
     try:
         regressor: OperatorRegressor | None = OperatorRegressor.fit(table.ms)
     except NotEnoughData:
         regressor = None
     architectures = [Architecture.parse(m.subject) for m in networks]
     measured = np.array([m.latency_ms for m in networks])
-    bare = LatencyModel(conditions, table, regressor, _identity(), (), {})
+    until = max(m.at for m in measurements)
+    bare = LatencyModel(
+        conditions, table, regressor, UNCALIBRATED, (), {}, len(measurements), until
+    )
     bare.operator_ms(list({o for a in architectures for o in a.operators()}))
     rows = np.array(
         [np.sum([bare._row(o) for o in a.operators()], axis=0) for a in architectures], float
     ).reshape(len(networks), len(FEATURES) + 2)
+    if conditions.origin == "imported" and len(networks) < MINIMUM:
+        # Nobody can measure more of another's phone: the bare sum, and an interval that says so.
+        return bare.examine(architectures, measured)
     calibration = calibrate(rows[:, : len(FEATURES)], measured)
     macs = np.array([a.macs for a in architectures], float)
     told = np.empty((4, len(networks)))  # predicted, low, high, and the MACs baseline
@@ -126,9 +134,5 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         "macs": score(told[3], measured),
     }
     return LatencyModel(
-        conditions, table, regressor, calibration, examined, scores, len(measurements)
+        conditions, table, regressor, calibration, examined, scores, len(measurements), until
     )
-
-
-def _identity() -> Calibration:
-    return Calibration((1.0, *(0.0 for _ in FEATURES[1:])), 0.0, 0.0, 1e-9, 1e9, 0)

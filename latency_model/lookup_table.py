@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..data.measurement import Measurement
 from ..space import Operator
 
-__all__ = ["LookupTable"]
+__all__ = ["LookupTable", "evenly"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,21 @@ class LookupTable:
 
     def __contains__(self, operator: object) -> bool:
         return operator in self.ms
+
+    def spread_out(self, count: int) -> list[Operator]:
+        """Up to `count` operators, evenly over the order of their times, from fast to slow."""
+        ordered = sorted(self.ms, key=lambda o: (self.ms[o], o.key))
+        return evenly(ordered, count)
+
+
+def evenly(ordered: Sequence[T], count: int) -> list[T]:
+    """Up to `count` of a list, its ends among them from two on.
+
+    >>> evenly("abcdefg", 3), evenly("ab", 5), evenly("abc", 1)
+    (['a', 'd', 'g'], ['a', 'b'], ['b'])
+    """
+    if count >= len(ordered):
+        return list(ordered)
+    if count == 1:
+        return [ordered[len(ordered) // 2]]
+    return [ordered[round(i * (len(ordered) - 1) / (count - 1))] for i in range(count)]

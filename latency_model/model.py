@@ -20,19 +20,18 @@ import numpy.typing as npt
 from ..data.files import write_atomic
 from ..data.measurement import Conditions
 from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
-from ..space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
+from ..space.errors import InvalidArgument, UncoveredOperator
 from .calibration import (
     FEATURES,
     Calibration,
     operator_features,
 )
-from .lookup_table import LookupTable
-from .metrics import Score
+from .lookup_table import LookupTable, evenly
+from .metrics import Score, score
 from .regressor import OperatorRegressor
 
-__all__ = ["Examined", "Explained", "LatencyModel", "Predicted", "load"]
+__all__ = ["Examined", "Explained", "LatencyModel", "Predicted"]
 
-FORMAT, VERSION = "phonenas-latency-model", 1
 _Z90 = 1.645
 Array = npt.NDArray[np.float64]
 
@@ -52,6 +51,24 @@ class Predicted:
     low_ms: Array
     high_ms: Array
     covered: npt.NDArray[np.bool_]
+
+    def within(self, target_ms: float) -> Array:
+        """Probability that a measurement of each is at or below a target, (n,), in [0, 1].
+
+        Errors are taken as normal in log latency, as wide as the 90 % interval says.
+
+        Args:
+            target_ms: > 0, ms.
+        Raises:
+            InvalidArgument: A target that is not positive.
+        """
+        from scipy.special import ndtr
+
+        if not target_ms > 0:
+            raise InvalidArgument(f"a target must be above 0 ms, got {target_ms!r}")
+        reach = np.log(self.high_ms / self.low_ms) / 2
+        found: Array = ndtr(_Z90 * np.log(target_ms / self.ms) / reach)
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,7 @@ class LatencyModel:
         scores: "model", "lookup_table" (raw sum of operators) and "macs" (a straight line in
             MACs, fitted on the same networks), each on networks not used to fit it.
         measurements: How many it was fitted on, the sentinel's aside.
+        until: When the latest of these was made, ISO 8601.
     """
 
     def __init__(
@@ -105,8 +123,9 @@ class LatencyModel:
         examined: Sequence[Examined],
         scores: Mapping[str, Score],
         measurements: int = 0,
+        until: str = "",
     ) -> None:
-        self.measurements = measurements
+        self.measurements, self.until = measurements, until or table.date
         self.conditions, self.table, self.regressor = conditions, table, regressor
         self.calibration, self.examined, self.scores = calibration, tuple(examined), dict(scores)
         self._curve: dict[Operator, float] = {}
@@ -115,6 +134,11 @@ class LatencyModel:
     def device(self) -> str:
         """Name of the device."""
         return self.conditions.device
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether whole networks taught it what a sum of operators lacks."""
+        return self.calibration.networks > 0
 
     # -- operators ----------------------------------------------------------------------------
 
@@ -174,6 +198,19 @@ class LatencyModel:
         """Latency of networks, (n,), ms. Raises as `predict`."""
         return self.predict(architectures).ms
 
+    def examine(self, architectures: Sequence[Architecture], measured_ms: Array) -> LatencyModel:
+        """The same model, examined on whole networks that did not teach it, (n,) ms."""
+        if not architectures:
+            return self
+        told = self.predict(architectures)
+        rows = zip(architectures, told.ms, told.low_ms, told.high_ms, measured_ms, strict=True)
+        examined = [Examined(str(a), *map(float, numbers)) for a, *numbers in rows]
+        scores = {"model": score(told.ms, measured_ms, told.low_ms, told.high_ms)}
+        return LatencyModel(
+            self.conditions, self.table, self.regressor, self.calibration, examined, scores,
+            self.measurements, self.until,
+        )  # fmt: skip
+
     def on(self, space: SearchSpace) -> Callable[[Genomes], Array]:
         """Latency by genome for populations of a space: one table look-up a part.
 
@@ -215,28 +252,26 @@ class LatencyModel:
         ]
         return [*shares, Explained(None, self.calibration.constant, 0.0, True)]
 
+    def spread_out(self, count: int) -> list[Architecture]:
+        """Up to `count` of the networks that examined it, evenly from fast to slow."""
+        ordered = sorted(self.examined, key=lambda e: (e.measured_ms, e.network))
+        return [Architecture.parse(e.network) for e in evenly(ordered, count)]
+
     # -- files --------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "conditions": self.conditions.to_dict(),
-            "date": self.table.date,
-            "measurements": self.measurements,
-            "operators": {
-                o.key: [round(ms, 6), _rounded(self.table.spread[o])]
-                for o, ms in self.table.ms.items()
-            },
-            "calibration": self.calibration.to_dict(),
-            "scores": {name: s.to_dict() for name, s in self.scores.items()},
-            "examined": [
-                [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms]
-                for e in self.examined
-            ],
-            "regressor": None if self.regressor is None else self.regressor.to_dict(),
-        }
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for the whole model."""
+        from .model_file import document
+
+        text = json.dumps(document(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as versioned JSON, atomically; `load` reads it."""
+        from .model_file import document
+
+        return write_atomic(Path(path), json.dumps(document(self), separators=(",", ":")) + "\n")
 
     def summary(self) -> dict[str, Any]:
         """What a run keeps of the model that promised, ready for JSON.
@@ -257,65 +292,6 @@ class LatencyModel:
             ],
         }
 
-    @cached_property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for the whole model."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def save(self, path: str | Path) -> Path:
-        """Write it as versioned JSON, atomically."""
-        return write_atomic(Path(path), json.dumps(self.to_dict(), indent=0) + "\n")
-
-
-def load(path: str | Path) -> LatencyModel:
-    """Read a model that `save` wrote.
-
-    Raises:
-        UnsupportedFormat: Not such a file, damaged, or of another version (both are named).
-    """
-    path = Path(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotEnoughData(
-            f"there is no latency model at {path}. Fit one:  phonenas fit --device local"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UnsupportedFormat(f"{path} is no latency model: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UnsupportedFormat(f"{path} is no latency model of phonenas")
-    if found.get("version") != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {found.get('version')}; this phonenas reads version {VERSION}. "
-            "Fit it anew:  phonenas fit"
-        )
-    try:
-        operators = {Operator.parse(k): v for k, v in found["operators"].items()}
-        if not all(0 < v[0] < float("inf") for v in operators.values()):
-            raise ValueError("an operator's time is no positive number")
-        return LatencyModel(
-            Conditions.from_dict(found["conditions"]),
-            LookupTable(
-                {o: float(v[0]) for o, v in operators.items()},
-                {o: float("nan") if v[1] is None else float(v[1]) for o, v in operators.items()},
-                found["date"],
-            ),
-            OperatorRegressor.from_dict(found["regressor"]) if found["regressor"] else None,
-            Calibration.from_dict(found["calibration"]),
-            [Examined(*row) for row in found["examined"]],
-            {name: Score.from_dict(s) for name, s in found["scores"].items()},
-            int(found["measurements"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UnsupportedFormat):
-            raise
-        raise UnsupportedFormat(f"{path} is damaged: {type(error).__name__} {error}") from error
-
 
 def _profile(space: SearchSpace) -> str:
     return f"--space {space.name} --resolution {space.resolution_px}"
-
-
-def _rounded(spread: float) -> float | None:
-    return None if spread != spread else round(spread, 4)

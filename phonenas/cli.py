@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import commands_benchmark, commands_devices, commands_import
+from . import commands_benchmark, commands_devices, commands_import, commands_model
 from .console import (
     DEFAULT_DB,
+    SPACES,
     AsJson,
     Db,
     DeviceName,
@@ -32,14 +33,13 @@ from .console import (
     Verbose,
     Width,
     find_model,
-    model_path,
     open_store,
     origin_note,
     print_result,
-    score_table,
     set_up_logging,
     shown_db,
     table,
+    uncalibrated_note,
 )  # fmt: skip
 from .space.errors import InvalidArgument, NotEnoughData, PhonenasError
 
@@ -102,7 +102,7 @@ def _command(function: Callable[..., None], group: typer.Typer = app) -> Callabl
 
 @_command
 def space(
-    name: Annotated[str, typer.Argument(help="mnasnet, mnasnet-flat or accel-nasbench.")],
+    name: Annotated[str, typer.Argument(help=SPACES)],
     resolution: Resolution = 224,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
@@ -175,57 +175,8 @@ _command(commands_devices.profile)
 _command(commands_import.import_)
 
 
-@_command
-def fit(
-    device: DeviceName = "local",
-    conditions: Annotated[
-        str | None, typer.Option(help="Digest of the conditions, if there are several.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
-    db: Db = DEFAULT_DB,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Fit the latency model, and score it on networks that it was not fitted on."""
-    from .devices import connect
-    from .latency_model.fitting import choose_conditions
-    from .latency_model.fitting import fit as fit_model
-
-    if "://" not in db and not Path(db).exists():
-        connect(device)  # as below
-    with open_store(db) as store:
-        if not store.conditions(device):
-            connect(device)  # an unknown device is the likelier mistake
-        chosen, left_out = choose_conditions(store, device, conditions)
-        model = fit_model(store, device, conditions=chosen.digest)
-    for other in left_out if not quiet else []:
-        told = "; ".join(chosen.differences(other))
-        print(
-            f"left out, measured under other conditions ({other.digest}): {told}", file=sys.stderr
-        )
-    path = model.save(out or model_path(db, device))
-    result = {
-        "device": device,
-        "operators": len(model.table),
-        "networks": len(model.examined),
-        "score": model.scores["model"].to_dict(),
-        "lookup_table": model.scores["lookup_table"].to_dict(),
-        "macs": model.scores["macs"].to_dict(),
-        "conditions": model.conditions.to_dict(),
-        "model": str(path),
-    }
-
-    def text() -> str:
-        return (
-            f"{device}: {len(model.table):,} operators, {len(model.examined)} whole networks, each "
-            "predicted by a model that had not seen it\n\n"
-            + score_table(dict(model.scores))
-            + f"\n\nwritten to {path}"
-            + origin_note(model.conditions)
-        )
-
-    print_result(result, as_json, text)
+_command(commands_model.fit)
+_command(commands_model.check)
 
 
 @_command
@@ -233,6 +184,9 @@ def predict(
     network: Annotated[list[str], typer.Argument(help="Zoo name, block string, runs/x:3, .json.")],
     device: DeviceName = "local",
     explain: Annotated[bool, typer.Option("--explain", help="By operator.")] = False,
+    target: Annotated[
+        float | None, typer.Option(help="Also the probability to take at most so many ms.")
+    ] = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
     model: ModelFile = None,
@@ -247,6 +201,7 @@ def predict(
     told = find_model(db, device, model, quiet)
     found = [find(n, width, resolution) for n in network]
     predicted = told.predict(found)
+    chances = None if target is None else predicted.within(target)
     result: list[dict[str, Any]] = []
     for i, (name, architecture) in enumerate(zip(network, found, strict=True)):
         result.append(
@@ -260,6 +215,8 @@ def predict(
                 "origin": told.conditions.origin,
             }
         )
+        if chances is not None:
+            result[-1]["within_target"] = float(chances[i])
         if explain:
             result[-1]["operators"] = _explained(told, architecture)
 
@@ -269,17 +226,19 @@ def predict(
                 r["network"], f"○ {r['latency_ms']:.3f} ms",
                 f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms",
                 "every operator measured" if r["covered"] else "some operators estimated",
+                *([f"{r['within_target']:.0%}"] if target is not None else []),
             ]
             for r in result
         ]  # fmt: skip
-        shown = table(["network", "predicted", "90 % interval", ""], rows)
+        header = ["network", "predicted", "90 % interval", ""]
+        shown = table(header + ([f"within {target:g} ms"] if target is not None else []), rows)
         for r in result if explain else []:
             lines = [
                 [o["key"], f"{o['ms']:.4f}", f"{o['share']:.1%}", "●" if o["measured"] else "○"]
                 for o in r["operators"]
             ]
             shown += f"\n\n{r['network']}\n" + table(["operator", "ms", "share", ""], lines)
-        return shown + origin_note(told.conditions)
+        return shown + uncalibrated_note(told) + origin_note(told.conditions)
 
     print_result(result, as_json, text)
 
@@ -375,6 +334,7 @@ def search(
             + f"\n\n{table(header, rows)}\n\n* after a 16-epoch schedule: it ranks networks, it "
             f"does not promise ImageNet accuracy\nwritten to {out}; measure the best:  "
             f"phonenas validate {out} --device {device} --db {shown_db(db)}"
+            + uncalibrated_note(told)
             + origin_note(told.conditions)
         )
 

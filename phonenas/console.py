@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from .latency_model import LatencyModel, Score
 
 __all__ = [
-    "DEFAULT_DB", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Resolution",
+    "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Resolution",
     "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "model_path", "open_store",
     "origin_note", "print_result", "score_table", "shown_db", "set_up_logging", "table",
+    "uncalibrated_note",
 ]  # fmt: skip
 
+# Told without importing them: the help comes up at once.
+SPACES = "mnasnet, mnasnet-flat, accel-nasbench or proxylessnas."
 Db = Annotated[
     str, typer.Option("--db", envvar="PHONENAS_DB", help="Measurement store: a path or a URL.")
 ]
@@ -33,7 +36,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No bars, no notes.")]
 DeviceName = Annotated[
     str, typer.Option("--device", help="Device, as `phonenas devices` lists it.")
 ]
-Space = Annotated[str, typer.Option("--space", help="mnasnet, mnasnet-flat or accel-nasbench.")]
+Space = Annotated[str, typer.Option("--space", help=SPACES)]
 Resolution = Annotated[int, typer.Option(help="Side of the input image, in pixels.")]
 OwnResolution = Annotated[
     int | None, typer.Option("--resolution", help="Input side in pixels, instead of its own.")
@@ -84,6 +87,16 @@ def origin_note(conditions: Conditions) -> str:
     return (
         f"\n{conditions.origin.upper()}: {conditions.device} ({conditions.model}); no device was "
         "measured for these numbers"
+    )
+
+
+def uncalibrated_note(model: LatencyModel) -> str:
+    """A line for a model that no whole network calibrated; "" for others."""
+    if model.calibrated:
+        return ""
+    return (
+        f"\nUNCALIBRATED: sums of {model.device}'s operators, for fewer than ten whole networks came "
+        "with them; a whole may take up to 1.8 times as long. They rank networks; do not promise them"
     )
 
 

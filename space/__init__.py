@@ -11,6 +11,7 @@ from .kernel import Kernel
 from .mnasnet import MnasNet
 from .mnasnet_flat import MnasNetFlat
 from .operator import Operator
+from .proxylessnas import ProxylessNAS
 from .search_space import Genomes, Part, SearchSpace
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MnasNetFlat",
     "Operator",
     "Part",
+    "ProxylessNAS",
     "SearchSpace",
     "errors",
     "get",
@@ -31,7 +33,9 @@ __all__ = [
     "zoo",
 ]
 
-_SPACES: dict[str, type[SearchSpace]] = {s.name: s for s in (MnasNet, MnasNetFlat, AccelNASBench)}
+_SPACES: dict[str, type[SearchSpace]] = {
+    s.name: s for s in (MnasNet, MnasNetFlat, AccelNASBench, ProxylessNAS)
+}
 
 
 def names() -> list[str]:

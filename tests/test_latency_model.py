@@ -15,6 +15,7 @@ from phonenas.data import Conditions, Measurement, Round
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model.calibration import LATER_JOB, MINIMUM, calibrate
 from phonenas.latency_model.fitting import choose_conditions, fit_measurements
+from phonenas.latency_model.model_file import document
 from phonenas.space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
 
 HERE = Conditions("lab", "m", "f", "ort", "1.0", "abc", "CPU", "all", 1, "big", "none")
@@ -168,7 +169,7 @@ def test_foreign_and_damaged_files_are_refused(
     fitted: LatencyModel, tmp_path: Path, change: dict[str, object], words: str
 ) -> None:
     path = tmp_path / "m.json"
-    path.write_text(json.dumps({**fitted.to_dict(), **change}))
+    path.write_text(json.dumps({**document(fitted), **change}))
     with pytest.raises(UnsupportedFormat, match=words):
         latency_model.load(path)
     path.write_text("{")
@@ -180,13 +181,13 @@ def test_foreign_and_damaged_files_are_refused(
 
 def test_a_model_over_other_features_is_refused(fitted: LatencyModel, tmp_path: Path) -> None:
     path = tmp_path / "m.json"
-    document = fitted.to_dict()
-    older = {**document["calibration"], "features": ["ms", "operators"], "coefficients": [1, 0]}
-    path.write_text(json.dumps({**document, "calibration": older}))
+    found = document(fitted)
+    older = {**found["calibration"], "features": ["ms", "operators"], "coefficients": [1, 0]}
+    path.write_text(json.dumps({**found, "calibration": older}))
     with pytest.raises(UnsupportedFormat, match="calibrated over ms, operators; this phonenas"):
         latency_model.load(path)
-    short = {**document["calibration"], "coefficients": [1.0]}
-    path.write_text(json.dumps({**document, "calibration": short}))
+    short = {**found["calibration"], "coefficients": [1.0]}
+    path.write_text(json.dumps({**found, "calibration": short}))
     with pytest.raises(UnsupportedFormat, match="damaged"):
         latency_model.load(path)
 
