@@ -8,7 +8,8 @@ one, and a whole population is still one table look-up a part:
     whole = constant + Σ over operators of (coefficients · features)
 
 The coefficients come from whole networks, by least squares of the *relative* error, drawn
-towards "the whole is the sum" by a ridge whose strength is chosen by cross-validation.
+towards "the whole is the sum" by a ridge whose strength is the most likely one (MacKay, Bayesian
+Interpolation, 1992).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 
-FEATURES = ("ms", "operators", "activations", "weights", "gated", "late_ms")
+FEATURES = ("ms", "operators", "activations", "weights", "gated", "late_ms", "pooled")
 MINIMUM = 10  # networks; fewer make it worse than none
 _LEVEL = 0.90
 # A network measured in a later job stands apart from one measured beside the operators: six of
@@ -38,7 +39,6 @@ _LEVEL = 0.90
 LATER_JOB = 0.03
 _SMALL_PX = 14  # weights outweigh activations from here down, in MobileNetV2's proportions
 _FOLDS = 10
-_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def operator_features(operator: Operator, ms: float) -> list[float]:
@@ -47,7 +47,8 @@ def operator_features(operator: Operator, ms: float) -> list[float]:
     Its own time in ms; one, for dispatch; its input and output activations in millions, for
     layout changes; its weights in millions, for a cold cache; the activations that a squeeze
     gates in millions, for they are read twice; its time once more if its map is small, for there
-    the weights outweigh the activations.
+    the weights outweigh the activations; one if it has a pooled skip, whose cut or padded channels
+    make a runtime leave its blocked layout in the middle of a network.
     """
     activations = (
         operator.in_channels * operator.in_px**2 + operator.out_channels * operator.out_px**2
@@ -56,7 +57,8 @@ def operator_features(operator: Operator, ms: float) -> list[float]:
     if operator.se_channels:
         gated = max(operator.mid_channels, operator.out_channels) * operator.out_px**2
     late_ms = ms if operator.in_px <= _SMALL_PX else 0.0
-    return [ms, 1.0, activations / 1e6, operator.params / 1e6, gated / 1e6, late_ms]
+    pooled = float(operator.skip == "pool")
+    return [ms, 1.0, activations / 1e6, operator.params / 1e6, gated / 1e6, late_ms, pooled]
 
 
 @dataclass(frozen=True)
@@ -167,18 +169,15 @@ def calibrate(features: Array, measured_ms: Array) -> Calibration:
 def calibrate_any(features: Array, measured_ms: Array) -> Calibration:
     """`calibrate` without its minimum, for the folds of an examination."""
     fold = folds(len(measured_ms))
-    errors = {}
-    for ridge in _RIDGES:
-        predicted = np.empty(len(measured_ms))
-        for held in range(fold.max() + 1):
-            seen = fold != held
-            weights = _solve(features[seen], measured_ms[seen], ridge)
-            predicted[~seen] = features[~seen] @ weights[:-1] + weights[-1]
-        predicted = np.maximum(predicted, 1e-9)
-        errors[ridge] = np.maximum(measured_ms / predicted, predicted / measured_ms) - 1
-    best = min(_RIDGES, key=lambda r: float(np.mean(errors[r])))
-    weights = _solve(features, measured_ms, best)
-    ordered = np.sort(errors[best])
+    predicted = np.empty(len(measured_ms))
+    for held in range(fold.max() + 1):
+        seen = fold != held
+        weights = _solve(features[seen], measured_ms[seen])
+        predicted[~seen] = features[~seen] @ weights[:-1] + weights[-1]
+    predicted = np.maximum(predicted, 1e-9)
+    errors = np.maximum(measured_ms / predicted, predicted / measured_ms) - 1
+    weights = _solve(features, measured_ms)
+    ordered = np.sort(errors)
     rank = min(len(ordered), int(np.ceil((len(ordered) + 1) * _LEVEL)))
     whole = features @ weights[:-1] + weights[-1]
     return Calibration(
@@ -191,18 +190,18 @@ def calibrate_any(features: Array, measured_ms: Array) -> Calibration:
     )
 
 
-def _solve(features: Array, measured_ms: Array, ridge: float) -> Array:
+def _solve(features: Array, measured_ms: Array) -> Array:
     """Coefficients and constant, (features + 1,), by relative least squares with a ridge."""
-    from sklearn.linear_model import Ridge
+    from sklearn.linear_model import BayesianRidge
 
     columns = np.column_stack([features, np.ones(len(features))])
     prior = np.zeros(columns.shape[1])
     prior[0] = 1.0  # ms: the whole is the sum
     rows = columns / measured_ms[:, None]
     target = 1.0 - rows @ prior
-    # Each column at unit size, so that one strength fits all.
+    # Each column at unit size, so that one strength fits all; a column of nothing tells nothing.
     scale = np.sqrt(np.mean(rows**2, axis=0))
-    line = Ridge(alpha=ridge * len(rows), fit_intercept=False, solver="cholesky")
-    moved = line.fit(rows / scale, target).coef_ / scale
-    found: Array = prior + moved
+    scale[scale == 0] = 1.0
+    line = BayesianRidge(fit_intercept=False).fit(rows / scale, target)
+    found: Array = prior + line.coef_ / scale
     return found
