@@ -36,6 +36,7 @@ from .console import (
     open_store,
     origin_note,
     print_result,
+    refit_lines,
     set_up_logging,
     shown_db,
     table,
@@ -381,6 +382,7 @@ def validate(
     from . import search as s
     from .data import Conditions
     from .data.files import write_atomic
+    from .latency_model.upkeep import upkeep
     from .progress import Bars
     from .search.validation import document
 
@@ -402,6 +404,7 @@ def validate(
             on_event=bars.profiling,
         )
         text_of = document(found, loaded, told, phone.conditions)
+        held = upkeep(told, store.measurements(phone.conditions))
     write_atomic(run / "validation.json", json.dumps(text_of, indent=1) + "\n")
     loaded.with_measured({v.candidate.id: v.measured_ms for v in found.networks})
     result = {
@@ -410,6 +413,7 @@ def validate(
         "target_ms": found.target_ms,
         "reused": found.reused,
         "verdict": text_of["verdict"],
+        "upkeep": held.to_dict(),
         "origin": told.conditions.origin,
     }
 
@@ -442,6 +446,7 @@ def validate(
             f"mean error {found.score.mape:.1%}"
             + (f"; {found.reused} were in the store already" if found.reused else "")
             + f"\nverdict: {found.verdict.text}"
+            + "".join(f"\n{line}" for line in refit_lines(held, device, db))
             + origin_note(told.conditions)
         )
 

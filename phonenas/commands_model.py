@@ -22,8 +22,8 @@ from .console import (
     open_store,
     origin_note,
     print_result,
+    refit_lines,
     score_table,
-    shown_db,
     uncalibrated_note,
 )
 from .space.errors import InvalidArgument, SettingsChanged
@@ -153,11 +153,8 @@ def check(
 
     def text() -> str:
         lines = [str(one) for one in drift]
-        if found.reasons:
-            lines += [f"the model should be fitted again: {r}" for r in found.reasons]
-            lines.append(f"do so:  phonenas fit --device {device} --db {shown_db(db)}")
-        else:
-            lines.append(f"the model of {told.until[:10]} holds")
+        held = refit_lines(found, device, db) if found.reasons else []
+        lines += held or [f"the model of {told.until[:10]} holds"]
         lines.append(f"verdict: {outcome.verdict.text}")
         return "\n".join(lines) + origin_note(told.conditions)
 

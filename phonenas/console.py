@@ -17,11 +17,12 @@ from .space.errors import InvalidArgument, NotEnoughData, StoreError
 if TYPE_CHECKING:
     from .data import Conditions, MeasurementStore
     from .latency_model import LatencyModel, Score
+    from .latency_model.upkeep import Upkeep
 
 __all__ = [
     "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Resolution",
     "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "model_path", "open_store",
-    "origin_note", "print_result", "score_table", "shown_db", "set_up_logging", "table",
+    "origin_note", "print_result", "refit_lines", "score_table", "shown_db", "set_up_logging", "table",
     "uncalibrated_note",
 ]  # fmt: skip
 
@@ -100,6 +101,21 @@ def uncalibrated_note(model: LatencyModel) -> str:
     )
 
 
+def refit_lines(held: Upkeep, device: str, db: str) -> list[str]:
+    """What newer measurements say of a model, a line each; none where there are none."""
+    if not held.newer:
+        return []
+    again = f"phonenas fit --device {device} --db {shown_db(db)}"
+    if not held.reasons:
+        return [
+            f"{held.newer} measurements are newer than the model, which holds; {again} takes them in."
+        ]
+    return [
+        *(f"the model should be fitted again: {reason}" for reason in held.reasons),
+        f"do so:  {again}",
+    ]
+
+
 def score_table(scores: dict[str, Score]) -> str:
     """Scores beside their baselines."""
     names = {"model": "model", "lookup_table": "raw table sum", "macs": "MACs baseline"}
@@ -151,6 +167,7 @@ def find_model(db: str, device: str, model: Path | None, quiet: bool) -> Latency
     from .data import MeasurementStore
     from .devices import connect
     from .latency_model import load
+    from .latency_model.upkeep import upkeep
 
     path = model or model_path(db, device)
     if not path.exists():
@@ -163,13 +180,10 @@ def find_model(db: str, device: str, model: Path | None, quiet: bool) -> Latency
     if found.device != device:
         raise InvalidArgument(f"{path} is a model of {found.device}, not of {device}")
     if not quiet and ("://" in db or Path(db).exists()):
-        more = 0
         # A store that can only be read, or not at all, is no reason not to predict.
         with contextlib.suppress(StoreError), MeasurementStore(db, create=False) as store:
-            more = store.count(found.conditions) - found.measurements
-        if more > 0:
-            print(
-                f"{more} measurements are newer than the model; phonenas fit takes them in.",
-                file=sys.stderr,
-            )
+            if store.count(found.conditions) > found.measurements:
+                held = upkeep(found, store.measurements(found.conditions))
+                for line in refit_lines(held, device, db):
+                    print(line, file=sys.stderr)
     return found

@@ -103,7 +103,7 @@ def test_the_three_jobs_end_to_end(run: Run, tmp_path: Path) -> None:
 
     found = run.json("validate", "r", "--device", "fake", "--top", "3", "--quiet")
     assert set(found) >= {"networks", "score"}
-    assert len(found["networks"]) == 3
+    assert len(found["networks"]) == 3 and "refit" in found["upkeep"]
     assert set(found["networks"][0]) >= {
         "id", "predicted_ms", "low_ms", "high_ms", "measured_ms", "error", "meets_target",
     }  # fmt: skip
