@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import accuracy
+from .exact_front import ExactFront, exact_front
 from .loop import Searched, run, search
 from .nsga2 import NSGA2
 from .pareto import Candidate, ParetoFront, hypervolume
@@ -16,6 +17,7 @@ __all__ = [
     "NSGA2",
     "SOFT",
     "Candidate",
+    "ExactFront",
     "ParetoFront",
     "RandomSearch",
     "Searched",
@@ -23,6 +25,7 @@ __all__ = [
     "Validation",
     "accuracy",
     "check_target",
+    "exact_front",
     "get",
     "hypervolume",
     "load",

@@ -27,6 +27,9 @@ class AdditiveTable:
         space: Whose genomes are asked for.
         value: Operator → a number, or d numbers. Called once per distinct operator.
         constant: Added once per network, a number or d numbers.
+    Attributes:
+        by_choice: What each choice of each part adds, (choices,) or (choices, d); stem and
+            constant are with the first part's.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class AdditiveTable:
         tables = [padded[rows].sum(axis=1) for rows in space.expansions]
         # The stem and the constant belong to every network: the first part carries them.
         tables[0] = tables[0] + padded[operators.index(space.stem)] + np.asarray(constant)
+        self.by_choice = [t[:, 0] if self._flat else t for t in tables]
         self._offsets = np.cumsum([0] + [len(t) for t in tables[:-1]]).astype(np.int32)
         self._table = np.concatenate(tables)
         if self._flat:

@@ -219,13 +219,13 @@ class SearchSpace(ABC):
                 if at == len(layers):
                     return np.array([genes.get(g, 0) for g in range(len(self.decisions))], np.int8)
                 continue
-            columns = self._columns[index]
+            columns = self.part_columns[index]
             for length in self._lengths[index]:
                 for combo in self._by_layers[index].get(layers[at : at + length], ()):
-                    settled = dict(zip(columns, map(int, self._combos[index][combo]), strict=True))
+                    settled = dict(zip(columns, map(int, self.combos[index][combo]), strict=True))
                     if all(genes.get(g, i) == i for g, i in settled.items()):
                         both = {**genes, **settled}
-                        bound = tuple(both[g] for g in self._open_after[index])
+                        bound = tuple(both[g] for g in self.open_after[index])
                         if (index, at + length, bound) not in seen:
                             seen.add((index, at + length, bound))
                             stack.append((index + 1, at + length, both))
@@ -249,24 +249,25 @@ class SearchSpace(ABC):
         return stem_operator(self.stem_channels, self.resolution_px)
 
     @cached_property
-    def _columns(self) -> list[list[int]]:
+    def part_columns(self) -> list[list[int]]:
+        """For each part, the places of its decisions in a genome."""
         names = {name: i for i, name in enumerate(self.decisions)}
         return [[names[d] for d in part.decisions] for part in self.parts]
 
     @cached_property
-    def _open_after(self) -> list[list[int]]:
+    def open_after(self) -> list[list[int]]:
         """For each part, the decisions that it or an earlier one and a later one read."""
-        parts = self._columns
+        parts = self.part_columns
         return [
             sorted({c for p in parts[: i + 1] for c in p} & {c for p in parts[i + 1 :] for c in p})
             for i in range(len(parts))
         ]
 
     @cached_property
-    def _combos(self) -> list[npt.NDArray[np.int8]]:
+    def combos(self) -> list[npt.NDArray[np.int8]]:
         """Option indices of every choice of each part, (choices, decisions of the part)."""
         found = []
-        for columns in self._columns:
+        for columns in self.part_columns:
             counts = self.option_counts[columns]
             if prod(counts.tolist()) >= _CODE_LIMIT:
                 raise InvalidArgument("a part takes fewer than 2^24 choices; split it")
@@ -290,7 +291,7 @@ class SearchSpace(ABC):
                 px = cache[block, px][-1].out_px
 
         found = []
-        for part, combos in zip(self.parts, self._combos, strict=True):
+        for part, combos in zip(self.parts, self.combos, strict=True):
             options = [self.decisions[d] for d in part.decisions]
             found.append(
                 [
@@ -334,7 +335,7 @@ class SearchSpace(ABC):
     def _mixer(self) -> npt.NDArray[np.float32]:
         """(genes, parts): a genome times this is the number of its choice in each part."""
         matrix = np.zeros((len(self.option_counts), len(self.parts)), np.float32)
-        for part, columns in enumerate(self._columns):
+        for part, columns in enumerate(self.part_columns):
             radix = 1
             for column in reversed(columns):
                 matrix[column, part] = radix

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .additive import Additive
 from .estimator import Accuracy, AccuracyEstimator
 from .surrogate import Surrogate
 
-__all__ = ["Accuracy", "AccuracyEstimator", "Surrogate"]
+__all__ = ["Accuracy", "AccuracyEstimator", "Additive", "Surrogate"]
