@@ -94,27 +94,6 @@ class ParetoFront:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def best(self, k: int, least_apart: float = 0.02) -> list[Candidate]:
-        """The k candidates that are worth a device's time.
-
-        By reward (without a target, by top-1), each at least `least_apart` (relative) away in
-        latency from those chosen before; where that leaves fewer than k, the distance is
-        halved until it does not.
-        """
-        ranked = sorted(self.candidates, key=lambda c: -(c.top1 if c.reward is None else c.reward))
-        k = min(k, len(ranked))
-        chosen: list[Candidate] = []
-        while True:
-            chosen = []
-            for c in ranked:
-                if len(chosen) < k and all(
-                    abs(c.latency_ms / o.latency_ms - 1) >= least_apart for o in chosen
-                ):
-                    chosen.append(c)
-            if len(chosen) == k:
-                return sorted(chosen, key=lambda c: c.id)
-            least_apart = least_apart / 2 if least_apart > 1e-6 else 0.0
-
 
 def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     """Rows of (n, 2) losses, both minimised, that no other row beats; by rising first loss.

@@ -13,6 +13,7 @@ from ..devices.plan import Event
 from ..devices.timing import Protocol, Verdict
 from ..latency_model import LatencyModel, Score, score
 from ..space.errors import InvalidArgument, SettingsChanged, UnstableDevice
+from .choosing import worth_measuring
 from .pareto import Candidate, ParetoFront
 from .run_folder import Loaded
 
@@ -111,7 +112,7 @@ def validate(
         on: An entered device.
         into: The store; a network that it holds with 12 rounds or more is not measured again,
             one with fewer gets those that lack.
-        top: How many, ≥ 1; see `ParetoFront.best`.
+        top: How many, ≥ 1; see `worth_measuring`.
         expected: Conditions of the model that promised; other ones are refused. None to
             measure under any.
         again: Measure anew what the store already holds.
@@ -129,7 +130,7 @@ def validate(
             f"{'; '.join(expected.differences(on.conditions))} (then / now). Profile and fit anew:  "
             f"phonenas profile --device {on.name}"
         )
-    chosen = front.best(top)
+    chosen = worth_measuring(front, top)
     outcome = measure(
         [Subject("network", c.architecture) for c in chosen],
         on=on,

@@ -19,6 +19,7 @@ from phonenas.plots import (
     operator_figure,
     operator_points,
 )
+from phonenas.search.choosing import worth_measuring
 from phonenas.search.pareto import Candidate, ParetoFront, non_dominated
 from phonenas.search.run_folder import Loaded, RunFolder, load
 from phonenas.search.validation import Validated
@@ -63,7 +64,9 @@ def made_run(
 def document(run: Loaded, top: int = 5) -> dict[str, Any]:
     """The validation of such a run, as `phonenas validate` writes it."""
     rng, networks = np.random.default_rng(5), []
-    for c, off in zip(run.front.best(top), (0.97, 1.02, 1.05, 0.99, 1.09), strict=False):
+    for c, off in zip(
+        worth_measuring(run.front, top), (0.97, 1.02, 1.05, 0.99, 1.09), strict=False
+    ):
         measured = c.latency_ms * off
         inside = c.low_ms <= measured <= c.high_ms
         meets = None if run.front.target_ms is None else measured <= run.front.target_ms

@@ -427,17 +427,3 @@ def test_validation_refuses_other_conditions(
         pytest.raises(SettingsChanged, match="runtime_version: 0.9 / 1"),
     ):
         search.validate(front, on=device, into=store, expected=then)
-
-
-def test_the_best_are_spread_and_not_near_twins(fitted: LatencyModel, surrogate: Surrogate) -> None:
-    front = go(fitted, surrogate).front
-    chosen = front.best(4)
-    assert len({c.id for c in chosen}) == 4
-    assert [c.id for c in chosen] == sorted(c.id for c in chosen)
-    assert front.best(10_000) == list(front.candidates)
-    latencies = np.array([c.latency_ms for c in front.best(3, least_apart=0.01)])
-    apart = np.abs(latencies[:, None] / latencies[None] - 1)[~np.eye(3, dtype=bool)]
-    wide = front.candidates[-1].latency_ms / front.candidates[0].latency_ms
-    assert wide > 1.04 and apart.min() >= 0.01
-    best = max(front, key=lambda c: c.top1)
-    assert best in chosen

@@ -1,0 +1,70 @@
+"""Which candidates of a front are worth a device's time."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import numpy.typing as npt
+
+from .pareto import Candidate, ParetoFront, hypervolume
+
+__all__ = ["chances", "worth_measuring"]
+
+_Z90 = 1.645
+_NEAR = 0.95  # of the best reward: what is worth less is not what was asked for
+
+
+def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
+    """Probability that each candidate meets the front's target when measured, (n,), in [0, 1].
+
+    Errors are taken as normal in log latency, as wide as the 90 % interval says; 1 without a
+    target.
+    """
+    from scipy.special import ndtr
+
+    if front.target_ms is None:
+        return np.ones(len(front))
+    reach = np.array([max(log(c.high_ms / c.low_ms) / 2, 1e-9) for c in front])
+    room = np.array([log(front.target_ms / c.latency_ms) for c in front])
+    found: npt.NDArray[np.float64] = ndtr(_Z90 * room / reach)
+    return found
+
+
+def worth_measuring(front: ParetoFront, k: int) -> list[Candidate]:
+    """The k candidates to measure, by rising latency.
+
+    The first is the one that the user asked for: the greatest reward (without a target, top-1)
+    times the chance to meet the target. Each further one adds most to the hypervolume that is
+    expected of those chosen, so they lie along the front, near-twins add nothing, and what would
+    hardly meet the target waits. With a target only those within 5 % of the best reward are
+    looked at, if they are enough.
+
+    Args:
+        front: Of a search.
+        k: How many, ≥ 1; all where the front has no more.
+    """
+    candidates = list(front)
+    if k >= len(candidates):
+        return candidates
+    chance = chances(front)
+    value = np.array([c.top1 if c.reward is None else c.reward for c in candidates])
+    chosen = [int(np.argmax(value * chance))]
+    near = value >= (_NEAR * value.max() if front.target_ms is not None else 0)
+    near[chosen] = True
+    if near.sum() < k:
+        near[:] = True
+    losses = np.array([[c.latency_ms, 1 - c.top1] for c in candidates])
+    ideal, worst = losses[near].min(axis=0), losses[near].max(axis=0)
+    # A little beyond the worst of them, so that the ends count too.
+    reference = ideal + 1.1 * np.maximum(worst - ideal, 1e-9)
+    while len(chosen) < k:
+        have = hypervolume(losses[chosen], ideal, reference)
+        gains = [
+            -1.0
+            if i in chosen or not near[i]
+            else chance[i] * (hypervolume(losses[[*chosen, i]], ideal, reference) - have)
+            for i in range(len(candidates))
+        ]
+        chosen.append(int(np.argmax(gains)))
+    return [candidates[i] for i in sorted(chosen)]
