@@ -2,14 +2,16 @@
 
 Other devices measured some networks of a space; a new one shall measure ten. Four steps:
 
-- *denoise*: each source's log latency becomes a sum over genes (a ridge on one-hot genes, its
-  strength by generalised cross-validation, outliers pulled in), known for every network;
+- *denoise*: each source's log latency becomes a profile, known for every network
+  (`denoising`);
 - *choose*: the networks to measure are those that most lower the expected variance over all
-  networks, were the new device drawn from the sources' covariance. The target is never looked at;
+  networks, were the new device drawn from the sources' covariance, its level unknown, its noise
+  that of the noisier sources. The target is never looked at;
 - *adapt*: each source in turn is taken as the nearest relative. The new device is that source
-  times a power near one, plus a small deviation along the sources' principal components, and a
-  noise with heavy tails. The sources are averaged, each as likely as it makes the measurements;
-- the same average gives the intervals.
+  times a power near one, plus a deviation along the sources' principal components, and a noise
+  with heavy tails, about as strong as that source's. The sources are averaged, each as likely as
+  it makes the measurements; those much alike count as one;
+- the same average gives the intervals, and what error is to be expected.
 
 Everything is in log latency. Source: Cohn, Ghahramani and Jordan, Active Learning with
 Statistical Models, JAIR 1996 (expected variance); Hoeting et al., Bayesian Model Averaging, 1999.
@@ -24,25 +26,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space.errors import InvalidArgument, NotEnoughData
+from .denoising import denoise_together
+from .guesses import NOISE_ABSOLUTE, NOISE_VARIANCE, guesses
 from .tabular import one_hot
 
-__all__ = ["MINIMUM", "Adapted", "Relatives", "denoise"]
+__all__ = ["MINIMUM", "Adapted", "Relatives"]
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
 MINIMUM = 3  # measurements of the new device
 _MINIMUM_SOURCE = 20  # measurements of each source
-_RIDGES = 10.0 ** np.arange(-1, 3.1, 0.5)
-_OUTLIER = 1.5  # robust standard deviations at which a source's residual is pulled in
-_CHOICE_NOISE = 0.05  # of a measurement, relative, when samples are chosen
+_LEVEL = 10.0  # standard deviation of the level when samples are chosen, in a device's own
+_ALIKE = 8  # power of the correlation that counts sources as one
+_LEAST = 1e-4  # scatter of the quietest device, in its profile's variance
 _POWER = 0.1  # variance of the power to which the nearest source is raised, about 1
-_DEVIATIONS = (0.03, 0.1, 0.3)  # variance along the other sources, in the sources' mean variance
-_NOISES = (0.01, 0.02, 0.04, 0.08, 0.16)  # relative standard deviations of a measurement
-_FREEDOM = 4  # degrees of freedom of the noise
-_ROUNDS = 3  # of reweighting
+_DEVIATIONS = (0.03, 0.1, 0.3, 1.0)  # variance along the sources' components, in the nearest's
+_NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # scale of a measurement's relative noise
+_NOISE_UNLIKE = 1.0  # how far a device's noise is from its relative's, in its logarithm
 _Z90 = 1.6449
-_SMALL = 1e-4  # share below which a source's predictions are left out of the average
+_SMALL = 1e-6  # share below which a guess is left out of the average
 
 
 @dataclass(frozen=True)
@@ -53,43 +56,16 @@ class Adapted:
         latency_ms: Expected, (n,), ms.
         low_ms, high_ms: Bounds of the 90 % interval of a measurement, (n,), ms.
         shares: How likely each source is the nearest relative, (sources,); sums to 1.
+        expected_mape: Mean relative error to expect against single measurements, noise included.
+        expected_spearman: Rank correlation to expect with single measurements, 0 to 1.
     """
 
     latency_ms: Floats
     low_ms: Floats
     high_ms: Floats
     shares: Floats
-
-
-def denoise(genes: Floats, known: Rows, log_ms: Floats) -> Floats:
-    """Log latency of every network as a sum over genes, (n,), learned from some.
-
-    Args:
-        genes: One-hot, (n, values), columns of mean 0.
-        known: Rows that were measured, (k,).
-        log_ms: Their logarithms of ms, (k,).
-    """
-    here = genes[known]
-    middle = here.mean(axis=0)
-    left, sizes, right = np.linalg.svd(here - middle, full_matrices=False)
-    keep = sizes > 1e-8 * max(float(sizes[0]), 1e-300)
-    left, sizes, right = left[:, keep], sizes[keep], right[keep]
-    y = log_ms
-    for _ in range(3):
-        mean = float(y.mean())
-        turned = left.T @ (y - mean)
-        best = (np.inf, np.zeros(len(sizes)), y)
-        for ridge in _RIDGES:
-            shrunk = sizes**2 / (sizes**2 + ridge)
-            residual = y - mean - left @ (shrunk * turned)
-            freedom = max(1 - (float(shrunk.sum()) + 1) / len(known), 1e-3)
-            loss = float(np.mean(residual**2)) / freedom**2
-            if loss < best[0]:
-                best = (loss, shrunk / sizes * turned, y - residual)
-        fitted, limit = best[2], _OUTLIER * 1.4826 * float(np.median(np.abs(y - best[2])))
-        y = fitted + np.clip(log_ms - fitted, -limit, limit)
-    found: Floats = mean + (genes - middle) @ (right.T @ best[1])
-    return found
+    expected_mape: float
+    expected_spearman: float
 
 
 class Relatives:
@@ -119,43 +95,74 @@ class Relatives:
             raise InvalidArgument(f"genes and sources fit not: {x.shape} and {ms.shape}")
         if not ms.shape[1]:
             raise NotEnoughData("there is no source device left to learn from")
-        genes, columns = one_hot(x), []
+        known, logs = [], []
         for one in ms.T:
-            known = np.flatnonzero(~np.isnan(one))
-            if len(known) < _MINIMUM_SOURCE:
+            rows = np.flatnonzero(~np.isnan(one))
+            if len(rows) < _MINIMUM_SOURCE:
                 raise NotEnoughData(
-                    f"a source with {len(known)} measurements teaches nothing; it takes "
+                    f"a source with {len(rows)} measurements teaches nothing; it takes "
                     f"{_MINIMUM_SOURCE}"
                 )
-            if not (np.isfinite(one[known]).all() and (one[known] > 0).all()):
+            if not (np.isfinite(one[rows]).all() and (one[rows] > 0).all()):
                 raise InvalidArgument("a latency must be positive and finite")
-            columns.append(denoise(genes, known, np.log(one[known])))
-        self.log_ms: Floats = np.column_stack(columns)
+            known.append(rows)
+            logs.append(np.log(one[rows]))
+        self.log_ms: Floats = denoise_together(one_hot(x), known, logs)
         centred = self.log_ms - self.log_ms.mean(axis=0)
-        left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-        keep = sizes > 1e-3 * max(float(sizes[0]), 1e-300)
-        if not sizes[0] > 1e-9:
+        self._variances: Floats = np.mean(centred**2, axis=0)
+        moving = self._variances > 1e-12
+        if not moving.any():
             raise NotEnoughData("the sources take the same time for every network")
-        self._centred = centred
-        # Rows' coordinates along the principal components, at the mean source's variance.
-        self._components: Floats = left[:, keep] * sizes[keep] / np.sqrt(ms.shape[1])
+        alike = centred / np.sqrt(np.where(moving, self._variances, 1.0))
+        # Sources much alike count as one: a kind measured often is no likelier a relative.
+        near = np.maximum(alike.T @ alike / len(alike), 0) ** _ALIKE
+        near[np.diag_indices_from(near)] = 1
+        self._likely: Floats = moving / near.sum(axis=1)
+        self._likely /= self._likely.sum()
+        self._measured = ~np.isnan(ms).all(axis=1)
+        off = [
+            y - self.log_ms[rows, i] for i, (rows, y) in enumerate(zip(known, logs, strict=True))
+        ]
+        self._noises: Floats = np.array([max(float(np.abs(o).mean()), _NOISES[0]) for o in off])
+        # Of measurements about their profile, in the profile's variance. The more a device
+        # scatters, the more the choice of samples matters to it: it weighs by that.
+        scatter = np.array([np.mean(o**2) for o in off]) / np.maximum(self._variances, 1e-12)
+        scatter *= moving
+        weigh = self._likely * scatter
+        self._scatter = float(weigh @ scatter / max(weigh.sum(), 1e-12))
+        self._alike: Floats = alike * np.sqrt(self._likely)
+        left, sizes, right = np.linalg.svd(centred, full_matrices=False)
+        keep = sizes > 1e-3 * sizes[0]
+        scale = np.sqrt(np.sum(sizes[keep] ** 2) / len(centred))
+        # Rows' coordinates along the principal components, of mean square one in all, and the
+        # sources' coefficients along them.
+        self._components: Floats = left[:, keep] * (sizes[keep] / scale)
+        self._sources: Floats = right[keep].T * scale
 
     def choose(self, count: int) -> Rows:
         """Rows to measure on the new device, (count,), the most telling first.
 
+        As long as there are any, networks that a source measured: there the sources are surest.
+
         Raises:
             InvalidArgument: Fewer than 3 rows, or more than there are.
         """
-        f = self._components
-        if not MINIMUM <= count <= len(f):
-            raise InvalidArgument(f"samples: {MINIMUM} to {len(f)}, got {count}")
-        spread, mean = np.eye(f.shape[1]), f.T @ f / len(f)
+        n = len(self._alike)
+        if not MINIMUM <= count <= n:
+            raise InvalidArgument(f"samples: {MINIMUM} to {n}, got {count}")
+        values, vectors = np.linalg.eigh(self._alike.T @ self._alike)
+        f = self._alike @ vectors[:, values > 1e-6 * values[-1]]
+        mean = np.zeros((f.shape[1] + 1, f.shape[1] + 1))
+        mean[1:, 1:] = f.T @ f / n  # the level is not asked for: it moves no rank
+        f = np.hstack([np.full((n, 1), _LEVEL), f])
+        spread, unmeasured = np.eye(f.shape[1]), ~self._measured
         chosen: list[int] = []
         for _ in range(count):
             seen = f @ spread
-            variance = np.einsum("ij,ij->i", seen, f) + _CHOICE_NOISE**2
-            gain = np.einsum("ij,jk,ik->i", seen, mean, seen) / variance
-            gain[chosen] = -1
+            variance = np.einsum("ij,ij->i", seen, f) + self._scatter + _LEAST
+            gain = np.einsum("ij,ij->i", seen @ mean, seen) / variance
+            gain[unmeasured] = -1
+            gain[chosen] = -2
             best = int(np.argmax(gain))
             chosen.append(best)
             spread = spread - np.outer(seen[best], seen[best]) / variance[best]
@@ -176,40 +183,42 @@ class Relatives:
             raise InvalidArgument(f"{at.shape} rows and {ms.shape} positive latencies must pair")
         if len(at) < MINIMUM:
             raise NotEnoughData(f"{len(at)} measurements do not adapt a model; it takes {MINIMUM}")
-        f = self._components
-        # Deviations are relative to what the sources vary by; components, to their own size.
-        small = f / np.sqrt(np.mean(np.sum(f**2, axis=1)))
-        inner, outer = small[at] @ small[at].T, small @ small[at].T
-        y, found = np.log(ms), []
-        tried = list(product(range(self._centred.shape[1]), _DEVIATIONS, _NOISES))
-        for source, deviation, noise in tried:
-            line = self._centred[:, source]
-            size = deviation * float(np.mean(line**2))
-            covariance = _POWER * np.outer(line[at], line[at]) + size * inner
-            found.append(_explained(covariance, y - line[at], noise))
-        evidence = np.array([e for e, *_ in found])
-        share = np.exp(evidence - evidence.max())
-        share /= share.sum()
-        mean, square, total = np.zeros(len(f)), np.zeros(len(f)), 0.0
-        own = np.sum(small**2, axis=1)
-        for (source, deviation, noise), (_, level, pull, inverse), p in zip(
-            tried, found, share, strict=True
-        ):
-            if p < _SMALL:
-                continue
-            line = self._centred[:, source]
-            size = deviation * float(np.mean(line**2))
-            across = _POWER * np.outer(line, line[at]) + size * outer
-            expected = level + line + across @ pull
-            known = np.einsum("ij,jk,ik->i", across, inverse, across)
-            doubt = np.maximum(_POWER * line**2 + size * own - known, 0) + 2 * noise**2
-            mean, square = mean + p * expected, square + p * (expected**2 + doubt)
-            total += p
-        mean, square = mean / total, square / total
-        half = _Z90 * np.sqrt(np.maximum(square - mean**2, 0))
-        shares = np.zeros(self._centred.shape[1])
-        np.add.at(shares, [s for s, _, _ in tried], share)
-        return Adapted(np.exp(mean), np.exp(mean - half), np.exp(mean + half), shares)
+        tried = np.array(list(product(range(len(self._sources)), _DEVIATIONS, _NOISES)))
+        source, noise = tried[:, 0].astype(np.intp), tried[:, 2]
+        lines = self._sources[source]
+        size = tried[:, 1] * self._variances[source]
+        prior = _POWER * lines[:, :, None] * lines[:, None, :]
+        prior += size[:, None, None] * np.eye(lines.shape[1])
+        unlike = np.log(noise / self._noises[source]) / _NOISE_UNLIKE
+        likely = self._likely[source] * np.exp(-(unlike**2) / 2)
+        guess = guesses(self._components[at], np.log(ms), lines, prior, noise, likely)
+        shares: Floats = np.zeros(len(self._sources))
+        np.add.at(shares, source, guess.share)
+        keep = guess.share > _SMALL
+        share = guess.share[keep] / guess.share[keep].sum()
+        middles, each = guess.middles[keep], guess.spreads[keep]
+        middle = share @ middles
+        off = middles - middle
+        spread = np.einsum("c,ci,cj->ij", share, off, off) + np.einsum("c,cij->ij", share, each)
+        f = np.hstack([np.ones((len(self._components), 1)), self._components])
+        expected = f @ middle
+        doubt = np.maximum(np.einsum("ij,ij->i", f @ spread, f), 0)
+        squares = noise[keep] ** 2
+        half = _Z90 * np.sqrt(doubt + NOISE_VARIANCE * float(share @ squares))
+        levels = [(v, float(share[squares == v].sum())) for v in np.unique(squares)]
+        off_by = [np.sqrt(2 / np.pi * (doubt + NOISE_ABSOLUTE * v)).mean() * p for v, p in levels]
+        # Of what a measurement varies by, what is predicted; a common level moves no rank.
+        unknown = float(np.mean(np.einsum("ij,ij->i", f[:, 1:] @ spread[1:, 1:], f[:, 1:])))
+        told = float(np.var(expected))
+        ranks = [p * np.sqrt(told / (told + unknown + NOISE_ABSOLUTE * v)) for v, p in levels]
+        return Adapted(
+            np.exp(expected),
+            np.exp(expected - half),
+            np.exp(expected + half),
+            shares,
+            float(np.sum(off_by)),
+            float(6 / np.pi * np.arcsin(min(float(np.sum(ranks)), 1.0) / 2)),
+        )
 
     def nearest(self, rows: Rows, measured_ms: Floats) -> Floats:
         """Baseline: the source that ranks the measurements best, brought to their level, (n,) ms."""
@@ -235,23 +244,3 @@ class Relatives:
         fitted = RidgeCV(np.logspace(-3, 2, 11)).fit(parts[rows], np.log(measured_ms))
         found: Floats = np.exp(fitted.predict(parts))
         return found
-
-
-def _explained(covariance: Floats, y: Floats, noise: float) -> tuple[float, float, Floats, Floats]:
-    """Evidence, level, pull (k,) and inverse (k, k) of a process with a free level.
-
-    The noise is Student's: measurements far off are given less weight, in rounds.
-    """
-    ones: Floats = np.ones(len(y))
-    weights: Floats = ones
-    for again in range(_ROUNDS):
-        noisy = covariance + np.diag(noise**2 / weights)
-        inverse: Floats = np.asarray(np.linalg.inv(noisy), np.float64)
-        free = float(ones @ inverse @ ones)
-        level = float(ones @ inverse @ y) / free
-        pull: Floats = inverse @ (y - level)
-        if again < _ROUNDS - 1:
-            off = noise / weights * pull
-            weights = np.asarray((_FREEDOM + 1) / (_FREEDOM + off**2), np.float64)
-    value = -(y - level) @ pull + np.linalg.slogdet(inverse)[1] - np.log(free)
-    return float(value) / 2, level, pull, inverse

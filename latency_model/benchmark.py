@@ -204,7 +204,8 @@ def transfer(
         baseline: Column in which a straight line is drawn as a baseline, > 0.
     Returns:
         `rows`, one for each draw; their `mean`; `baselines`, by name, means over the same draws;
-        `sources`, their names; `left_out`, rows without a target.
+        `sources`, their names; `left_out`, rows without a target. `expected_mape` and
+        `expected_spearman` are what the model itself expected of the rows that it was scored on.
     Raises:
         UnknownName, InvalidArgument, NotEnoughData: A column or a number is amiss.
     """
@@ -244,7 +245,12 @@ def transfer(
         held = np.setdiff1d(np.arange(len(y)), chosen)
         about = {"draw": draw, "samples": samples}
         took = score(found.latency_ms[held], y[held], found.low_ms[held], found.high_ms[held])
-        rows.append(about | _scores(took) | {"coverage90": took.coverage90})
+        told = {
+            "coverage90": took.coverage90,
+            "expected_mape": found.expected_mape,
+            "expected_spearman": found.expected_spearman,
+        }
+        rows.append(about | _scores(took) | told)
         others = {"nearest device": (relatives.nearest(chosen, y[chosen]), held)}
         drawn = rng.permutation(len(y))[:samples]
         rest = np.setdiff1d(np.arange(len(y)), drawn)
