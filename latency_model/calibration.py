@@ -72,6 +72,8 @@ class Calibration:
             the 90 % interval, from prediction / (1 + h) to prediction · (1 + h).
         low_ms, high_ms: Range of predictions in which networks were measured.
         networks: How many taught it.
+        holes: What unmeasured operators added to the half-width of those networks, relative: it is
+            part of `half_width` already.
     """
 
     coefficients: tuple[float, ...]
@@ -80,6 +82,7 @@ class Calibration:
     low_ms: float
     high_ms: float
     networks: int
+    holes: float = 0.0
 
     def whole_ms(self, features: Array) -> Array:
         """Latency of networks, (n,), from their summed features, (n, features)."""
@@ -98,7 +101,8 @@ class Calibration:
         """
         beyond = np.maximum(self.low_ms / whole_ms, whole_ms / self.high_ms)
         grown = self.half_width * np.maximum(1.0, beyond) ** 2
-        found: Array = np.sqrt(grown**2 + LATER_JOB**2 + np.square(holes))
+        more = np.maximum(0.0, np.square(holes) - self.holes**2)
+        found: Array = np.sqrt(grown**2 + LATER_JOB**2 + more)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class Calibration:
             "low_ms": self.low_ms,
             "high_ms": self.high_ms,
             "networks": self.networks,
+            "holes": self.holes,
         }
 
     @classmethod

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ..data.measurement import Conditions, Measurement
 from ..data.store import MeasurementStore
@@ -14,6 +16,7 @@ from .calibration import (
     FEATURES,
     MINIMUM,
     UNCALIBRATED,
+    Calibration,
     calibrate,
     calibrate_any,
     folds,
@@ -95,20 +98,21 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         conditions, table, regressor, UNCALIBRATED, (), {}, len(measurements), until
     )
     bare.operator_ms(list({o for a in architectures for o in a.operators()}))
-    rows = np.array(
-        [np.sum([bare._row(o) for o in a.operators()], axis=0) for a in architectures], float
-    ).reshape(len(networks), len(FEATURES) + 2)
+    if regressor is not None:
+        bare.alike = regressor.alike([a.operators() for a in architectures], table.ms)
+    rows = bare.rows(architectures)
     if conditions.origin == "imported" and len(networks) < MINIMUM:
         # Nobody can measure more of another's phone: the bare sum, and an interval that says so.
         return bare.examine(architectures, measured)
-    calibration = calibrate(rows[:, : len(FEATURES)], measured)
+    calibration = _calibrated(bare, rows, calibrate(rows[:, : len(FEATURES)], measured))
     macs = np.array([a.macs for a in architectures], float)
     told = np.empty((4, len(networks)))  # predicted, low, high, and the MACs baseline
     fold = folds(len(networks))
     for held in range(fold.max() + 1):
         seen = fold != held
         inside = calibrate_any(rows[seen, : len(FEATURES)], measured[seen])
-        inner = LatencyModel(conditions, table, regressor, inside, (), {})
+        inner = LatencyModel(conditions, table, regressor, inside, (), {}, alike=bare.alike)
+        inner.calibration = _calibrated(inner, rows[seen], inside)
         predicted = inner._predicted(rows[~seen])
         told[0, ~seen], told[1, ~seen], told[2, ~seen] = (
             predicted.ms, predicted.low_ms, predicted.high_ms,
@@ -134,5 +138,14 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         "macs": score(told[3], measured),
     }
     return LatencyModel(
-        conditions, table, regressor, calibration, examined, scores, len(measurements), until
-    )
+        conditions, table, regressor, calibration, examined, scores, len(measurements), until,
+        bare.alike,
+    )  # fmt: skip
+
+
+def _calibrated(
+    model: LatencyModel, rows: npt.NDArray[np.float64], found: Calibration
+) -> Calibration:
+    """A calibration that knows how much of its half-width its networks' unmeasured operators are."""
+    model.calibration = found
+    return replace(found, holes=float(np.sqrt(np.mean(model.hole_widths(rows) ** 2))))

@@ -26,13 +26,14 @@ from .calibration import (
     Calibration,
     operator_features,
 )
+from .curve import OperatorCurve
 from .lookup_table import LookupTable, evenly
 from .metrics import Score, score
-from .regressor import OperatorRegressor
 
 __all__ = ["Examined", "Explained", "LatencyModel", "Predicted"]
 
 _Z90 = 1.645
+COLUMNS = len(FEATURES) + 3
 Array = npt.NDArray[np.float64]
 
 
@@ -112,23 +113,26 @@ class LatencyModel:
             MACs, fitted on the same networks), each on networks not used to fit it.
         measurements: How many it was fitted on, the sentinel's aside.
         until: When the latest of these was made, ISO 8601.
+        alike: Share of the curve's errors that adds up linearly within a network, in [0, 1].
     """
 
     def __init__(
         self,
         conditions: Conditions,
         table: LookupTable,
-        regressor: OperatorRegressor | None,
+        regressor: OperatorCurve | None,
         calibration: Calibration,
         examined: Sequence[Examined],
         scores: Mapping[str, Score],
         measurements: int = 0,
         until: str = "",
+        alike: float = 0.0,
     ) -> None:
         self.measurements, self.until = measurements, until or table.date
+        self.alike = alike
         self.conditions, self.table, self.regressor = conditions, table, regressor
         self.calibration, self.examined, self.scores = calibration, tuple(examined), dict(scores)
-        self._curve: dict[Operator, float] = {}
+        self._curve: dict[Operator, tuple[float, float]] = {}  # ms, and its doubt in ms
 
     @property
     def device(self) -> str:
@@ -163,17 +167,16 @@ class LatencyModel:
                     + (remedy or "--network 'BLOCKS'")
                 )
             told = self.regressor.predict_ms(unknown)
-            self._curve.update(zip(unknown, map(float, told), strict=True))
-        return np.array([self.table.ms.get(o) or self._curve[o] for o in operators])
+            pairs = np.column_stack([told, told * self.regressor.doubt(unknown)]).tolist()
+            self._curve.update((o, (ms, d)) for o, (ms, d) in zip(unknown, pairs, strict=True))
+        return np.array([self.table.ms.get(o) or self._curve[o][0] for o in operators])
 
     def _row(self, operator: Operator) -> list[float]:
-        """Calibration features, then the share (ms²) of doubt if it was not measured, and 1."""
+        """Calibration features, then an unmeasured operator's doubt in ms, its square, and 1."""
         ms = float(self.operator_ms([operator])[0])
-        hole = operator not in self.table
-        mape = self.regressor.mape if self.regressor is not None and hole else 0.0
-        # Errors of single operators are drawn apart, so squares add up. A mean absolute error
-        # of m is a standard deviation of about 1.25 m.
-        return [*operator_features(operator, ms), (1.25 * mape * ms) ** 2, float(hole)]
+        _, doubt = self._curve.get(operator, (0.0, 0.0)) if operator not in self.table else (0, 0)
+        hole = float(operator not in self.table)
+        return [*operator_features(operator, ms), doubt, doubt**2, hole]
 
     # -- networks -----------------------------------------------------------------------------
 
@@ -185,14 +188,28 @@ class LatencyModel:
         """
         for architecture in architectures:
             self.operator_ms(architecture.operators(), f"--network '{architecture}'")
-        rows = [np.sum([self._row(o) for o in a.operators()], axis=0) for a in architectures]
-        return self._predicted(np.array(rows, float).reshape(len(rows), len(FEATURES) + 2))
+        return self._predicted(self.rows(architectures))
 
     def _predicted(self, rows: Array) -> Predicted:
         ms = self.calibration.whole_ms(rows[:, : len(FEATURES)])
-        holes = _Z90 * np.sqrt(rows[:, -2]) / ms
-        half = self.calibration.half_widths(ms, holes)
+        half = self.calibration.half_widths(ms, self.hole_widths(rows))
         return Predicted(ms, ms / (1 + half), ms * (1 + half), rows[:, -1] == 0)
+
+    def hole_widths(self, rows: Array) -> Array:
+        """What unmeasured operators add to the relative half-width of each network, (n,).
+
+        Errors of like operators are alike: a share of them adds up, the rest by their squares.
+        """
+        linear, squares = rows[:, -3], rows[:, -2]
+        variance = self.alike * linear**2 + (1 - self.alike) * squares
+        ms = self.calibration.whole_ms(rows[:, : len(FEATURES)])
+        found: Array = _Z90 * np.sqrt(variance) / ms
+        return found
+
+    def rows(self, architectures: Sequence[Architecture]) -> Array:
+        """What calibration and intervals go by, summed over each network, (n, columns)."""
+        found = [np.sum([self._row(o) for o in a.operators()], axis=0) for a in architectures]
+        return np.array(found, float).reshape(len(found), COLUMNS)
 
     def latency_ms(self, architectures: Sequence[Architecture]) -> Array:
         """Latency of networks, (n,), ms. Raises as `predict`."""
@@ -208,7 +225,7 @@ class LatencyModel:
         scores = {"model": score(told.ms, measured_ms, told.low_ms, told.high_ms)}
         return LatencyModel(
             self.conditions, self.table, self.regressor, self.calibration, examined, scores,
-            self.measurements, self.until,
+            self.measurements, self.until, self.alike,
         )  # fmt: skip
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Array]:

@@ -10,10 +10,10 @@ from ..data.measurement import Conditions
 from ..space import Operator
 from ..space.errors import NotEnoughData, UnsupportedFormat
 from .calibration import Calibration
+from .curve import curve_from_dict
 from .lookup_table import LookupTable
 from .metrics import Score
 from .model import Examined, LatencyModel
-from .regressor import OperatorRegressor
 
 __all__ = ["FORMAT", "VERSION", "document", "load"]
 
@@ -29,6 +29,7 @@ def document(model: LatencyModel) -> dict[str, Any]:
         "date": model.table.date,
         "until": model.until,
         "measurements": model.measurements,
+        "alike": model.alike,
         "operators": {
             o.key: [round(ms, 6), _rounded(model.table.spread[o])]
             for o, ms in model.table.ms.items()
@@ -75,12 +76,13 @@ def load(path: str | Path) -> LatencyModel:
                 {o: float("nan") if v[1] is None else float(v[1]) for o, v in operators.items()},
                 found["date"],
             ),
-            OperatorRegressor.from_dict(found["regressor"]) if found["regressor"] else None,
+            curve_from_dict(found["regressor"]) if found["regressor"] else None,
             Calibration.from_dict(found["calibration"]),
             [Examined(*row) for row in found["examined"]],
             {name: Score.from_dict(s) for name, s in found["scores"].items()},
             int(found["measurements"]),
-            str(found.get("until", "")),
+            str(found["until"]),
+            float(found["alike"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UnsupportedFormat):
