@@ -1,6 +1,7 @@
 """Measurement: raw samples of one subject under written-down conditions.
 
-A subject is an operator (by its key) or a whole network (by its text). Its samples come in rounds, taken far apart; statistics are computed from them, never stored. The
+A subject is an operator or a kernel (by its key), or a whole network (by its text, or by the name
+and digest of an ONNX file). Its samples come in rounds, taken far apart; statistics are computed from them, never stored. The
 error bar is the spread *between* rounds: repeats back to back understate it.
 
 A device's speed changes under one's hands: a neighbour on the same core, a clock, a governor.
@@ -23,9 +24,11 @@ from typing import Any, Literal
 
 from ..space.errors import InvalidArgument
 
-__all__ = ["Conditions", "Measurement", "Mode", "Origin", "Round", "SubjectKind"]
+__all__ = ["WHOLE", "Conditions", "Measurement", "Mode", "Origin", "Round", "SubjectKind"]
 
-SubjectKind = Literal["operator", "network"]
+SubjectKind = Literal["operator", "network", "kernel", "onnx"]
+#: The kinds of subject that are whole networks: of the spaces, and by an ONNX file.
+WHOLE: tuple[SubjectKind, ...] = ("network", "onnx")
 Origin = Literal["measured", "simulated", "imported"]
 Mode = Literal["steady", "first", "sustained"]
 
@@ -157,8 +160,8 @@ class Measurement:
     """Rounds of one subject under one set of conditions.
 
     Args:
-        kind: "operator" or "network".
-        subject: `Operator.key` or `str(Architecture)`.
+        kind: "operator", "kernel", "network", or "onnx" for a network by its file.
+        subject: `Operator.key`, `Kernel.key`, `str(Architecture)` or `OnnxFile.key`.
         conditions: What it was measured under.
         rounds: At least one.
         series: 0 for the first measurement of the subject under these conditions, then 1, ...

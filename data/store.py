@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from ..space.errors import InvalidArgument
 from .database import Database
 from .measurement import Conditions, Measurement, Round, SubjectKind
-from .schema import CONDITIONS, MEASUREMENT, REJECTION, ROUND
+from .schema import CONDITIONS, MEASUREMENT, META, REJECTION, ROUND
 
 __all__ = ["MeasurementStore", "Pending"]
 
@@ -216,6 +216,13 @@ class MeasurementStore:
             with self._database.writing() as connection:
                 connection.execute(REJECTION.insert(), rows)
 
+    def set_relative(self, conditions: Conditions, device: str, digest: str) -> None:
+        """Remember which device, under which conditions, these measurements are to be told from."""
+        row = {"name": f"like {conditions.digest}", "value": json.dumps([device, digest])}
+        with self._database.writing(conditions.digest) as connection:
+            connection.execute(META.delete().where(META.c.name == row["name"]))
+            connection.execute(META.insert(), [row])
+
     # -- reading ------------------------------------------------------------------------------
 
     def conditions(self, device: str | None = None) -> list[Conditions]:
@@ -273,6 +280,16 @@ class MeasurementStore:
             if key not in found or found[key].series < row.series:
                 found[key] = taken
         return list(found.values())
+
+    def relative(self, conditions: Conditions) -> tuple[str, str] | None:
+        """The device and the digest that `set_relative` was given, or None."""
+        query = sa.select(META.c.value).where(META.c.name == f"like {conditions.digest}")
+        with self._database.reading() as connection, self._database.sound():
+            found = connection.execute(query).scalar()
+            if found is None:
+                return None
+            device, digest = json.loads(found)
+            return str(device), str(digest)
 
     def reference_ms(self, conditions: Conditions) -> float | None:
         """What the sentinel takes at the speed that statistics are stated at; None before it is set."""

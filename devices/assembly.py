@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..data.measurement import Conditions
-from ..space import Architecture, Operator
 from ..space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
+from ..space.lowering import Measurable
 from .device import Device, DeviceState, Job, Reading
 from .lock import exclusive
 from .runtimes.runtime import Runtime
@@ -162,7 +162,7 @@ class AssembledDevice(Device):
             raise DeviceUnavailable(f"{self.name}'s conditions are known once it is entered")
         return self._conditions
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
         return self.runtime.lower(model, stem)
 
     def run_ms(

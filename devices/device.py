@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from ..data.measurement import Conditions
-from ..space import Architecture, Operator
 from ..space.errors import DeviceUnavailable
+from ..space.lowering import Measurable
 
 __all__ = ["Device", "DeviceState", "Job", "LostInRun", "Reading"]
 
@@ -101,16 +101,14 @@ class Device(ABC):
     def conditions(self) -> Conditions:
         """What every measurement made now is made under; known once entered."""
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
         """Write a model as the file that this device runs, at `stem` plus an ending: ONNX.
 
         A device whose runtime reads another format overrides it.
         """
-        from ..space.to_onnx import to_onnx
+        from ..space.lowering import write_onnx
 
-        path = stem.with_suffix(".onnx")
-        path.write_bytes(to_onnx(model).SerializeToString())
-        return path
+        return write_onnx(model, stem.with_suffix(".onnx"))
 
     @abstractmethod
     def run_ms(

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..data.measurement import Mode
+from ..data.measurement import WHOLE, Mode
 from ..data.store import MeasurementStore
 from ..space.errors import DeviceError, DeviceUnavailable, UnstableDevice
 from .device import Device, Job, LostInRun
@@ -63,7 +63,7 @@ class MeasuringJob:
         """Seconds of one round of an open subject: building, loading, warm-up, samples."""
         subject = self.ledger.open[text]
         runs = self.protocol.runs(subject.kind) + self.protocol.warmup_runs + 1
-        load_s = 0.008 if subject.kind == "operator" else 0.1
+        load_s = 0.1 if subject.kind in WHOLE else 0.008
         # Between samples the sentinel runs twice for every 2 ms.
         return load_s + 1.3 * runs * subject.model.macs * self.keeper.ms_per_mac / 1e3
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
-from ..data.measurement import Conditions, Round
+from ..data.measurement import Conditions, Round, SubjectKind
 from ..data.measurement import spread as spread_between
 from ..data.store import MeasurementStore
 from .device import Reading
@@ -60,7 +60,7 @@ class Ledger:
 
     def begin(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
         """Look into the store for what is there; with `retry` take up what was given up."""
-        for kind in ("operator", "network"):
+        for kind in get_args(SubjectKind):
             chosen = {s.text: s for s in subjects if s.kind == kind}
             if not chosen:
                 continue

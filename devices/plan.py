@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..data.measurement import SubjectKind
-from ..space import Architecture, Operator
+from ..space import Architecture
+from ..space.lowering import Measurable
 
 __all__ = [
     "Doubted",
@@ -23,15 +24,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to measure: an operator or a whole network."""
+    """Something to measure: an operator, a kernel or a whole network."""
 
     kind: SubjectKind
-    model: Operator | Architecture
+    model: Measurable
 
     @property
     def text(self) -> str:
         """Its name in the store."""
-        return self.model.key if isinstance(self.model, Operator) else str(self.model)
+        return str(self.model) if isinstance(self.model, Architecture) else self.model.key
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from statistics import median
 
 import numpy as np
 
-from ..data.measurement import Conditions, Measurement, Mode
+from ..data.measurement import WHOLE, Conditions, Measurement, Mode
 from ..data.store import MeasurementStore
-from ..space import Architecture, Operator, SearchSpace
+from ..space import Architecture, Kernel, Operator, SearchSpace
 from ..space.errors import InvalidArgument
+from ..space.onnx_file import OnnxFile
+from ..space.random_cnn import RandomCNN
 from .device import Device
 from .job import MeasuringJob
 from .plan import Event, OnEvent, Subject
@@ -65,9 +67,13 @@ class Outcome:
 
 
 def subjects_of(
-    space: SearchSpace | None, networks: int, seed: int, named: Sequence[Architecture] = ()
+    space: SearchSpace | None,
+    networks: int,
+    seed: int,
+    named: Sequence[Architecture] = (),
+    only: Sequence[Operator] | None = None,
 ) -> list[Subject]:
-    """Every operator of a space, `networks` random distinct networks of it, and named ones."""
+    """Every operator of a space, or only some, `networks` random distinct networks of it, and named ones."""
     rng = np.random.default_rng(seed)
     drawn: dict[str, Architecture] = {str(a): a for a in named}
     for _ in range(100 if space is not None else 0):
@@ -78,7 +84,8 @@ def subjects_of(
             architecture = space.decode(genome)
             if len(drawn) < networks + len(named):
                 drawn.setdefault(str(architecture), architecture)
-    operators = dict.fromkeys(space.operators() if space is not None else ())
+    every = space.operators() if space is not None else ()
+    operators = dict.fromkeys(every if only is None else only)
     for architecture in named:
         operators.update(dict.fromkeys(architecture.operators()))
     return [Subject("operator", o) for o in operators] + [
@@ -93,7 +100,11 @@ def profile(
     into: MeasurementStore,
     networks: int = 20,
     named: Sequence[Architecture] = (),
+    only: Sequence[Operator] | None = None,
+    wholes: Sequence[Architecture] = (),
     operators: Sequence[Operator] = (),
+    kernels: Sequence[Kernel] = (),
+    files: Sequence[OnnxFile | RandomCNN] = (),
     quick: bool = False,
     again: bool = False,
     seed: int = 0,
@@ -110,7 +121,11 @@ def profile(
         into: The store; what it already holds under the same conditions is not repeated.
         networks: Random networks to measure whole, ≥ 0; a calibrated model needs 10.
         named: Further networks, measured whole, and their operators.
+        only: Of the space's operators these alone; all by default.
+        wholes: Further networks, measured whole, without their operators.
         operators: Further operators.
+        kernels: Single launches.
+        files: Networks by their ONNX files, and random ones, measured whole.
         quick: One round of operators and two of networks: a first look, with wider errors.
         again: Measure anew what is complete, as a new series, and what was given up.
         seed: Of the drawn networks and the order.
@@ -135,11 +150,14 @@ def profile(
     protocol = replace(Protocol(), wait_below_c=wait_below_c)
     if quick:
         protocol = replace(protocol, operator_rounds=1, network_rounds=2)
-    subjects = subjects_of(space, networks, seed, named)
+    subjects = subjects_of(space, networks, seed, named, only)
     known = {s.text for s in subjects}
     subjects += [Subject("operator", o) for o in dict.fromkeys(operators) if o.key not in known]
+    subjects += [Subject("network", a) for a in dict.fromkeys(wholes) if str(a) not in known]
+    subjects += [Subject("kernel", k) for k in dict.fromkeys(kernels)]
+    subjects += [Subject("onnx", f) for f in {f.key: f for f in files}.values()]
     if mode == "sustained":
-        subjects = [s for s in subjects if s.kind == "network"]
+        subjects = [s for s in subjects if s.kind in WHOLE]
         protocol = replace(protocol, sustain_s=sustain_s)
     return measure(
         subjects, on=on, into=into, protocol=protocol, again=again, seed=seed, mode=mode,

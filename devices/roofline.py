@@ -35,7 +35,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ..space import Architecture, Operator
+from ..space import Architecture, Kernel, Operator
 
 __all__ = ["Cost", "Roofline"]
 
@@ -92,12 +92,14 @@ class Roofline:
         self._memory_per_ms = copies * self.core.memory_gbs * 1e6
         self._cache_per_ms = copies * self.core.cache_gbs * 1e6
         self._dispatch_ms = _DISPATCH_MS * (1 + 0.5 * (threads - 1))
-        self._known: dict[Operator | Architecture, list[Cost]] = {}
+        self._known: dict[Operator | Architecture | Kernel, list[Cost]] = {}
 
-    def costs(self, model: Operator | Architecture) -> list[Cost]:
+    def costs(self, model: Operator | Architecture | Kernel) -> list[Cost]:
         """What a model is made of, kernel by kernel."""
         if model not in self._known:
-            if isinstance(model, Operator):
+            if isinstance(model, Kernel):
+                self._known[model] = [self._cost(_lone(model))]
+            elif isinstance(model, Operator):
                 self._known[model] = [self._cost(k) for k in _kernels(model)]
             else:
                 found = [Cost(_NETWORK_MS, 0.0, 0.0)]
@@ -125,6 +127,13 @@ class Roofline:
         core = (1 + (contention - 1) / 6) / clock
         memory = contention / math.sqrt(math.sqrt(clock))
         return sum(max(c * core, m * memory) + d * core for c, m, d in costs)
+
+
+def _lone(kernel: Kernel) -> _Kernel:
+    pixels = kernel.out_px[0] * kernel.out_px[1]
+    used = _USED_DEPTHWISE if kernel.depthwise else _USED
+    moved = 4 * (kernel.reads + kernel.writes + kernel.params)
+    return _Kernel(kernel.macs, used * pixels / (pixels + _IDLE_PIXELS), moved)
 
 
 def _kernels(operator: Operator) -> list[_Kernel]:

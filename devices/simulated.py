@@ -16,6 +16,7 @@ stolen time are those of `disturbance`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import random
@@ -25,8 +26,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ..data.measurement import Conditions
-from ..space import Architecture, Operator
+from ..space import Architecture, Kernel, Operator
 from ..space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
+from ..space.lowering import Measurable, layers_alone
 from . import roofline
 from .device import Device, DeviceState, Job, Reading
 from .disturbance import BackgroundLoad, Disturbance, Throttle
@@ -93,7 +95,7 @@ class SimulatedPhone(Device):
         self._entered = False
         self._sentinel_place = 1.0
 
-    def truth_ms(self, model: Operator | Architecture) -> float:
+    def truth_ms(self, model: Operator | Architecture | Kernel) -> float:
         """What a model takes after warm-up at the highest clock, undisturbed, in ms."""
         return self.speed.time_ms(self.speed.costs(model))
 
@@ -105,10 +107,12 @@ class SimulatedPhone(Device):
 
     # -- running ------------------------------------------------------------------------------
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
         """Write a model's name: this phone needs no more to know how long it takes."""
         path = stem.with_suffix(".simulated")
-        name = model.key if isinstance(model, Operator) else str(model)
+        if not isinstance(model, Kernel):
+            model = layers_alone(model, self.name)
+        name = str(model) if isinstance(model, Architecture) else model.key
         path.write_text(name + "\n", encoding="utf-8")
         return path
 
@@ -270,12 +274,13 @@ class SimulatedPhone(Device):
         )
 
 
-def _read(path: Path) -> Operator | Architecture:
+def _read(path: Path) -> Operator | Architecture | Kernel:
     text = path.read_text(encoding="utf-8").strip()
-    try:
-        return Operator.parse(text)
-    except InvalidArgument:
-        return Architecture.parse(text)
+    kinds: tuple[type[Operator | Kernel], ...] = (Operator, Kernel)
+    for kind in kinds:
+        with contextlib.suppress(InvalidArgument):
+            return kind.parse(text)
+    return Architecture.parse(text)
 
 
 def _short_hash(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ..data.measurement import Measurement
+from ..data.measurement import WHOLE, Measurement
 from ..space.operator import Operator
 from .device import Reading
 
@@ -28,7 +28,7 @@ class Protocol:
     """How much is measured and what is believed.
 
     Args:
-        operator_rounds, network_rounds: Rounds of each operator and each whole network.
+        operator_rounds, network_rounds: Rounds of each operator or kernel, and each whole network.
         operator_runs, network_runs: Undisturbed samples a round.
         warmup_runs, warmup_s: Before the first sample; seconds of unbroken load.
         drift_limit: How far the sentinel may ever stand from where it mostly stands, relative.
@@ -66,11 +66,11 @@ class Protocol:
 
     def rounds(self, kind: str) -> int:
         """Rounds of a subject of this kind."""
-        return self.network_rounds if kind == "network" else self.operator_rounds
+        return self.network_rounds if kind in WHOLE else self.operator_rounds
 
     def runs(self, kind: str) -> int:
         """Samples a round of a subject of this kind."""
-        return self.network_runs if kind == "network" else self.operator_runs
+        return self.network_runs if kind in WHOLE else self.operator_runs
 
 
 def reading_objection(reading: Reading, provider: str) -> str:
@@ -110,7 +110,7 @@ def verdict(measurements: Sequence[Measurement], rejected: int, limit: float) ->
 
     Networks decide because they are what is promised; operators when there is no network.
     """
-    chosen = [m for m in measurements if m.kind == "network"] or list(measurements)
+    chosen = [m for m in measurements if m.kind in WHOLE] or list(measurements)
     if not chosen:
         return Verdict(False, "nothing was measured")
     spreads = [m.spread for m in chosen if len(m.rounds) > 1]

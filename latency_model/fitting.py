@@ -25,6 +25,7 @@ from .lookup_table import LookupTable
 from .metrics import score
 from .model import Examined, LatencyModel
 from .regressor import OperatorRegressor
+from .threads import one_thread
 
 __all__ = ["choose_conditions", "fit", "fit_measurements"]
 
@@ -78,6 +79,7 @@ def fit(
     return fit_measurements(chosen, store.measurements(chosen))
 
 
+@one_thread
 def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]) -> LatencyModel:
     """`fit` on measurements in hand, all made under the same conditions."""
     table = LookupTable.of(measurements)

@@ -33,6 +33,7 @@ from .parts import Parts
 from .process import NAMES, PRIOR, covariance, roofline
 from .regressor import OperatorRegressor
 from .selection import counts, greedy
+from .threads import one_thread
 
 __all__ = [
     "MINIMUM", "Like", "choose_among", "choose_like", "fit_like", "split",
@@ -110,6 +111,7 @@ def choose_like(
     return choose_among(relative, space.operators(), pool, drawn[_POOL:], *split(count))
 
 
+@one_thread
 def choose_among(
     relative: LatencyModel,
     candidates: Sequence[Operator],
@@ -207,6 +209,7 @@ class _Likeness:
         return np.column_stack([timed, 1 - timed.sum(axis=1), columns / self.scale])
 
 
+@one_thread
 def fit_like(
     relative: LatencyModel,
     conditions: Conditions,

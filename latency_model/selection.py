@@ -18,6 +18,7 @@ from ..space import Operator, SearchSpace
 from ..space.errors import InvalidArgument
 from .parts import Parts
 from .process import PRIOR, covariance, roofline
+from .threads import one_thread
 
 __all__ = ["choose_operators", "counts", "greedy", "networks_of"]
 
@@ -45,6 +46,7 @@ def counts(networks: Sequence[Sequence[Operator]], operators: Sequence[Operator]
     return found
 
 
+@one_thread
 def choose_operators(
     space: SearchSpace, count: int, known: Sequence[Operator] = ()
 ) -> tuple[Operator, ...]:

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import commands_benchmark, commands_devices, commands_import, commands_model
+from . import (
+    commands_benchmark,
+    commands_benchmark_search,
+    commands_devices,
+    commands_import,
+    commands_model,
+)
 from .console import (
     DEFAULT_DB,
     SPACES,
@@ -182,7 +188,10 @@ _command(commands_model.check)
 
 @_command
 def predict(
-    network: Annotated[list[str], typer.Argument(help="Zoo name, block string, runs/x:3, .json.")],
+    network: Annotated[
+        list[str],
+        typer.Argument(help="Zoo name, block string, runs/x:3, .json, or any .onnx file."),
+    ],
     device: DeviceName = "local",
     explain: Annotated[bool, typer.Option("--explain", help="By operator.")] = False,
     target: Annotated[
@@ -197,36 +206,47 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict the latency of networks that were never run."""
+    from .commands_kernels import kernel_model, predict_file
     from .search.networks import find
 
-    told = find_model(db, device, model, quiet)
-    found = [find(n, width, resolution) for n in network]
-    predicted = told.predict(found)
-    chances = None if target is None else predicted.within(target)
+    files = [n for n in network if n.strip().endswith(".onnx")]
+    layered = [n for n in network if n not in files]
     result: list[dict[str, Any]] = []
-    for i, (name, architecture) in enumerate(zip(network, found, strict=True)):
-        result.append(
-            {
-                "network": name,
-                "latency_ms": float(predicted.ms[i]),
-                "low_ms": float(predicted.low_ms[i]),
-                "high_ms": float(predicted.high_ms[i]),
-                "interval": 0.9,
-                "covered": bool(predicted.covered[i]),
-                "origin": told.conditions.origin,
-            }
-        )
-        if chances is not None:
-            result[-1]["within_target"] = float(chances[i])
-        if explain:
-            result[-1]["operators"] = _explained(told, architecture)
+    note = ""
+    if layered:
+        told = find_model(db, device, model, quiet)
+        found = [find(n, width, resolution) for n in layered]
+        predicted = told.predict(found)
+        chances = None if target is None else predicted.within(target)
+        note = uncalibrated_note(told) + origin_note(told.conditions)
+        for i, (name, architecture) in enumerate(zip(layered, found, strict=True)):
+            result.append(
+                {
+                    "network": name,
+                    "latency_ms": float(predicted.ms[i]),
+                    "low_ms": float(predicted.low_ms[i]),
+                    "high_ms": float(predicted.high_ms[i]),
+                    "interval": 0.9,
+                    "covered": bool(predicted.covered[i]),
+                    "origin": told.conditions.origin,
+                }
+            )
+            if chances is not None:
+                result[-1]["within_target"] = float(chances[i])
+            if explain:
+                result[-1]["operators"] = _explained(told, architecture)
+    if files:
+        kernels, conditions = kernel_model(db, device, model)
+        note = note or origin_note(conditions)
+        result += [predict_file(f.strip(), kernels, conditions, explain, target) for f in files]
+        result.sort(key=lambda r: network.index(r["network"]) if r["network"] in network else 0)
 
     def text() -> str:
         rows = [
             [
                 r["network"], f"○ {r['latency_ms']:.3f} ms",
                 f"{r['low_ms']:.3f} to {r['high_ms']:.3f} ms",
-                "every operator measured" if r["covered"] else "some operators estimated",
+                _basis(r),
                 *([f"{r['within_target']:.0%}"] if target is not None else []),
             ]
             for r in result
@@ -239,9 +259,17 @@ def predict(
                 for o in r["operators"]
             ]
             shown += f"\n\n{r['network']}\n" + table(["operator", "ms", "share", ""], lines)
-        return shown + uncalibrated_note(told) + origin_note(told.conditions)
+        for r in result:
+            shown += "".join(f"\n{r['network']}: {n}" for n in r.get("notes", ()))
+        return shown + note
 
     print_result(result, as_json, text)
+
+
+def _basis(row: dict[str, Any]) -> str:
+    if "notes" in row:
+        return "from its kernels" if row["covered"] else "some kernels beyond what was measured"
+    return "every operator measured" if row["covered"] else "some operators estimated"
 
 
 def _explained(model: LatencyModel, architecture: Architecture) -> list[dict[str, Any]]:
@@ -264,7 +292,7 @@ def search(
     out: Annotated[Path, typer.Option("--out", help="Run folder; a stopped run in it goes on.")],
     device: DeviceName = "local",
     space: Space = "mnasnet",
-    strategy: Annotated[str, typer.Option(help="nsga2 or random.")] = "nsga2",
+    strategy: Annotated[str, typer.Option(help="nsga2, weighted, rl, surrogate or random.")] = "nsga2",
     target: Annotated[
         str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
     ] = None,
@@ -498,3 +526,5 @@ benchmark = typer.Typer(
 app.add_typer(benchmark, name="benchmark")
 _command(commands_benchmark.surrogate, benchmark)
 _command(commands_benchmark.transfer, benchmark)
+_command(commands_benchmark.networks, benchmark)
+_command(commands_benchmark_search.search, benchmark)

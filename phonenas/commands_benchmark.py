@@ -13,7 +13,7 @@ from .space.errors import NotEnoughData, UnknownName, UnsupportedFormat
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_table", "surrogate", "transfer"]
+__all__ = ["networks", "read_table", "surrogate", "transfer"]
 
 Genes = Annotated[list[str], typer.Option("--genes", help="Gene columns, a pattern; repeatable.")]
 Target = Annotated[str, typer.Option("--target", help="Column to predict.")]
@@ -99,13 +99,59 @@ def transfer(
 
     def text() -> str:
         lines = [["model", str(r["draw"]), *_figures(r)] for r in found["rows"]]
-        means = {"model": found["mean"], **found["baselines"]}
+        mean = found["mean"]
+        means = {"model": mean, **found["baselines"]}
         lines += [[name, "mean", *_figures(r)] for name, r in means.items()]
         return "\n".join(
             [
                 f"{target} from {samples} samples and {len(found['sources'])} other devices "
                 f"({source_samples} rows each), ○ predicted against all other rows{_left(found)}",
                 table(["", "draw", *_HEADER], lines),
+                f"told beforehand: MAPE {mean['expected_mape']:.2%}, Spearman "
+                f"{mean['expected_spearman']:.4f}; {mean['coverage90']:.1%} of the rows inside "
+                "their 90 % interval",
+            ]
+        )
+
+    print_result(found, as_json, text)
+
+
+def networks(
+    operators: Annotated[
+        Path, typer.Argument(metavar="OPERATORS", help="CSV with a header, one operator a row.")
+    ],
+    whole: Annotated[
+        Path, typer.Argument(metavar="NETWORKS", help="CSV with a header, one network a row.")
+    ],
+    device: Annotated[str, typer.Option("--device", help="Column of times, µs.")],
+    test: Annotated[
+        list[str], typer.Option("--test", help="Networks to predict, a pattern; repeatable.")
+    ],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from some networks' operators and wholes, predict other networks, beside baselines."""
+    from .latency_model import benchmark_networks
+
+    found = benchmark_networks.networks(
+        read_table(operators), read_table(whole), device=device, test=test
+    )
+
+    def text() -> str:
+        names = {
+            "model": "score", "operators as predicted, summed": "raw_sum",
+            "line in multiply-adds": "macs", "plain trees and a line": "booster",
+            "operators as measured, and a line": "measured_sum",
+        }  # fmt: skip
+        lines = [[name, *_figures(found[key])] for name, key in names.items()]
+        left = f"; {found['left_out']} networks without a time left out" * bool(found["left_out"])
+        return "\n".join(
+            [
+                f"{device}: {found['n_test']} networks from {found['n_train']} others, ○ predicted "
+                f"against ● measured; operators alone {found['operator_mape']:.1%} off; "
+                f"{found['score']['coverage90']:.0%} inside their 90 % interval{left}",
+                table(["", *_HEADER], lines),
             ]
         )
 
@@ -117,7 +163,8 @@ _HEADER = ["Spearman", "Kendall", "MAPE", "acc10"]
 
 def _figures(row: dict[str, Any], rmse: bool = False) -> list[str]:
     ranks = ["" if row[k] is None else f"{row[k]:.4f}" for k in ("spearman", "kendall_tau")]
-    return [*ranks, *([f"{row['rmse']:.4g}"] * rmse), f"{row['mape']:.2%}", f"{row['acc10']:.1%}"]
+    error = [f"{row['rmse']:.4g}"] if rmse else []
+    return [*ranks, *error, f"{row['mape']:.2%}", f"{row['acc10']:.1%}"]
 
 
 def _left(found: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import commands_kernels
 from .console import (
     DEFAULT_DB,
     AsJson,
@@ -22,10 +23,14 @@ from .console import (
     shown_db,
     table,
 )  # fmt: skip
+from .relatives import chosen_like, few_of
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .devices import Device, Outcome
+    from .space import Architecture, Operator
 
 __all__ = ["celsius", "devices", "profile"]
 
@@ -54,12 +59,31 @@ def profile(
         str | None, typer.Option("--space", help="Whose operators; mnasnet without --network.")
     ] = None,
     network: Annotated[
-        list[str] | None, typer.Option("--network", help="Also this network, whole; repeatable.")
+        list[str] | None,
+        typer.Option("--network", help="Also this network or .onnx file, whole; repeatable."),
     ] = None,
     operator: Annotated[
         list[str] | None,
         typer.Option("--operator", help="Also this operator, by its key; repeatable."),
     ] = None,
+    kernels: Annotated[
+        int | None,
+        typer.Option("--kernels", help="So many kernels, and random networks, for any ONNX file."),
+    ] = None,
+    kernels_of: Annotated[
+        list[str] | None,
+        typer.Option("--kernels-of", help="Every kernel of this .onnx file; repeatable."),
+    ] = None,
+    operators: Annotated[
+        int | None,
+        typer.Option("--operators", help="Of the space's operators so many, those that tell most."),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="A device that it resembles, measured in full.")
+    ] = None,
+    measurements: Annotated[
+        int, typer.Option("--measurements", help="With --like: operators and networks in all.")
+    ] = 30,
     networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
     resolution: OwnResolution = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
@@ -88,18 +112,32 @@ def profile(
     if mode not in ("steady", "sustained"):
         raise InvalidArgument(f"--mode: steady or sustained, got {mode!r}")
     below_c = celsius(wait_below)
-    named = [find(n, 1.0, resolution) for n in network or []]
+    files = [commands_kernels.network_file(n) for n in network or [] if n.endswith(".onnx")]
+    named = [find(n, 1.0, resolution) for n in network or [] if not n.endswith(".onnx")]
+    lone_kernels = commands_kernels.kernels_of(kernels_of or [])
     phones = [d.connect(name, threads=threads) for name in dict.fromkeys(device or ["local"])]
-    operators = [spaces.Operator.parse(key) for key in operator or []]
-    lone = space is None and (named or operators)
+    keys = [spaces.Operator.parse(key) for key in operator or []]
+    lone = space is None and (named or keys or files or lone_kernels or kernels is not None)
     chosen = None if lone else spaces.get(space or "mnasnet", resolution or 224)
+    few = few_of(chosen, operators, like)
 
     with open_store(db, create=True) as store:
 
         def work(phone: Device, tell: Any) -> Outcome:
+            if kernels is not None:
+                found = commands_kernels.profile_kernels(
+                    phone, store, kernels, networks, seed=seed, quick=quick, again=again,
+                    on_event=tell, wait_below_c=below_c,
+                )  # fmt: skip
+                if lone and not (named or keys or files or lone_kernels):
+                    return found
+            only: Sequence[Operator] | None = few
+            wholes: Sequence[Architecture] = ()
+            if like is not None and chosen is not None:
+                only, wholes = chosen_like(store, phone, like, chosen, measurements)
             return d.profile(
-                chosen, on=phone, into=store, networks=networks if chosen else 0, named=named,
-                operators=operators, quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
+                chosen, on=phone, into=store, networks=networks if chosen and like is None else 0,
+                named=named, only=only, wholes=wholes, operators=keys, kernels=lone_kernels, files=files, quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
                 wait_below_c=below_c, on_event=tell,
             )  # fmt: skip
 
@@ -169,9 +207,21 @@ def _text(outcome: Outcome, db: str) -> str:
     lines += [f"given up: {name}: {why}" for name, why in list(outcome.unstable.items())[:10]]
     lines += [f"doubtful: {name}: {why}" for name, why in list(outcome.doubtful.items())[:5]]
     for name in list({**outcome.unstable, **outcome.doubtful})[:1]:
-        kind = "network" if " " in name else "operator"
+        kind = "network" if " " in name else "operator" if _is_operator(name) else ""
+        if not kind:
+            continue  # a kernel or a file: the same command with --again
         lines.append(
             f"once more, that one alone:  phonenas profile --device {outcome.conditions.device} "
             f"--{kind} '{name}' --again"
         )
     return "\n".join(lines) + origin_note(outcome.conditions)
+
+
+def _is_operator(name: str) -> bool:
+    from .space import Operator
+
+    try:
+        Operator.parse(name)
+    except InvalidArgument:
+        return False
+    return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .commands_kernels import save_kernel_model
 from .console import (
     DEFAULT_DB,
     AsJson,
@@ -26,11 +27,13 @@ from .console import (
     score_table,
     uncalibrated_note,
 )
+from .relatives import relative_of
 from .space.errors import InvalidArgument, SettingsChanged
 
 if TYPE_CHECKING:
     from .latency_model import LatencyModel
     from .latency_model.drift import Drift
+    from .relatives import Told
 
 __all__ = ["check", "fit"]
 
@@ -39,6 +42,10 @@ def fit(
     device: DeviceName = "local",
     conditions: Annotated[
         str | None, typer.Option(help="Digest of the conditions, if there are several.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Tell it from this device and the few measurements there are."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the model is written.")] = None,
     db: Db = DEFAULT_DB,
@@ -49,8 +56,7 @@ def fit(
     """Fit the latency model, and score it on networks that it was not fitted on."""
     from .devices import connect
     from .latency_model.drift import between, over_time
-    from .latency_model.fitting import choose_conditions
-    from .latency_model.fitting import fit as fit_model
+    from .latency_model.fitting import choose_conditions, fit_measurements
 
     if "://" not in db and not Path(db).exists():
         connect(device)  # as below
@@ -58,14 +64,24 @@ def fit(
         if not store.conditions(device):
             connect(device)  # an unknown device is the likelier mistake
         chosen, left_out = choose_conditions(store, device, conditions)
-        model = fit_model(store, device, conditions=chosen.digest)
-        drift = over_time(store.measurements(chosen, all_series=True))
         now = store.measurements(chosen)
+        kinds = {m.kind for m in now}
+        kernels = save_kernel_model(store, chosen, db, out) if "kernel" in kinds else None
+        if kernels is not None and "operator" not in kinds:
+            # Kernels alone predict ONNX files; spaces need operators.
+            alone = {"device": device, "kernels": str(kernels), "conditions": chosen.to_dict()}
+            print_result(
+                alone, as_json, lambda: f"{device}: a model of its kernels\n\nwritten to {kernels}"
+            )
+            return
+        told = relative_of(store, chosen, now, like)
+        model = fit_measurements(chosen, now) if told is None else told.model
+        drift = over_time(store.measurements(chosen, all_series=True))
         others = [(other, between(store.measurements(other), now)) for other in left_out]
     for other, found in others if not quiet else []:
-        told = "; ".join(chosen.differences(other))
+        apart = "; ".join(chosen.differences(other))
         print(
-            f"left out, measured under other conditions ({other.digest}): {told}"
+            f"left out, measured under other conditions ({other.digest}): {apart}"
             + "".join(f"; {one}" for one in found),
             file=sys.stderr,
         )
@@ -79,6 +95,7 @@ def fit(
         "lookup_table": scores.get("lookup_table"),
         "macs": scores.get("macs"),
         "calibrated": model.calibrated,
+        "relative": None if told is None else told.to_dict(),
         "drift": [d.to_dict() for d in drift],
         "left_out": [
             {"conditions": other.digest, "drift": [d.to_dict() for d in found]}
@@ -86,25 +103,28 @@ def fit(
         ],
         "conditions": model.conditions.to_dict(),
         "model": str(path),
+        "kernels": None if kernels is None else str(kernels),
     }
-    print_result(result, as_json, lambda: _fitted(model, drift, path))
+    print_result(result, as_json, lambda: _fitted(model, told, drift, path, kernels))
 
 
-def _fitted(model: LatencyModel, drift: list[Drift], path: Path) -> str:
+def _fitted(
+    model: LatencyModel, told: Told | None, drift: list[Drift], path: Path, kernels: Path | None
+) -> str:
     n = len(model.examined)
-    lines = [
-        f"{model.device}: {len(model.table):,} operators, "
-        + (
-            f"{n} whole networks, each predicted by a model that had not seen it"
-            if n
-            else "no whole network"
-        )
-    ]
+    known = (
+        f"{n} whole networks, each predicted by a model that had not seen it"
+        if n
+        else "no whole network"
+    )
+    lines = [f"{model.device}: {len(model.table):,} operators, {known}"]
     if model.scores:
         lines += ["", score_table(dict(model.scores))]
+    if told is not None:
+        lines += ["", told.text]
     if drift:
         lines += ["", *(f"measured again: {d}" for d in drift)]
-    lines += ["", f"written to {path}"]
+    lines += ["", f"written to {path}" + (f", and its kernels to {kernels}" if kernels else "")]
     return "\n".join(lines) + uncalibrated_note(model) + origin_note(model.conditions)
 
 

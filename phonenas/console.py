@@ -118,7 +118,12 @@ def refit_lines(held: Upkeep, device: str, db: str) -> list[str]:
 
 def score_table(scores: dict[str, Score]) -> str:
     """Scores beside their baselines."""
-    names = {"model": "model", "lookup_table": "raw table sum", "macs": "MACs baseline"}
+    names = {
+        "model": "model",
+        "lookup_table": "raw table sum",
+        "macs": "MACs baseline",
+        "relative": "relative times a factor",
+    }
     header = ["", "n", "MAPE", "bias", "acc5", "acc10", "RMSE", "Spearman", "Kendall", "90% covers"]
     rows = []
     for key, s in scores.items():

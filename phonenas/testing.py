@@ -201,6 +201,25 @@ class StrategyContract:
         resumed.restore({**json.loads(plain), **kept}, np.concatenate(before))
         assert np.array_equal(np.concatenate(self.walk(resumed, space, 4)), after)
 
+    def test_a_target_may_be_given_and_fewer_told_than_asked(self, space: SearchSpace) -> None:
+        strategy = self.make(6)
+        strategy.start(space, 0.6)
+        for _ in range(6):
+            genomes = strategy.ask(50)
+            told = genomes[: max(1, len(genomes) // 2)]
+            losses, _ = self.judge(space, told)
+            strategy.tell(told, losses, losses[:, 1] / 0.6 - 1)
+            space.check(genomes)
+
+    def test_a_smaller_room_only_cuts_off(self, space: SearchSpace) -> None:
+        asked = []
+        for room in (50, 3):
+            strategy = self.make(7)
+            strategy.start(space)
+            self.walk(strategy, space, 5)
+            asked.append(strategy.ask(room))
+        assert np.array_equal(asked[0][:3], asked[1])
+
     def test_settings_are_json_and_name_it(self) -> None:
         settings = self.make(1).settings
         assert json.loads(json.dumps(settings))["strategy"] == self.make(1).name

@@ -201,7 +201,7 @@ def search(
     began = time.monotonic()
     folder = RunFolder(into, settings, latency.summary()) if into is not None else None
     judge = _Judge(space, latency, accuracy, target_ms)
-    strategy.start(space)
+    strategy.start(space, target_ms)
     resumed, before_s = 0, 0.0
     if folder is not None and (stopped := folder.checkpoint()) is not None:
         try:

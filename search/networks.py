@@ -28,13 +28,13 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
     Raises:
         UnknownName: No such name, run, candidate or file.
         InvalidArchitecture, InvalidArgument: As `Architecture.parse`.
-        UnsupportedFormat: A file that holds no network, or an ONNX file, which only `space`'s
-            own networks can stand in for so far.
+        UnsupportedFormat: A file that holds no network, or an ONNX file, which is no value of
+            `space`: `latency_model.onnx_kernels` takes it apart.
     """
     text = text.strip()
     if text.endswith(".onnx"):
         raise UnsupportedFormat(
-            f"{text}: foreign ONNX graphs cannot be taken apart yet. Give a block string, a zoo "
+            f"{text}: foreign ONNX graphs go to phonenas predict and profile alone. Give a block string, a zoo "
             f"name ({', '.join(zoo.names())}), a run's candidate or a .json file."
         )
     candidate = _CANDIDATE.fullmatch(text)

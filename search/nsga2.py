@@ -14,53 +14,79 @@ from .strategy import Objectives, State, Strategy
 __all__ = ["NSGA2"]
 
 _ARRAYS = ("X", "F", "G", "rank", "crowding")
+_FIRST = 10  # networks before the first selection
+_CHILDREN, _SURVIVORS = 10, 5  # one child a generation for so many networks told; one survivor
+_MATINGS = 3  # rounds of mating a generation before mutants take further steps
+_FURTHER = 8  # that a mutant may take to what was not seen
+_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 
 
 class NSGA2(Strategy):
     """Elitist evolution by non-dominated rank and crowding distance.
 
     Genes are categories, so crossover exchanges them between parents (uniform) and mutation
-    draws another option; nothing is averaged. Networks seen before are never asked again.
-    Solutions that overstep the constraint rank behind all that do not.
+    draws another option of one gene; nothing is averaged. Networks seen before are never asked
+    again. Solutions that overstep the constraint rank behind all that do not.
+
+    The population grows with what was told, so that no budget need be known: 10 networks first,
+    then a tenth as many children a generation as networks were told (4 at least), and a fifth as
+    many survivors (10 at least), until both reach `population`. Few hundred evaluations then see
+    dozens of generations instead of two.
 
     Args:
         seed: Of all chance.
-        population: Survivors, and children a generation; even, ≥ 4.
+        population: Survivors, and children a generation, in the end; ≥ 4.
+        crossover: Share of children that mix two parents before they mutate, in [0, 1]. Few are
+            best for few evaluations: a child of two good networks is mostly far from both.
     Raises:
-        InvalidArgument: A population below 4.
-    Source: Deb et al., IEEE TEC 6(2), 2002; pymoo (Blank and Deb, 2020).
+        InvalidArgument: A population below 4, or a share outside [0, 1].
+    Source: Deb et al., IEEE TEC 6(2), 2002; pymoo (Blank and Deb, 2020). Growth, one-gene
+        mutants and the share are ours, held against tables by `phonenas benchmark search`.
     """
 
     name = "nsga2"
 
-    def __init__(self, seed: int = 0, population: int = 100) -> None:
+    def __init__(self, seed: int = 0, population: int = 100, crossover: float = 0.2) -> None:
         super().__init__(seed)
         if population < 4:
             raise InvalidArgument(f"a population of NSGA-II is 4 or more, got {population}")
-        self.population = int(population)
+        if not 0 <= crossover <= 1:
+            raise InvalidArgument(f"a share of crossover lies in [0, 1], got {crossover:g}")
+        self.population, self.crossover = int(population), float(crossover)
+        self._told = 0
         self._seen: set[bytes] = set()
         self._asked: Any = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**super().settings, "population": self.population}
+        return {**super().settings, "population": self.population, "crossover": self.crossover}
 
-    def start(self, space: SearchSpace) -> None:
+    def start(self, space: SearchSpace, target: float | None = None) -> None:
         self.space = space
         self._algorithm = _algorithm(self)
 
     def ask(self, n: int) -> Genomes:
-        self._asked = self._algorithm.ask()
+        algorithm, self.matings = self._algorithm, 0
+        if algorithm.is_initialized:
+            algorithm.n_offsprings = self._size(_CHILDREN, 4)
+            algorithm.pop_size = self._size(_SURVIVORS, _FIRST)
+        self._asked = algorithm.ask()
         if self._asked is None or not len(self._asked):
             return np.empty((0, len(self.space.option_counts)), np.int8)
         self._asked = self._asked[:n]
         return np.asarray(self._asked.get("X")).astype(np.int8)
 
+    def _size(self, share: int, least: int) -> int:
+        return min(max(self._told // share, least), self.population)
+
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
         from pymoo.core.evaluator import Evaluator
         from pymoo.problems.static import StaticProblem
 
+        self._told += len(genomes)
         self._seen.update(self.space.keys(genomes))
+        self._asked = self._asked[: len(genomes)]
+        self._asked.set("X", genomes)
         judged = StaticProblem(self._algorithm.problem, F=losses, G=violation[:, None])
         Evaluator().eval(judged, self._asked)
         self._algorithm.tell(infills=self._asked)
@@ -79,6 +105,7 @@ class NSGA2(Strategy):
         found: State = {
             "rng": algorithm.random_state.bit_generator.state,
             "iteration": algorithm.n_iter,
+            "told": self._told,
         }
         if algorithm.pop is not None and len(algorithm.pop):
             # Those that overstep the constraint bear no rank and no crowding: NaN stands for it.
@@ -89,7 +116,7 @@ class NSGA2(Strategy):
     def restore(self, state: State, seen: Genomes) -> None:
         from pymoo.core.population import Population
 
-        algorithm = self._algorithm
+        algorithm, self._told = self._algorithm, int(state["told"])
         self._seen = set(self.space.keys(seen)) if len(seen) else set()
         if "X" in state:
             arrays = {name: np.asarray(state[name]) for name in _ARRAYS}
@@ -130,22 +157,34 @@ def _algorithm(strategy: NSGA2) -> Any:
 
     class OtherOption(Mutation):  # type: ignore[misc]
         def _do(self, problem: Any, X: Any, *args: Any, random_state: Any, **kw: Any) -> Any:
-            return space.mutate(X.astype(np.int8), random_state)
+            mutants = space.mutate(X.astype(np.int8), random_state, _ONE)
+            strategy.matings += 1
+            # Other parents are better than a longer way, as long as there are enough.
+            for _ in range(_FURTHER if strategy.matings > _MATINGS else 0):
+                stale = np.flatnonzero(~strategy.unseen(mutants))
+                if not len(stale):
+                    break
+                mutants[stale] = space.mutate(mutants[stale], random_state, _ONE)
+            return mutants
 
     class Unseen(DuplicateElimination):  # type: ignore[misc]
         def do(self, pop: Any, *others: Any, to_itself: bool = True, **kw: Any) -> Any:
             if not len(pop):
                 return pop
-            fresh = strategy.unseen(pop.get("X").astype(np.int8))
-            # `others` are the parents, which were told, and children chosen a moment ago.
-            chosen = {k for o in others if len(o) for k in space.keys(o.get("X").astype(np.int8))}
-            keys = space.keys(pop.get("X").astype(np.int8))
-            return pop[[bool(f) and k not in chosen for f, k in zip(fresh, keys, strict=True)]]
+            genomes = pop.get("X").astype(np.int8)
+            fresh = strategy.unseen(genomes)
+            # The first of `others` are the parents, which were told; then children of this turn.
+            chosen = {
+                k for o in others[1:] if len(o) for k in space.keys(o.get("X").astype(np.int8))
+            }
+            if chosen:
+                fresh &= [k not in chosen for k in space.keys(genomes)]
+            return pop[fresh]
 
     algorithm = PymooNSGA2(
-        pop_size=strategy.population,
+        pop_size=min(_FIRST, strategy.population),
         sampling=Uniform(),
-        crossover=UniformCrossover(),
+        crossover=UniformCrossover(prob=strategy.crossover),
         mutation=OtherOption(),
         eliminate_duplicates=Unseen(),
         seed=strategy.seed,

@@ -6,11 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space.errors import InvalidArgument
+from .pareto import non_dominated
 
-__all__ = ["HARD", "SOFT", "check_target", "reward"]
+__all__ = ["HARD", "SOFT", "check_exponents", "check_target", "reward", "rewards_of", "targets"]
 
 SOFT = (-0.07, -0.07)
 HARD = (0.0, -1.0)
+_LEAST = 1e-9  # of a cost that is scaled to begin at 0
+_GOLDEN = 0.6180339887498949  # steps of it, modulo 1, fill an interval evenly at any time
 
 
 def check_target(target_ms: float) -> float:
@@ -22,6 +25,18 @@ def check_target(target_ms: float) -> float:
     if not (np.isfinite(target_ms) and target_ms > 0):
         raise InvalidArgument(f"a target latency is above 0 ms, got {target_ms:g}")
     return float(target_ms)
+
+
+def check_exponents(exponents: tuple[float, float]) -> tuple[float, float]:
+    """Exponents at or below, and above, the target.
+
+    Raises:
+        InvalidArgument: One is above 0 or no number.
+    """
+    alpha, beta = exponents
+    if not (-np.inf < alpha <= 0 and -np.inf < beta <= 0):
+        raise InvalidArgument(f"alpha and beta are 0 or below, got {alpha:g} and {beta:g}")
+    return float(alpha), float(beta)
 
 
 def reward(
@@ -52,10 +67,49 @@ def reward(
     """
     top1, latency = np.asarray(top1, float), np.asarray(latency_ms, float)
     target = check_target(target_ms)
-    if alpha > 0 or beta > 0:
-        raise InvalidArgument(f"alpha and beta are 0 or below, got {alpha:g} and {beta:g}")
+    check_exponents((alpha, beta))
     if not (np.isfinite(latency) & (latency > 0)).all():
         raise InvalidArgument("latencies are above 0 ms; one given is not")
     ratio = latency / target
     scored: npt.NDArray[np.float64] = top1 * ratio ** np.where(ratio <= 1, alpha, beta)
     return scored
+
+
+def rewards_of(
+    losses: npt.NDArray[np.float64], target: npt.ArrayLike, exponents: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Weighted products of what strategies are told, whatever the objectives are.
+
+    Args:
+        losses: (..., 2): 1 - quality, quality in [0, 1]; and cost, ≥ 0.
+        target: Of the cost, in its unit, > 0; one, or one for each (...).
+        exponents: At or below, and above, the target; ≤ 0.
+    Returns:
+        (...): `reward` of quality and cost.
+
+    >>> rewards_of(np.array([[0.25, 80.0], [0.25, 160.0]]), 80.0, HARD).tolist()
+    [0.75, 0.375]
+    """
+    ratio = np.maximum(losses[..., 1], _LEAST) / np.maximum(target, _LEAST)
+    scored: npt.NDArray[np.float64] = (1 - losses[..., 0]) * ratio ** np.where(
+        ratio <= 1, *exponents
+    )
+    return scored
+
+
+def targets(
+    losses: npt.NDArray[np.float64], first: int, count: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Targets for those who name none: evenly over the costs of the front seen so far.
+
+    Args:
+        losses: (n, 2), what was seen, n ≥ 1; 1 - quality and cost.
+        first, count: Which members of the endless sequence.
+    Returns:
+        Targets in the cost's unit, and their places in the range, in [0, 1], each (count,).
+    """
+    costs = losses[non_dominated(losses), 1]
+    places: npt.NDArray[np.float64] = (0.5 + _GOLDEN * np.arange(first, first + count)) % 1.0
+    low, high = float(costs.min()), float(costs.max())
+    aims: npt.NDArray[np.float64] = low + places * (high - low)
+    return aims, places

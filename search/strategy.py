@@ -45,20 +45,29 @@ class Strategy(ABC):
         return {"strategy": self.name, "seed": self.seed}
 
     @abstractmethod
-    def start(self, space: SearchSpace) -> None:
-        """Bind to a space, before the first `ask`."""
+    def start(self, space: SearchSpace, target: float | None = None) -> None:
+        """Bind to a space, before the first `ask`.
+
+        Args:
+            space: Where to look.
+            target: What the second loss may be, in its unit, > 0: the constraint that
+                `violation` is taken against. None where the whole front is asked for.
+        """
 
     @abstractmethod
     def ask(self, n: int) -> Genomes:
-        """At most n genomes to judge, (m, genes), 1 ≤ m ≤ n."""
+        """At most n genomes to judge, (m, genes), 1 ≤ m ≤ n.
+
+        n does but cut off: what is asked first does not depend on how much may be.
+        """
 
     @abstractmethod
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
         """Take back what was asked, judged.
 
         Args:
-            genomes: (m, genes), as `ask` gave them.
-            losses: (m, objectives), each minimised.
+            genomes: (m, genes), the first m that `ask` gave, or what was judged in their stead.
+            losses: (m, 2), each minimised: 1 - quality, quality in [0, 1]; and cost, ≥ 0.
             violation: (m,), how far each oversteps the constraint, relative; ≤ 0 where it
                 does not.
         """
@@ -77,7 +86,7 @@ class RandomSearch(Strategy):
 
     name = "random"
 
-    def start(self, space: SearchSpace) -> None:
+    def start(self, space: SearchSpace, target: float | None = None) -> None:
         self.space = space
 
     def ask(self, n: int) -> Genomes:
@@ -88,9 +97,13 @@ class RandomSearch(Strategy):
 
 
 def _known() -> dict[str, type[Strategy]]:
+    from .controller import Controller
     from .nsga2 import NSGA2
+    from .surrogate_assisted import SurrogateAssisted
+    from .weighted_product import WeightedProduct
 
-    return {s.name: s for s in (RandomSearch, NSGA2)}
+    known = (RandomSearch, NSGA2, WeightedProduct, Controller, SurrogateAssisted)
+    return {s.name: s for s in known}
 
 
 def names() -> list[str]:

@@ -78,12 +78,10 @@ def graph_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if not 0 < size <= _MOST_BYTES:
             raise UnsupportedFormat(f"{path} holds {size:,} bytes: no ONNX model to take apart")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            view = memoryview(data)
-            try:
-                return without_weights(view, str(path))
-            finally:
-                view.release()
+        with path.open("rb") as file:
+            # Closed with its last view: an error on its way up may still hold one.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return without_weights(memoryview(data), str(path))
     except FileNotFoundError as error:
         raise UnknownName(f"there is no file {path}") from error
     except (OSError, ValueError) as error:

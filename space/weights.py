@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .errors import InvalidArgument
 from .operator import Convolution
 
-__all__ = ["BATCH_NORM_EPS", "Arrays", "folded"]
+__all__ = ["BATCH_NORM_EPS", "Arrays", "folded", "sequence"]
 
 BATCH_NORM_EPS = 1e-3
 # A prime, so that the repeating sequence never falls in step with a channel count.
@@ -44,7 +44,7 @@ def folded(
     out = (convolution.out_channels,)
     if weights is None:
         fan_in = shape[1] * shape[2] * shape[3]
-        scaled = _sequence(seed) * np.float32((2 / fan_in) ** 0.5)
+        scaled = sequence(seed) * np.float32((2 / fan_in) ** 0.5)
         return np.resize(scaled, shape), np.resize(scaled, out)
     name = f"{prefix}{convolution.name}"
     found = _array(weights, f"{name}.weight", shape)
@@ -60,7 +60,8 @@ def folded(
 
 
 @lru_cache(maxsize=4)
-def _sequence(seed: int) -> npt.NDArray[np.float32]:
+def sequence(seed: int) -> npt.NDArray[np.float32]:
+    """65,537 normal values, the same for the same seed; repeated to fill any array."""
     return np.random.default_rng(seed).standard_normal(_SEQUENCE, np.float32)
 
 

@@ -196,7 +196,10 @@ def test_each_network_is_judged_once(
 
 
 def test_a_space_smaller_than_the_budget_ends(fitted: LatencyModel, surrogate: Surrogate) -> None:
-    for strategy in (search.RandomSearch(seed=0), search.NSGA2(seed=0, population=20)):
+    for strategy in (
+        search.RandomSearch(seed=0), search.NSGA2(seed=0, population=20),
+        search.WeightedProduct(seed=0),
+    ):  # fmt: skip
         found = go(fitted, surrogate, strategy=strategy, evaluations=10**9)
         tiny = TinySpace(resolution=32)
         assert 0.8 * tiny.size < found.evaluations <= tiny.size
@@ -241,12 +244,20 @@ class _Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("strategy", ["nsga2", "random"])
-@pytest.mark.parametrize("stop_after", [1, 4, 9])
+def budget(strategy: str) -> int:
+    """Enough for a run to be stopped in its midst; what learns a model takes few."""
+    return 60 if strategy == "surrogate" else 300
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
+@pytest.mark.parametrize("target_ms", [None, 300.0])
+@pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_stopped_run_ends_as_if_never_stopped(
     fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    strategy: str, stop_after: int,
+    strategy: str, target_ms: float | None, stop_after: int,
 ) -> None:  # fmt: skip
+    if strategy == "rl":
+        pytest.importorskip("torch")
     monkeypatch.setattr(RunFolder, "due", lambda self: True)
     turns = 0
 
@@ -258,19 +269,18 @@ def test_a_stopped_run_ends_as_if_never_stopped(
 
     def new() -> Strategy:
         made = search.get(strategy, seed=2)
-        if isinstance(made, search.NSGA2):
-            made.population = 20
-        else:
+        if strategy == "random":
             monkeypatch.setattr(  # smaller bites, so that there is something to stop
                 search.RandomSearch, "ask", lambda self, n: self.space.sample(self.rng, min(n, 25))
             )
         return made
 
-    whole = go(fitted, surrogate, strategy=new(), into=tmp_path / "whole")
+    more = {"evaluations": budget(strategy), "target_ms": target_ms}
+    whole = go(fitted, surrogate, strategy=new(), into=tmp_path / "whole", **more)
     with pytest.raises(_Stop):
-        go(fitted, surrogate, strategy=new(), into=tmp_path / "r", on_event=stop)
-    resumed = go(fitted, surrogate, strategy=new(), into=tmp_path / "r")
-    assert 0 < resumed.resumed_from < 300
+        go(fitted, surrogate, strategy=new(), into=tmp_path / "r", on_event=stop, **more)
+    resumed = go(fitted, surrogate, strategy=new(), into=tmp_path / "r", **more)
+    assert 0 < resumed.resumed_from < budget(strategy)
     assert resumed.front == whole.front
     assert resumed.repeats == whole.repeats
     tables = [pd.read_parquet(tmp_path / n / "evaluations.parquet") for n in ("whole", "r")]
@@ -286,22 +296,29 @@ from phonenas.search.run_folder import RunFolder
 RunFolder.due = lambda self: True
 print("ready", flush=True)
 search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}),
-    accuracy=search.accuracy.Surrogate(), strategy=search.NSGA2(seed=1, population=12),
-    evaluations=900, into={into!r})
+    accuracy=search.accuracy.Surrogate(), strategy=search.get({strategy!r}, seed=1),
+    evaluations={evaluations}, into={into!r})
 print("done", flush=True)
 """
 
 
+@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
 def test_killed_and_started_again_it_ends_the_same(
-    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path, environment: dict[str, str]
-) -> None:
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path, environment: dict[str, str],
+    strategy: str,
+) -> None:  # fmt: skip
+    if strategy == "rl":
+        pytest.importorskip("torch")
     model = fitted.save(tmp_path / "m.json")
 
     def job(into: Path) -> str:
-        return _JOB.format(tests=str(Path(__file__).parent), model=str(model), into=str(into))
+        return _JOB.format(
+            tests=str(Path(__file__).parent), model=str(model), into=str(into), strategy=strategy,
+            evaluations=80 if strategy == "surrogate" else 900,
+        )  # fmt: skip
 
     moment = random.Random(1)
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", job(tmp_path / "r")], env=environment, stdout=subprocess.PIPE
         )

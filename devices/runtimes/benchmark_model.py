@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...space import Architecture, Operator
 from ...space.errors import InvalidArgument
+from ...space.lowering import Measurable
 from ..settings import DeviceSettings
 from .command import CommandRuntime
 from .printed import Printed, parse_benchmark_model
@@ -46,11 +46,12 @@ class BenchmarkModel(CommandRuntime):
         if settings.precision == "float16" and self.provider not in _FLOAT16:
             raise InvalidArgument(f"device {settings.name}: {self.provider} has no float16")
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
+        from ...space.lowering import layers_alone
         from ...space.to_tflite import to_tflite
 
         path = stem.with_suffix(".tflite")
-        path.write_bytes(to_tflite(model))
+        path.write_bytes(to_tflite(layers_alone(model, self.name)))
         return path
 
     def command(

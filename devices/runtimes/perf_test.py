@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from ...space import Architecture, Operator
 from ...space.errors import DeviceError, InvalidArgument
+from ...space.lowering import Measurable
 from ..settings import DeviceSettings
 from .command import CommandRuntime
 from .printed import Printed, parse_perf_test, parse_perf_test_samples
@@ -43,12 +43,10 @@ class OnnxRuntimePerfTest(CommandRuntime):
         if settings.precision != "float32":
             raise InvalidArgument(f"device {settings.name}: onnxruntime_perf_test runs float32")
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
-        from ...space.to_onnx import to_onnx
+    def lower(self, model: Measurable, stem: Path) -> Path:
+        from ...space.lowering import write_onnx
 
-        path = stem.with_suffix(".onnx")
-        path.write_bytes(to_onnx(model).SerializeToString())
-        return path
+        return write_onnx(model, stem.with_suffix(".onnx"))
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float

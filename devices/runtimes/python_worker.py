@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...space import Architecture, Operator
 from ...space.errors import DeviceError, DeviceUnavailable, InvalidArgument
+from ...space.lowering import Measurable
 from ..conversation import Conversation
 from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
@@ -213,12 +213,10 @@ class OnnxRuntime(PythonWorker):
     engine = "engine_onnxruntime.py"
     package = "onnxruntime"
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
-        from ...space.to_onnx import to_onnx
+    def lower(self, model: Measurable, stem: Path) -> Path:
+        from ...space.lowering import write_onnx
 
-        path = stem.with_suffix(".onnx")
-        path.write_bytes(to_onnx(model).SerializeToString())
-        return path
+        return write_onnx(model, stem.with_suffix(".onnx"))
 
 
 class LiteRT(PythonWorker):
@@ -229,9 +227,10 @@ class LiteRT(PythonWorker):
     engine = "engine_litert.py"
     package = "ai-edge-litert"
 
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
+        from ...space.lowering import layers_alone
         from ...space.to_tflite import to_tflite
 
         path = stem.with_suffix(".tflite")
-        path.write_bytes(to_tflite(model))
+        path.write_bytes(to_tflite(layers_alone(model, self.name)))
         return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...space import Architecture, Operator
+from ...space.lowering import Measurable
 from ..device import Job, Reading
 from ..settings import DeviceSettings
 
@@ -59,7 +59,7 @@ class Runtime(ABC):
         return self.name
 
     @abstractmethod
-    def lower(self, model: Operator | Architecture, stem: Path) -> Path:
+    def lower(self, model: Measurable, stem: Path) -> Path:
         """Write a model as the file that this runtime reads, at `stem` plus an ending."""
 
     @abstractmethod

@@ -1,0 +1,309 @@
+"""Strategies on a table whose exact front is known: what share of it each finds with how little.
+
+Both objectives are scaled to [0, 1] over the table, 0 the best; hypervolumes are taken to the
+corner (1, 1) and stated as shares of the exact front's. Only distinct rows count as evaluations.
+A strategy does not learn the budget, so that one run is read at each of several.
+
+A table may hold few of the genomes that its genes could form. A mutant is then the row nearest to
+it (fewest genes apart; of those the least apart in steps of their options; of those the first).
+Any other proposal that is not in the table is answered by the nearest row not judged yet, and the
+strategy is told of that row. Each proposal costs one evaluation or, where it is a row that was
+judged before, none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..latency_model.benchmark import columns, genes_of
+from ..space import Genomes, SearchSpace
+from ..space.errors import InvalidArgument, NotEnoughData, UnknownName, nearest
+from .pareto import hypervolume, non_dominated
+from .strategy import Objectives, Strategy, get
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..space.search_space import Part
+
+__all__ = ["Table", "TableSpace", "Walked", "read", "strategies", "walk"]
+
+_STALE_ASKS = 200  # asks in a row that bring nothing new: the strategy has converged
+
+
+class TableSpace(SearchSpace):
+    """The genes of a table as a space: genomes without networks.
+
+    Uniform draws are draws of rows. Everything that strategies use is there; `decode` and
+    `parts` are not.
+
+    Args:
+        decisions: Name of each gene → its options.
+        genomes: Rows of the table, (n, genes) int8, all different.
+    """
+
+    name = "table"
+
+    def __init__(self, decisions: Mapping[str, tuple[Any, ...]], genomes: Genomes) -> None:
+        self._decisions, self.genomes = dict(decisions), genomes
+        self.resolution_px = 0
+        self.rows = {g.tobytes(): row for row, g in enumerate(genomes)}
+
+    def __repr__(self) -> str:
+        return f"TableSpace({len(self._decisions)} genes, {len(self.genomes):,} rows)"
+
+    @property
+    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
+        return self._decisions
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ()
+
+    def sample(self, rng: np.random.Generator, n: int) -> Genomes:
+        """Draw n rows of the table, (n, genes) int8."""
+        return self.genomes[rng.integers(0, len(self.genomes), n)]
+
+    def mutate(
+        self, genomes: Genomes, rng: np.random.Generator, rate: float | None = None
+    ) -> Genomes:
+        """Rows near the genomes, each another than its own; see `SearchSpace.mutate`."""
+        mutants = super().mutate(genomes, rng, rate)
+        for i, (genome, mutant) in enumerate(zip(genomes, mutants, strict=True)):
+            if mutant.tobytes() not in self.rows:
+                apart = self.apart(mutant)
+                if (own := self.rows.get(genome.tobytes())) is not None:
+                    apart[own] = np.inf
+                mutants[i] = self.genomes[np.argmin(apart)]
+        return mutants
+
+    def apart(self, genome: Genomes) -> npt.NDArray[np.float64]:
+        """Genes between a genome and each row and, as a share below one, steps of options, (n,)."""
+        steps = np.abs(genome.astype(np.int16) - self._wide)
+        found: npt.NDArray[np.float64] = np.count_nonzero(steps, axis=1) + steps @ self._step
+        return found
+
+    @cached_property
+    def _wide(self) -> npt.NDArray[np.int16]:
+        return self.genomes.astype(np.int16)
+
+    @cached_property
+    def _step(self) -> npt.NDArray[np.float64]:
+        counts = np.maximum(self.option_counts - 1, 1)
+        return 1 / (counts * (len(counts) + 1.0))
+
+    def identities(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        return self.check(genomes).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of genomes with two losses each.
+
+    Args:
+        space: Its genes.
+        losses: (n, 2), scaled to [0, 1] over the table, 0 the best: what was maximised, what
+            was minimised.
+        left_out: Rows of the file that lack a value or repeat the genes of an earlier one.
+    """
+
+    space: TableSpace
+    losses: Objectives
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @property
+    def front(self) -> npt.NDArray[np.intp]:
+        """Rows that no other row beats."""
+        return non_dominated(self.losses)
+
+    def hypervolume(self, rows: npt.ArrayLike | None = None) -> float:
+        """Of some rows, or of all, to the corner (1, 1)."""
+        losses = self.losses if rows is None else self.losses[np.asarray(rows, np.intp)]
+        return hypervolume(losses, (0.0, 0.0), (1.0, 1.0))
+
+
+def read(frame: pd.DataFrame, *, genes: Sequence[str], maximize: str, minimize: str) -> Table:
+    """A table's genes and two of its columns.
+
+    Args:
+        frame: One network a row.
+        genes: Shell patterns of the gene columns; the objectives are never among them.
+        maximize, minimize: The objectives' columns, numbers of any sign.
+    Raises:
+        UnknownName: No column of that name or pattern.
+        InvalidArgument: A column of no numbers, or one that never changes.
+        NotEnoughData: Fewer than two different rows.
+    """
+    first, second = _numbers(frame, maximize), _numbers(frame, minimize)
+    names = [n for n in columns(frame, genes, "genes") if n not in (maximize, minimize)]
+    if not names or maximize == minimize:
+        raise InvalidArgument(
+            f"genes {', '.join(genes)}, to maximise {maximize}, to minimise {minimize}: three "
+            "different things are needed"
+        )
+    here = np.isfinite(first) & np.isfinite(second)
+    codes, words = genes_of(frame[here], names)
+    indices, decisions = [], {}
+    for column, name in enumerate(names):
+        options, index = np.unique(codes[:, column], return_inverse=True)
+        indices.append(index.astype(np.int8))
+        decisions[name] = tuple(map(str, options)) if words else tuple(options.tolist())
+    genomes = np.column_stack(indices)
+    _, kept = np.unique(genomes, axis=0, return_index=True)
+    kept = np.sort(kept)
+    values = np.column_stack([-first[here], second[here]])[kept]
+    if len(values) < 2:
+        raise NotEnoughData(f"{len(values)} rows of different genes with both objectives: no front")
+    low, high = values.min(axis=0), values.max(axis=0)
+    for name, wide in zip((maximize, minimize), high > low, strict=True):
+        if not wide:
+            raise InvalidArgument(f"column {name!r} never changes: there is nothing to choose by")
+    space = TableSpace(decisions, genomes[kept])
+    return Table(space, (values - low) / (high - low), len(frame) - len(kept))
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+    import pandas as pd
+
+    if name not in frame.columns:
+        raise UnknownName(f"no column {name!r}. {nearest(name, map(str, frame.columns))}")
+    cells = frame[name]
+    if cells.dtype == bool or not pd.api.types.is_numeric_dtype(cells):
+        raise InvalidArgument(f"column {name!r} must hold numbers; it holds {str(cells.iloc[0])!r}")
+    return cells.to_numpy(np.float64)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The distinct rows that a strategy had judged, in order, and how long it took."""
+
+    rows: npt.NDArray[np.intp]
+    repeats: int
+    seconds: float
+
+
+def walk(strategy: Strategy, table: Table, evaluations: int) -> Walked:
+    """Let a new strategy have rows judged until so many distinct ones are."""
+    began = time.monotonic()
+    space, judged = table.space, _Judged(table.space)
+    strategy.start(space)
+    stale = 0
+    while len(judged.order) < evaluations and stale < _STALE_ASKS:
+        genomes = strategy.ask(evaluations - len(judged.order))
+        if not len(genomes):
+            break
+        before = len(judged.order)
+        rows = judged(genomes, evaluations - before)
+        strategy.tell(space.genomes[rows], table.losses[rows], np.zeros(len(rows)))
+        stale = 0 if len(judged.order) > before else stale + 1
+    order = np.array(judged.order, np.intp)
+    return Walked(order, judged.repeats, time.monotonic() - began)
+
+
+class _Judged:
+    """Answers proposals by rows, and remembers them in order."""
+
+    def __init__(self, space: TableSpace) -> None:
+        self.space, self.fresh = space, np.ones(len(space.genomes), bool)
+        self.order: list[int] = []
+        self.repeats = 0
+
+    def __call__(self, proposed: Genomes, room: int) -> list[int]:
+        """The row for each proposal; cut off before the first that would be one new too many."""
+        rows: list[int] = []
+        for genome in proposed:
+            row = self.space.rows.get(genome.tobytes())
+            if row is None or self.fresh[row]:
+                if room == 0:
+                    break
+                if row is None:
+                    row = int(np.argmin(np.where(self.fresh, self.space.apart(genome), np.inf)))
+                self.fresh[row] = False
+                self.order.append(row)
+                room -= 1
+            else:
+                self.repeats += 1
+            rows.append(row)
+        return rows
+
+
+def strategies(
+    frame: pd.DataFrame,
+    *,
+    genes: Sequence[str],
+    maximize: str,
+    minimize: str,
+    names: Sequence[str],
+    evaluations: Sequence[int],
+    seeds: int = 10,
+    on_event: Callable[[str, int], None] | None = None,
+) -> dict[str, Any]:
+    """Hold strategies against a table's exact front.
+
+    Args:
+        frame: One network a row.
+        genes, maximize, minimize: Columns; see `read`.
+        names: Strategies by name.
+        evaluations: Budgets of distinct rows, each 1 to the number of rows.
+        seeds: How many runs of each strategy, from seed 0.
+        on_event: Called with strategy and seed when a run begins.
+    Returns:
+        `exact_front`: its `networks` and `hypervolume`; `rows`, one for each strategy, seed and
+        budget: `hypervolume_ratio`, the share of the exact front's, and `distinct`, the rows
+        judged, fewer than the budget only where a strategy found nothing new any more; `means`
+        over seeds, one for each strategy and budget, with the `worst`; `left_out`, rows of the
+        file that lack a value or repeat genes.
+    Raises:
+        UnknownName, InvalidArgument, NotEnoughData: A column, a strategy or a number is amiss.
+    """
+    table = read(frame, genes=genes, maximize=maximize, minimize=minimize)
+    if not names or not evaluations or seeds < 1:
+        raise InvalidArgument("at least one strategy, one number of evaluations and one seed")
+    for budget in evaluations:
+        if not 1 <= budget <= len(table):
+            raise InvalidArgument(
+                f"evaluations {budget:,}: the table holds {len(table):,} rows to judge"
+            )
+    for name in names:
+        get(name)
+    whole, budgets = table.hypervolume(), sorted(set(evaluations))
+    rows: list[dict[str, Any]] = []
+    for name in dict.fromkeys(names):
+        for seed in range(seeds):
+            if on_event is not None:
+                on_event(name, seed)
+            walked = walk(get(name, seed), table, budgets[-1])
+            rows += [
+                {
+                    "strategy": name, "seed": seed, "evaluations": budget,
+                    "hypervolume_ratio": table.hypervolume(walked.rows[:budget]) / whole,
+                    "distinct": min(budget, len(walked.rows)),
+                }
+                for budget in budgets
+            ]  # fmt: skip
+    means = []
+    for name in dict.fromkeys(names):
+        for budget in budgets:
+            shares = [
+                r["hypervolume_ratio"]
+                for r in rows
+                if (r["strategy"], r["evaluations"]) == (name, budget)
+            ]
+            means.append(
+                {
+                    "strategy": name, "seeds": seeds, "evaluations": budget,
+                    "hypervolume_ratio": float(np.mean(shares)), "worst": float(min(shares)),
+                }
+            )  # fmt: skip
+    front = {"networks": len(table.front), "hypervolume": whole}
+    return {"exact_front": front, "rows": rows, "means": means, "left_out": table.left_out}
