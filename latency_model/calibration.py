@@ -24,7 +24,7 @@ from ..space import Operator
 from ..space.errors import NotEnoughData, UnsupportedFormat
 
 __all__ = [
-    "FEATURES", "MINIMUM", "UNCALIBRATED", "Calibration", "calibrate", "calibrate_any", "folds",
+    "FEATURES", "LATER_JOB", "MINIMUM", "UNCALIBRATED", "Calibration", "calibrate", "calibrate_any", "folds",
     "operator_features",
 ]  # fmt: skip
 

@@ -9,7 +9,8 @@ is linear in a few sums over its kernels:
 
 The coefficients come from networks measured whole, by least squares of the relative error with a
 ridge towards "the whole is the sum". Which sums take part, and how strong the ridge is, a few
-dozen networks do not settle: all choices are averaged, by how well each does on networks held out.
+dozen networks do not settle: all choices are averaged, by how well each does on networks held out;
+more sums must earn their share.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _SETS: tuple[tuple[int, ...], ...] = (
     (0, 1, 2, 3, 4, 5, 6, 7),
 )  # fmt: skip
 _RIDGES = (1e-3, 1e-2)
+_EARNED = 0.97  # each further feature must lower the error so far for an equal share
 _SHARP = 10  # power of the held-out error by which choices are weighed
 _PLAIN = 5  # features up to which a set says, by itself, how wide the interval is
 _FOLDS = 10
@@ -137,7 +139,8 @@ class KernelSum:
         fold = _folds(len(whole), groups)
         choices = [_Choice(part, ridge) for part in _SETS for ridge in _RIDGES]
         off = np.array([_held_out(own, own, whole, fold, choice) for choice in choices])
-        errors = np.maximum(np.mean(np.abs(off), axis=1), 1e-6)
+        needed = np.array([_EARNED ** len(choice.part) for choice in choices])
+        errors = np.maximum(np.mean(np.abs(off), axis=1), 1e-6) / needed
         shares = (errors.min() / errors) ** _SHARP
         shares /= shares.sum()
         errors = shares @ [_held_out(own, asked, whole, fold, choice) for choice in choices]

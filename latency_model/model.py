@@ -23,6 +23,7 @@ from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
 from ..space.errors import InvalidArgument, UncoveredOperator
 from .calibration import (
     FEATURES,
+    LATER_JOB,
     Calibration,
     operator_features,
 )
@@ -90,13 +91,15 @@ class Explained:
     Args:
         operator: Which; None for the network's constant share.
         ms: Its share of the whole, ms.
-        alone_ms: Its time alone, ms.
+        alone_ms, low_ms, high_ms: Its time alone, and the 90 % interval of that, ms.
         measured: Whether that was measured (else the curve's).
     """
 
     operator: Operator | None
     ms: float
     alone_ms: float
+    low_ms: float
+    high_ms: float
     measured: bool
 
 
@@ -170,6 +173,26 @@ class LatencyModel:
             pairs = np.column_stack([told, told * self.regressor.doubt(unknown)]).tolist()
             self._curve.update((o, (ms, d)) for o, (ms, d) in zip(unknown, pairs, strict=True))
         return np.array([self.table.ms.get(o) or self._curve[o][0] for o in operators])
+
+    def operators(self, operators: Sequence[Operator]) -> Predicted:
+        """Time of each operator alone, with the 90 % interval of a measurement in a later job.
+
+        The rounds of one job stand too near each other to tell what a measured operator is worth.
+        But the curve, told by all others, cannot stand nearer to it than measurements scatter: its
+        error on operators left out is taken for the scatter, of the one measured and of the next.
+
+        Raises:
+            UncoveredOperator: As `operator_ms`.
+        """
+        ms = self.operator_ms(operators)
+        known = np.array([o in self.table for o in operators])
+        spread = np.array([self.table.spread.get(o, 0.0) for o in operators])
+        # A mean absolute error of m is a standard deviation of about 1.25 m.
+        scatter = 1.25 * self.regressor.mape if self.regressor is not None else 0.0
+        own = np.sqrt(2) * np.maximum(np.nan_to_num(spread), scatter)
+        doubt = np.array([self._curve.get(o, (1.0, 0.0))[1] for o in operators]) / ms
+        half = np.sqrt((_Z90 * np.where(known, own, doubt)) ** 2 + LATER_JOB**2)
+        return Predicted(ms, ms / (1 + half), ms * (1 + half), known)
 
     def _row(self, operator: Operator) -> list[float]:
         """Calibration features, then an unmeasured operator's doubt in ms, its square, and 1."""
@@ -259,15 +282,17 @@ class LatencyModel:
     def explain(self, architecture: Architecture) -> list[Explained]:
         """Where a network's predicted milliseconds go; the shares add up to the prediction."""
         operators = architecture.operators()
-        alone = self.operator_ms(operators)
+        alone = self.operators(operators)
         coefficients = np.asarray(self.calibration.coefficients)
+        numbers = zip(operators, alone.ms, alone.low_ms, alone.high_ms, strict=True)
         shares = [
             Explained(
-                o, float(np.dot(operator_features(o, ms), coefficients)), float(ms), o in self.table
+                o, float(np.dot(operator_features(o, ms), coefficients)), float(ms), float(low),
+                float(high), o in self.table,
             )
-            for o, ms in zip(operators, alone, strict=True)
-        ]
-        return [*shares, Explained(None, self.calibration.constant, 0.0, True)]
+            for o, ms, low, high in numbers
+        ]  # fmt: skip
+        return [*shares, Explained(None, self.calibration.constant, 0.0, 0.0, 0.0, True)]
 
     def spread_out(self, count: int) -> list[Architecture]:
         """Up to `count` of the networks that examined it, evenly from fast to slow."""

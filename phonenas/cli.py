@@ -280,6 +280,8 @@ def _explained(model: LatencyModel, architecture: Architecture) -> list[dict[str
             "key": "(constant)" if e.operator is None else e.operator.key,
             "ms": e.ms,
             "alone_ms": e.alone_ms,
+            "alone_low_ms": e.low_ms,
+            "alone_high_ms": e.high_ms,
             "share": e.ms / whole,
             "measured": e.measured,
         }
@@ -292,7 +294,9 @@ def search(
     out: Annotated[Path, typer.Option("--out", help="Run folder; a stopped run in it goes on.")],
     device: DeviceName = "local",
     space: Space = "mnasnet",
-    strategy: Annotated[str, typer.Option(help="nsga2, weighted, rl, surrogate or random.")] = "nsga2",
+    strategy: Annotated[
+        str, typer.Option(help="nsga2, weighted, rl, surrogate or random.")
+    ] = "nsga2",
     target: Annotated[
         str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
     ] = None,

@@ -17,6 +17,7 @@ _ARRAYS = ("X", "F", "G", "rank", "crowding")
 _FIRST = 10  # networks before the first selection
 _CHILDREN, _SURVIVORS = 10, 5  # one child a generation for so many networks told; one survivor
 _MATINGS = 3  # rounds of mating a generation before mutants take further steps
+_HURRY = 5000  # networks told from which on there is one round
 _FURTHER = 8  # that a mutant may take to what was not seen
 _ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 
@@ -53,7 +54,7 @@ class NSGA2(Strategy):
         if not 0 <= crossover <= 1:
             raise InvalidArgument(f"a share of crossover lies in [0, 1], got {crossover:g}")
         self.population, self.crossover = int(population), float(crossover)
-        self._told = 0
+        self.told = 0
         self._seen: set[bytes] = set()
         self._asked: Any = None
 
@@ -77,13 +78,13 @@ class NSGA2(Strategy):
         return np.asarray(self._asked.get("X")).astype(np.int8)
 
     def _size(self, share: int, least: int) -> int:
-        return min(max(self._told // share, least), self.population)
+        return min(max(self.told // share, least), self.population)
 
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
         from pymoo.core.evaluator import Evaluator
         from pymoo.problems.static import StaticProblem
 
-        self._told += len(genomes)
+        self.told += len(genomes)
         self._seen.update(self.space.keys(genomes))
         self._asked = self._asked[: len(genomes)]
         self._asked.set("X", genomes)
@@ -105,7 +106,7 @@ class NSGA2(Strategy):
         found: State = {
             "rng": algorithm.random_state.bit_generator.state,
             "iteration": algorithm.n_iter,
-            "told": self._told,
+            "told": self.told,
         }
         if algorithm.pop is not None and len(algorithm.pop):
             # Those that overstep the constraint bear no rank and no crowding: NaN stands for it.
@@ -116,7 +117,7 @@ class NSGA2(Strategy):
     def restore(self, state: State, seen: Genomes) -> None:
         from pymoo.core.population import Population
 
-        algorithm, self._told = self._algorithm, int(state["told"])
+        algorithm, self.told = self._algorithm, int(state["told"])
         self._seen = set(self.space.keys(seen)) if len(seen) else set()
         if "X" in state:
             arrays = {name: np.asarray(state[name]) for name in _ARRAYS}
@@ -159,8 +160,9 @@ def _algorithm(strategy: NSGA2) -> Any:
         def _do(self, problem: Any, X: Any, *args: Any, random_state: Any, **kw: Any) -> Any:
             mutants = space.mutate(X.astype(np.int8), random_state, _ONE)
             strategy.matings += 1
-            # Other parents are better than a longer way, as long as there are enough.
-            for _ in range(_FURTHER if strategy.matings > _MATINGS else 0):
+            # Other parents are better than a longer way, as long as there are enough, and cost time.
+            rounds = _MATINGS if strategy.told < _HURRY else 0
+            for _ in range(_FURTHER if strategy.matings > rounds else 0):
                 stale = np.flatnonzero(~strategy.unseen(mutants))
                 if not len(stale):
                     break

@@ -109,7 +109,7 @@ def targets(
         Targets in the cost's unit, and their places in the range, in [0, 1], each (count,).
     """
     costs = losses[non_dominated(losses), 1]
-    places: npt.NDArray[np.float64] = (0.5 + _GOLDEN * np.arange(first, first + count)) % 1.0
+    places = np.asarray((0.5 + _GOLDEN * np.arange(first, first + count)) % 1.0, np.float64)
     low, high = float(costs.min()), float(costs.max())
     aims: npt.NDArray[np.float64] = low + places * (high - low)
     return aims, places

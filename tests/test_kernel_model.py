@@ -209,3 +209,51 @@ def test_sums_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError):
         KernelSum.from_dict(kept | {"coefficients": [1.0]})
     assert len(kept["coefficients"]) == len(FEATURES)
+
+
+def test_an_interval_counts_each_family_once() -> None:
+    made, alone = networks(40, 3)
+    rows = np.array([sums(k, t) for k, t in zip(made, alone, strict=True)])
+    names = ["many"] * 32 + [f"single_{i}" for i in range(8)]
+    off = np.where(np.arange(40) < 32, 1.0, np.where(np.arange(40) % 2, 1.3, 0.75))
+    whole = (1 + rows[:, 0]) * off
+    alike = KernelSum.fit(rows, whole, families=names)
+    assert alike.half_width > KernelSum.fit(rows, whole).half_width
+    assert alike.coefficients == KernelSum.fit(rows, whole).coefficients
+
+
+def depthwise(window: int, seed: int, kind: str = "conv") -> list[Kernel]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(40):
+        c, px = int(rng.integers(2, 60)) * 4, int(rng.choice([14, 28, 56]))
+        stride = int(rng.choice([1, 2])) if kind == "conv" else 1
+        px_out, groups = (px // stride,) * 2, c if kind == "conv" else 1
+        found.append(
+            Kernel(kind, c, c, (px, px), px_out, (window,) * 2, (stride,) * 2, groups=groups)  # type: ignore[arg-type]
+        )
+    return found
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_average_pools_tell_whether_depthwise_kernels_share_their_reads(tiled: bool) -> None:
+    def read_ms(kernels: list[Kernel]) -> list[float]:
+        shared = [
+            tiled and k.depthwise and k.kernel == (3, 3) and k.stride == (1, 1) for k in kernels
+        ]
+        taps = [
+            k.kernel[0] ** 2 * (4 / 9 if s else 1.0) for k, s in zip(kernels, shared, strict=True)
+        ]
+        return [0.01 + k.writes * t / 4e7 for k, t in zip(kernels, taps, strict=True)]
+
+    taught = list(dict.fromkeys(depthwise(3, 0) + depthwise(3, 1, "average_pool")))
+    asked = [k for k in depthwise(5, 2) if k.stride == (1, 1)]
+    model = KernelRegressor.fit(taught, read_ms(taught), ["plain"] * len(taught))
+    kept = model.to_dict()
+    assert kept["tiled"] is tiled
+    assert np.abs(model.predict_ms(asked) / read_ms(asked) - 1).mean() < 0.2
+    assert KernelRegressor.from_dict(kept).predict_ms(asked).tolist() == pytest.approx(
+        model.predict_ms(asked).tolist(), rel=1e-3
+    )
+    # Without the runtime's names nothing is known of its code.
+    assert KernelRegressor.fit(taught, read_ms(taught)).to_dict()["tiled"] is False

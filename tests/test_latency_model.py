@@ -232,3 +232,22 @@ def test_fitting_is_deterministic() -> None:
     assert (
         fit_measurements(HERE, measurements).digest == fit_measurements(HERE, measurements).digest
     )
+
+
+def test_operators_have_intervals_that_hold_in_a_later_job() -> None:
+    rng = np.random.default_rng(4)
+    first, _ = made_up(30, noise=0.01)
+    noisy = [
+        Measurement(m.kind, m.subject, HERE, (Round((m.latency_ms * rng.lognormal(0, 0.05),)),))
+        if m.kind == "operator"
+        else m
+        for m in first
+    ]
+    model = fit_measurements(HERE, noisy)
+    operators = list(model.table.ms)
+    told = model.operators(operators)
+    later = np.array([alone_ms(o) * rng.lognormal(0, 0.05) for o in operators])
+    assert told.covered.all() and np.allclose(told.ms, list(model.table.ms.values()))
+    assert 0.82 < np.mean((told.low_ms <= later) & (later <= told.high_ms)) <= 1.0
+    # They are not so wide as to say nothing.
+    assert np.median(told.high_ms / told.low_ms) < 1.7
