@@ -4,11 +4,11 @@ Both objectives are scaled to [0, 1] over the table, 0 the best; hypervolumes ar
 corner (1, 1) and stated as shares of the exact front's. Only distinct rows count as evaluations.
 A strategy does not learn the budget, so that one run is read at each of several.
 
-A table may hold few of the genomes that its genes could form. A mutant is then the row nearest to
-it (fewest genes apart; of those the least apart in steps of their options; of those the first).
-Any other proposal that is not in the table is answered by the nearest row not judged yet, and the
-strategy is told of that row. Each proposal costs one evaluation or, where it is a row that was
-judged before, none.
+A table may hold few of the genomes that its genes could form. A mutant is then one of the four
+rows nearest to it, by chance. Any other proposal that is not in the table is answered by the
+nearest row not judged yet, and the strategy is told of that row. Near is: fewest genes apart; of
+those the least apart in steps of their options; of those the first. Each proposal costs one
+evaluation or, where it is a row that was judged before, none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "TableSpace", "Walked", "read", "strategies", "walk"]
 
+_FEW = 4  # rows nearest to a mutant, of which it becomes one: the very nearest is a dead end
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the strategy has converged
 
 
@@ -74,14 +75,16 @@ class TableSpace(SearchSpace):
     def mutate(
         self, genomes: Genomes, rng: np.random.Generator, rate: float | None = None
     ) -> Genomes:
-        """Rows near the genomes, each another than its own; see `SearchSpace.mutate`."""
+        """Rows near the mutants, each another than it was; see `SearchSpace.mutate`."""
         mutants = super().mutate(genomes, rng, rate)
         for i, (genome, mutant) in enumerate(zip(genomes, mutants, strict=True)):
             if mutant.tobytes() not in self.rows:
                 apart = self.apart(mutant)
                 if (own := self.rows.get(genome.tobytes())) is not None:
                     apart[own] = np.inf
-                mutants[i] = self.genomes[np.argmin(apart)]
+                few = min(_FEW, len(apart) - 1)
+                nearest_rows = np.argpartition(apart, few - 1)[:few]
+                mutants[i] = self.genomes[nearest_rows[rng.integers(few)]]
         return mutants
 
     def apart(self, genome: Genomes) -> npt.NDArray[np.float64]:
