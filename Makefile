@@ -9,7 +9,7 @@ DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 export PHONENAS_DB = $(DB)
 
-.PHONY: demo test real install check bench lint clean help
+.PHONY: demo test real install check bench bench-device lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -53,6 +53,12 @@ check: lint test  ## lint, then the tests
 
 bench: $(VENV)/.dev  ## benchmarks: printed, never asserted
 	$(BIN)/python -m tests.benchmarks
+
+# On a quiet computer: some 25 minutes of measuring, once.
+bench-device: $(VENV)/.dev  ## held-out networks and ONNX files, predicted and measured here
+	$(BIN)/python -m tests.bench_local --db runs/bench.db
+	$(BIN)/python -m tests.bench_local --db runs/bench2.db --threads 2
+	$(BIN)/python -m tests.bench_onnx --db runs/onnx.db
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV) runs/demo

@@ -217,6 +217,26 @@ def start_up() -> None:
     say("phonenas --help", f"{run('-m', 'phonenas', '--help'):.3f} s", "< 0.4 s")
 
 
+def published() -> None:
+    """The models on tables that others measured, where these lie beside the checkout."""
+    from bench_networks import bench_networks
+    from bench_search import bench_search
+    from bench_surrogate import bench_surrogate
+    from bench_transfer import bench_transfer
+
+    if not (Path(__file__).resolve().parents[2] / "shared" / "data").is_dir():
+        say(
+            "tables that others measured",
+            "not here",
+            "shared/data does not lie beside the checkout",
+        )
+        return
+    bench_surrogate(say)
+    bench_networks(lambda line: print(line, flush=True))
+    bench_search(say)
+    bench_transfer(say)
+
+
 def main() -> None:
     mnas = space.MnasNet()
     began = time.perf_counter()
@@ -245,6 +265,7 @@ def main() -> None:
         )
     genomes_to_latency(mnas, model)
     eight_thousand(mnas, model)
+    published()
 
 
 if __name__ == "__main__":
