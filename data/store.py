@@ -10,6 +10,7 @@ File format, version 1: tables `meta` (version), `conditions`, `measurement`, `r
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,8 +226,10 @@ class MeasurementStore:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def conditions(self, device: str | None = None) -> list[Conditions]:
-        """All conditions that hold complete measurements, the latest measured last."""
+    def conditions(
+        self, device: str | None = None, kind: SubjectKind | None = None
+    ) -> list[Conditions]:
+        """All conditions that hold complete measurements, of one kind or any, the latest measured last."""
         last = sa.func.max(ROUND.c.at)
         query = (
             sa.select(CONDITIONS.c.fields, last)
@@ -239,8 +242,32 @@ class MeasurementStore:
         )
         if device is not None:
             query = query.where(CONDITIONS.c.device == device)
+        if kind is not None:
+            query = query.where(MEASUREMENT.c.kind == kind)
         with self._database.reading() as connection, self._database.sound():
             return [Conditions.from_dict(json.loads(r.fields)) for r in connection.execute(query)]
+
+    def latest(self, conditions: Conditions, kinds: Sequence[SubjectKind]) -> str:
+        """When the last complete measurement of these kinds was made, ISO 8601; "" for none."""
+        query = (
+            sa.select(sa.func.max(ROUND.c.at))
+            .join(MEASUREMENT, MEASUREMENT.c.id == ROUND.c.measurement)
+            .where(MEASUREMENT.c.conditions == conditions.digest, MEASUREMENT.c.complete)
+            .where(MEASUREMENT.c.kind.in_(kinds))
+        )
+        with self._database.reading() as connection:
+            return str(connection.execute(query).scalar() or "")
+
+    def begun(self, conditions: Conditions, kind: SubjectKind) -> list[str]:
+        """Subjects of a kind that were begun, are not complete and not given up, in order."""
+        query = (
+            sa.select(MEASUREMENT.c.subject)
+            .where(MEASUREMENT.c.conditions == conditions.digest, MEASUREMENT.c.kind == kind)
+            .where(~MEASUREMENT.c.complete, MEASUREMENT.c.given_up.is_(None))
+            .order_by(MEASUREMENT.c.id)
+        )
+        with self._database.reading() as connection:
+            return [str(r.subject) for r in connection.execute(query)]
 
     def measurements(
         self,

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from ..data.measurement import WHOLE, Mode
 from ..data.store import MeasurementStore
-from ..space.errors import DeviceError, DeviceUnavailable, UnstableDevice
+from ..space.errors import (
+    DeviceError,
+    DeviceUnavailable,
+    InvalidArgument,
+    UnstableDevice,
+    UnsupportedFormat,
+)
 from .device import Device, Job, LostInRun
 from .keeper import Keeper
 from .ledger import Ledger
@@ -161,13 +167,26 @@ class MeasuringJob:
             return 0.0
         return self.protocol.apart_s - (now - self.last_s[text])
 
+    def lowered(self, batch: list[str]) -> dict[str, Path]:
+        """The files of a batch; what has no form for this device is refused, and the rest goes on."""
+        found: dict[str, Path] = {}
+        for text in batch:
+            try:
+                found[text] = self.models.file(text)
+            except (InvalidArgument, UnsupportedFormat) as error:
+                self.ledger.refuse(text, f"it cannot be built: {error}", failure=True)
+        return found
+
     def batch(self, batch: list[str], sentinel: Path) -> None:
         """Measure a batch in one go; commit what is believed; bring the device back if lost."""
         began = self.device.now_s()
+        files = self.lowered(batch)
+        batch = list(files)
+        if not batch:
+            self.commit(())
+            return
         estimate_s = sum(self.estimate_s(t) for t in batch)
-        jobs = [
-            Job(self.models.file(t), self.protocol.runs(self.ledger.open[t].kind)) for t in batch
-        ]
+        jobs = [Job(files[t], self.protocol.runs(self.ledger.open[t].kind)) for t in batch]
         lost: DeviceUnavailable | DeviceError | None = None
         accepted: list[str] = []
         drifted = told = 0

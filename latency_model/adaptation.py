@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ..space.errors import InvalidArgument, NotEnoughData
 from .denoising import denoise_together
 from .guesses import NOISE_ABSOLUTE, NOISE_VARIANCE, guesses
+from .interval import Z90
 from .tabular import one_hot
 
 __all__ = ["MINIMUM", "Adapted", "Relatives"]
@@ -44,7 +45,6 @@ _POWER = 0.1  # variance of the power to which the nearest source is raised, abo
 _DEVIATIONS = (0.03, 0.1, 0.3, 1.0)  # variance along the sources' components, in the nearest's
 _NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # scale of a measurement's relative noise
 _NOISE_UNLIKE = 1.0  # how far a device's noise is from its relative's, in its logarithm
-_Z90 = 1.6449
 _SMALL = 1e-6  # share below which a guess is left out of the average
 
 
@@ -204,7 +204,7 @@ class Relatives:
         expected = f @ middle
         doubt = np.maximum(np.einsum("ij,ij->i", f @ spread, f), 0)
         squares = noise[keep] ** 2
-        half = _Z90 * np.sqrt(doubt + NOISE_VARIANCE * float(share @ squares))
+        half = Z90 * np.sqrt(doubt + NOISE_VARIANCE * float(share @ squares))
         levels = [(v, float(share[squares == v].sum())) for v in np.unique(squares)]
         off_by = [np.sqrt(2 / np.pi * (doubt + NOISE_ABSOLUTE * v)).mean() * p for v, p in levels]
         # Of what a measurement varies by, what is predicted; a common level moves no rank.

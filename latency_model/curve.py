@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space import Operator
+from .interval import TO_MEAN
 from .regressor import OperatorRegressor
 
 __all__ = ["OperatorCurve", "RelativeCurve", "curve_from_dict"]
 
 Floats = npt.NDArray[np.float64]
-
-_TO_MEAN = 0.7979  # from a standard deviation to a mean absolute error
 
 
 class OperatorCurve(Protocol):
@@ -55,7 +54,7 @@ class RelativeCurve:
 
     def __init__(self, told: Mapping[Operator, tuple[float, float]], relative: str) -> None:
         self.told, self.relative = dict(told), relative
-        self.mape = _TO_MEAN * float(np.mean([d for _, d in self.told.values()]))
+        self.mape = TO_MEAN * float(np.mean([d for _, d in self.told.values()]))
 
     def reaches(self, operator: Operator) -> bool:
         """Whether the relative knows it."""

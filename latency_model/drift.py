@@ -17,7 +17,7 @@ from ..data.measurement import Measurement, SubjectKind
 
 __all__ = ["Drift", "Moved", "between", "over_time"]
 
-_Z90 = 1.645
+_LEAST = 5  # subjects whose median has a 90 % interval
 _MAD = 1.4826  # from a median absolute deviation to a normal's standard deviation
 _FAR = 4.0  # standard deviations; one in 16,000 by chance
 _SMALL = 0.05  # a subject that moved less than this changes no decision
@@ -45,7 +45,7 @@ class Drift:
         kind: Of the subjects.
         subjects: How many were measured both times, ≥ 1.
         ratio: Median of new over old.
-        low, high: 90 % interval of that median; from 0 to infinity below three subjects.
+        low, high: 90 % interval of that median; from 0 to infinity below five subjects.
         scatter: Robust standard deviation of a single subject's ratio, relative.
         moved: Those that changed otherwise than the rest, the farthest first.
         since, until: When the old and the new were last measured, ISO 8601.
@@ -124,16 +124,17 @@ def over_time(measurements: Iterable[Measurement]) -> list[Drift]:
 
 
 def _drift(pairs: Sequence[tuple[Measurement, Measurement]]) -> Drift:
+    from scipy import stats
+
     logs = np.log([new.latency_ms / old.latency_ms for old, new in pairs])
     middle = float(np.median(logs))
     scatter = _MAD * float(np.median(np.abs(logs - middle)))
     ordered = np.sort(logs)
     low, high = -np.inf, np.inf
-    if len(logs) > 2:
-        # Order statistics that hold the median in 90 % of cases, by the normal approximation.
-        reach = _Z90 * np.sqrt(len(logs)) / 2
-        low = ordered[max(0, int(np.floor(len(logs) / 2 - reach)))]
-        high = ordered[min(len(logs) - 1, int(np.ceil(len(logs) / 2 + reach)) - 1)]
+    # The order statistics that hold the median in 90 % of cases or more; none do below five.
+    rank = int(stats.binom.ppf(0.05, len(logs), 0.5))
+    if len(logs) >= _LEAST:
+        low, high = ordered[rank - 1], ordered[len(logs) - rank]
     moved = []
     for (old, new), log in zip(pairs, logs, strict=True):
         own = hypot(*(0.0 if m.spread != m.spread else m.spread for m in (old, new)))

@@ -19,7 +19,8 @@ from .threads import one_thread
 __all__ = ["finer", "fit_kernels", "kernel_times", "network_of"]
 
 _FOLDS = 4
-_MOST_NETWORKS = 60
+_MOST_NETWORKS = 60  # of each sort
+_FEW_NETWORKS = 16
 
 
 @one_thread
@@ -40,15 +41,18 @@ def fit_kernels(
     if len(times) < MINIMUM:
         raise NotEnoughData(
             f"{len(times)} kernels are measured; a model of any network takes {MINIMUM}, and is good "
-            "from some 300 on. Measure them:  phonenas profile --kernels 400"
+            "from some 300 on. Measure them:  phonenas profile --device DEVICE --kernels 400"
         )
-    wholes: list[tuple[OnnxNetwork, float]] = []
+    wholes: dict[str, list[tuple[OnnxNetwork, float]]] = {"onnx": [], "network": []}
     for m in measurements:
-        if m.subject not in leave_out and len(wholes) < _MOST_NETWORKS:
-            network = network_of(m)
-            if network is not None:
-                wholes.append((network, m.latency_ms))
-    return KernelLatencyModel.fit(times, wholes)
+        found = wholes.get(m.kind)
+        if found is None or m.subject in leave_out or len(found) >= _MOST_NETWORKS:
+            continue
+        if (network := network_of(m)) is not None:
+            found.append((network, m.latency_ms))
+    # Random networks are of many styles, a space's of one: it must not outnumber them.
+    of_spaces = wholes["network"][: max(len(wholes["onnx"]), _FEW_NETWORKS)]
+    return KernelLatencyModel.fit(times, [*wholes["onnx"], *of_spaces])
 
 
 def kernel_times(measurements: Sequence[Measurement]) -> dict[Kernel, float]:

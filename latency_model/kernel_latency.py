@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from ..space import Kernel
 from ..space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
+from .calibration import LATER_JOB
+from .interval import chance_within
 from .kernel_features import FEATURES, family, features
 from .kernel_model import KernelRegressor
 from .onnx_kernels import OnnxNetwork
@@ -42,7 +44,7 @@ SUMS: dict[str, tuple[float, float, float]] = {
 MINIMUM = 8  # networks
 _LARGE = 200_000  # numbers of a map, beyond the near caches
 _RIDGE = 1e-2
-_LEVEL, _LEVEL_Z = 0.90, 1.64
+_LEVEL = 0.90
 _FOLDS = 10
 # How far beyond what was measured, in any one feature, still counts as within, and is believed.
 _WITHIN, _REACH, _REACH_MOVED = math.log(1.5), math.log(4.0), math.log(32.0)
@@ -69,11 +71,8 @@ class KernelPrediction:
     notes: tuple[str, ...] = ()
 
     def within(self, target_ms: float) -> float:
-        """Probability to take at most so many ms, in [0, 1]; errors are taken as log-normal."""
-        scatter = math.log(self.high_ms / self.ms) / _LEVEL_Z
-        if target_ms <= 0 or scatter <= 0:
-            return float(self.ms <= target_ms)
-        return 0.5 * (1 + math.erf(math.log(target_ms / self.ms) / scatter / math.sqrt(2)))
+        """Probability to be at or below a target when measured; see `chance_within`."""
+        return float(chance_within(self.ms, self.low_ms, self.high_ms, target_ms))
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ class KernelShare:
     Args:
         step: The kernel in its place.
         ms: Its part of the whole.
-        alone_ms: Its time alone.
-        measured: Whether that was measured, rather than predicted.
+        alone_ms: Its time alone, as the curve has it: near what was measured, where it was.
+        measured: Whether the kernel itself was measured.
     """
 
     step: Step
@@ -128,7 +127,7 @@ class KernelLatencyModel:
         measured: Keys of the kernels that were measured.
         coefficients: Of `SUMS`, (sums,).
         half_width: h of the 90 % interval, from prediction / (1 + h) to prediction · (1 + h).
-        networks: How many taught the coefficients; 0 for the plain sum.
+        networks: How many taught the coefficients; 0 where they are what is mostly so.
         mape: Mean relative error on networks held out; NaN for none.
     """
 
@@ -148,8 +147,8 @@ class KernelLatencyModel:
 
         Args:
             kernel_ms: Kernels measured alone, ms.
-            networks: Networks measured whole, ms; 8 or more, else the whole is the plain sum and
-                its interval wide.
+            networks: Networks measured whole, ms; 8 or more, else coefficients are what is mostly
+                so, and the interval is wide.
         Raises:
             NotEnoughData: Fewer than 20 kernels.
         """
@@ -226,13 +225,15 @@ class KernelLatencyModel:
             )
         rows = self.sums(network)
         ms = float(max(rows.sum(axis=0) @ np.array(self.coefficients), 1e-6))
-        width = self.half_width
+        width = math.hypot(self.half_width, LATER_JOB)
         if outside:
             each = self.alone_ms(network.kernels)
             inside = set(outside)
             part = np.array([k in inside for k in network.kernels]) @ each / each.sum()
             width = (1 + width) * (1 + 0.5 * float(part) + _MODEST) - 1
         notes = network.notes
+        if not self.networks:
+            notes += ("UNCALIBRATED: fewer than 8 whole networks taught how kernels add up",)
         if outside:
             notes += (f"{len(outside)} kernels lie beyond what was measured, as {outside[0]}",)
         return KernelPrediction(ms, ms / (1 + width), ms * (1 + width), not outside, notes)

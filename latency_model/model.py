@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..data.files import write_atomic
 from ..data.measurement import Conditions
 from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
-from ..space.errors import InvalidArgument, UncoveredOperator
+from ..space.errors import UncoveredOperator
 from .calibration import (
     FEATURES,
     LATER_JOB,
@@ -28,12 +28,12 @@ from .calibration import (
     operator_features,
 )
 from .curve import OperatorCurve
+from .interval import Z90, chance_within
 from .lookup_table import LookupTable, evenly
 from .metrics import Score, score
 
 __all__ = ["Examined", "Explained", "LatencyModel", "Predicted"]
 
-_Z90 = 1.645
 COLUMNS = len(FEATURES) + 3
 Array = npt.NDArray[np.float64]
 
@@ -55,22 +55,8 @@ class Predicted:
     covered: npt.NDArray[np.bool_]
 
     def within(self, target_ms: float) -> Array:
-        """Probability that a measurement of each is at or below a target, (n,), in [0, 1].
-
-        Errors are taken as normal in log latency, as wide as the 90 % interval says.
-
-        Args:
-            target_ms: > 0, ms.
-        Raises:
-            InvalidArgument: A target that is not positive.
-        """
-        from scipy.special import ndtr
-
-        if not target_ms > 0:
-            raise InvalidArgument(f"a target must be above 0 ms, got {target_ms!r}")
-        reach = np.log(self.high_ms / self.low_ms) / 2
-        found: Array = ndtr(_Z90 * np.log(target_ms / self.ms) / reach)
-        return found
+        """Probability that each is at or below a target when measured, (n,); see `chance_within`."""
+        return chance_within(self.ms, self.low_ms, self.high_ms, target_ms)
 
 
 @dataclass(frozen=True)
@@ -191,7 +177,7 @@ class LatencyModel:
         scatter = 1.25 * self.regressor.mape if self.regressor is not None else 0.0
         own = np.sqrt(2) * np.maximum(np.nan_to_num(spread), scatter)
         doubt = np.array([self._curve.get(o, (1.0, 0.0))[1] for o in operators]) / ms
-        half = np.sqrt((_Z90 * np.where(known, own, doubt)) ** 2 + LATER_JOB**2)
+        half = np.sqrt((Z90 * np.where(known, own, doubt)) ** 2 + LATER_JOB**2)
         return Predicted(ms, ms / (1 + half), ms * (1 + half), known)
 
     def _row(self, operator: Operator) -> list[float]:
@@ -226,7 +212,7 @@ class LatencyModel:
         linear, squares = rows[:, -3], rows[:, -2]
         variance = self.alike * linear**2 + (1 - self.alike) * squares
         ms = self.calibration.whole_ms(rows[:, : len(FEATURES)])
-        found: Array = _Z90 * np.sqrt(variance) / ms
+        found: Array = Z90 * np.sqrt(variance) / ms
         return found
 
     def rows(self, architectures: Sequence[Architecture]) -> Array:

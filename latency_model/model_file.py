@@ -17,7 +17,7 @@ from .model import Examined, LatencyModel
 
 __all__ = ["FORMAT", "VERSION", "document", "load"]
 
-FORMAT, VERSION = "phonenas-latency-model", 1
+FORMAT, VERSION = "phonenas-latency-model", 2
 
 
 def document(model: LatencyModel) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..space.errors import PhonenasError, UncoveredOperator, UnsupportedFormat
+from ..space.onnx_file import elsewhere
 
 __all__ = ["Graph", "Node", "Shape", "read_graph"]
 
@@ -124,7 +125,7 @@ def _settle(model: Any, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 f"{what} {node.op_type} runs as often as the data say: the network has no one latency"
             )
     held = {t.name: t for t in graph.initializer}
-    outside = next((t.name for t in graph.initializer if t.data_location == 1), None)
+    outside = elsewhere(model)
     if outside is not None:
         raise UnsupportedFormat(
             f"{name}: {outside} lies in another file, which is not opened. Save the model in one "

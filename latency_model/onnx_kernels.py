@@ -110,7 +110,7 @@ class _Cutter:
     def refused(self, node: Node, why: str = "") -> UncoveredOperator:
         return UncoveredOperator(
             f"{self.graph.name}: node {node.name!r} of type {node.op} is no kernel that phonenas "
-            f"knows{': ' + why if why else ''}. Measure the network whole:  phonenas profile "
+            f"knows{': ' + why if why else ''}. It can be measured whole:  phonenas profile --device DEVICE "
             f"--network {self.graph.name}"
         )
 
@@ -203,6 +203,8 @@ def chw(shape: Shape) -> tuple[int, int, int]:
 
 def _conv(c: _Cutter, node: Node) -> Step | None:
     weight = c.shape(node.inputs[1])
+    if max(_pair(node, "dilations")) > 1:
+        raise c.refused(node, "its window is spread (dilations), which no kernel stands for")
     if len(weight) != 4 or not c.constant(node.inputs[1]):
         raise c.refused(node, "its weights are no constant of four dimensions")
     out = node.outputs[0]
@@ -326,6 +328,13 @@ def _plain(kind: str) -> Callable[[_Cutter, Node], Step | None]:
     return make
 
 
+def _resize(c: _Cutter, node: Node) -> Step | None:
+    mode = node.attributes.get("mode", b"nearest")
+    if mode != b"nearest":
+        raise c.refused(node, f"mode {mode.decode(errors='replace')}; only nearest is known")
+    return c.step(c.kernel("resize", node, node.outputs[0]), node, node.outputs[0])
+
+
 def _lrn(c: _Cutter, node: Node) -> Step | None:
     size = int(node.attributes.get("size", 1))
     return c.step(c.kernel("lrn", node, node.outputs[0], kernel=(size, 1)), node, node.outputs[0])
@@ -379,6 +388,6 @@ _MAKERS: dict[str, Callable[[_Cutter, Node], Step | None]] = {
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _pool, "GlobalMaxPool": _pool,
     "ReduceMean": _mean, "Clip": _activation, "Concat": _concat, "LRN": _lrn, "Slice": _slice,
     "Split": _split, "BatchNormalization": _plain("batch_norm"), "Softmax": _plain("softmax"),
-    "LogSoftmax": _plain("softmax"), "Resize": _plain("resize"), "Upsample": _plain("resize"),
+    "LogSoftmax": _plain("softmax"), "Resize": _resize, "Upsample": _resize,
     **dict.fromkeys(("Add", "Sum", "Mul", "Sub", "Div"), _binary), **dict.fromkeys(_FREE, _free),
 }  # fmt: skip

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..space import Operator
 from ..space.errors import NotEnoughData, UnsupportedFormat
+from .interval import Z90
 from .parts import Parts
 from .process import NAMES, PartsProcess
 
@@ -43,7 +44,6 @@ _LOOSE_AT = np.array([n not in ("kind", "kernel", "stride", "skip") for n in FEA
 _ABSENT = [FEATURES.index(n) for n in ("se_channels", "mid_channels")]
 _FOLDS = 5
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the trees
-_Z90 = 1.645
 _ROUNDS = 150
 _PARAMETERS: dict[str, Any] = {
     "objective": "regression",
@@ -155,7 +155,7 @@ class OperatorRegressor:
             process.parts.operators, ms[kept], process.strengths,
             low=rows.min(axis=0).tolist(), high=rows.max(axis=0).tolist(),
             mape=float(np.abs(np.expm1(off)).mean()),
-            widening=max(1.0, float(sizes[rank - 1]) / _Z90),
+            widening=max(1.0, float(sizes[rank - 1]) / Z90),
             taught=len(ms), share=share, trees=trees,
         )  # fmt: skip
         found._process = process

@@ -26,6 +26,7 @@ from ..space import Architecture, Operator, SearchSpace
 from ..space.errors import InvalidArgument, NotEnoughData
 from .calibration import FEATURES, Calibration, operator_features
 from .curve import RelativeCurve
+from .interval import TO_MEAN, Z90
 from .lookup_table import LookupTable
 from .metrics import Score, score
 from .model import Examined, LatencyModel
@@ -46,8 +47,6 @@ _SHARE = 0.5  # of the measurements that are whole networks
 _POOL = 100  # random networks of which they are chosen
 _GOALS = 300  # random networks that stand for the space
 _SEED = 11  # any; another than that of the networks that a profile draws
-_Z90 = 1.6449
-_TO_MEAN = 0.7979  # from a standard deviation to a mean absolute error
 _LEAST = 0.05  # of its common factor an operator takes at least
 # What is expected of two devices before the first measurement, and how far (in logarithms) each
 # may lie off: deviations between kinds of parts and within them, of whole operators, scatter of
@@ -88,14 +87,18 @@ def split(count: int) -> tuple[int, int]:
 
 
 def choose_like(
-    relative: LatencyModel, space: SearchSpace, count: int
+    relative: LatencyModel,
+    space: SearchSpace,
+    count: int,
+    known: tuple[Sequence[Operator], Sequence[Architecture]] = ((), ()),
 ) -> tuple[tuple[Operator, ...], tuple[Architecture, ...]]:
     """What to measure on a new device, the most telling first: operators and whole networks.
 
     Args:
         relative: Model of the device that it is like.
         space: Whose networks shall be told.
-        count: Of measurements in all, ≥ 5.
+        count: Of measurements in all, ≥ 5; those known are among them.
+        known: Operators and networks that are measured; they are not chosen again.
     Raises:
         InvalidArgument: Fewer than 5, or more than the space has operators.
         UncoveredOperator: The relative lacks operators of the space.
@@ -105,10 +108,20 @@ def choose_like(
             f"measurements on a device like {relative.device}: {MINIMUM} to "
             f"{len(space.operators())}, got {count}"
         )
-    genomes = space.sample(np.random.default_rng(_SEED), _POOL + _GOALS)
-    drawn = [space.decode(g) for g in genomes]
-    pool = list(dict.fromkeys(drawn[:_POOL]))
-    return choose_among(relative, space.operators(), pool, drawn[_POOL:], *split(count))
+    operators, networks = split(count)
+    # A larger pool begins with the smaller one.
+    rng, seen = np.random.default_rng(_SEED), dict.fromkeys(known[1])
+    pool = list(seen)
+    for _ in range(_POOL * (1 + networks // (_POOL // 2))):
+        network = space.decode(space.sample(rng, 1)[0])
+        if network not in seen:
+            seen[network] = None
+            pool.append(network)
+    genomes = space.sample(np.random.default_rng(_SEED + 2), _GOALS)
+    return choose_among(
+        relative, space.operators(), pool, [space.decode(g) for g in genomes],
+        max(0, operators - len(known[0])), max(0, networks - len(known[1])), known,
+    )  # fmt: skip
 
 
 @one_thread
@@ -119,6 +132,7 @@ def choose_among(
     aims: Sequence[Architecture],
     operators: int,
     networks: int,
+    known: tuple[Sequence[Operator], Sequence[Architecture]] = ((), ()),
 ) -> tuple[tuple[Operator, ...], tuple[Architecture, ...]]:
     """So many of the candidates and of a pool of networks, for what they tell of other networks.
 
@@ -128,6 +142,7 @@ def choose_among(
         pool: Networks that can be measured.
         aims: Networks that shall be told.
         operators, networks: How many to choose of each.
+        known: What is measured in any case, of candidates and pool; others are passed over.
     """
     likeness = _Likeness(relative, candidates)
     every = likeness.rows([*pool, *aims])
@@ -138,9 +153,13 @@ def choose_among(
     what = np.concatenate([np.eye(many, unknowns.shape[0]), rows])
     prior = what @ unknowns @ what.T
     noise = np.concatenate([np.full(many, s[3] ** 2), np.full(len(rows), s[4] ** 2)])
+    places = {o: i for i, o in enumerate(likeness.operators)}
+    places_of = {a: many + i for i, a in enumerate(pool)}
+    given = [places[o] for o in known[0] if o in places]
+    given += [places_of[a] for a in known[1] if a in places_of]
     # Networks first: they settle what all have in common, and operators then what differs.
     chosen = greedy(
-        prior, goals @ unknowns @ what.T, noise, operators + networks,
+        prior, goals @ unknowns @ what.T, noise, operators + networks, given,
         open_to=lambda i: slice(many, None) if i < networks else slice(0, many),
     )  # fmt: skip
     return (
@@ -312,7 +331,7 @@ def fit_like(
     )
     calibration = _calibration(
         likeness, common, found[many], found[many + 1 :],
-        _Z90 * float(np.sqrt(np.mean(relative_error**2))), len(networks),
+        Z90 * float(np.sqrt(np.mean(relative_error**2))), len(networks),
     )  # fmt: skip
     bare = LatencyModel(
         conditions,
@@ -331,7 +350,7 @@ def fit_like(
     examined = [
         Examined(str(a), float(t), float(t / (1 + h)), float(t * (1 + h)), float(m))
         for a, t, h, m in zip(
-            networks, told, _Z90 * wider * (deviation / (1 + off - error))[len(ones) :], whole_ms,
+            networks, told, Z90 * wider * (deviation / (1 + off - error))[len(ones) :], whole_ms,
             strict=True,
         )
     ]  # fmt: skip
@@ -345,7 +364,7 @@ def fit_like(
         taught,
         bare.until,
     )
-    return Like(model, _TO_MEAN * float(np.mean(relative_error)), common, len(table), len(networks))
+    return Like(model, TO_MEAN * float(np.mean(relative_error)), common, len(table), len(networks))
 
 
 def _settle(covariance_of: Any, off: Floats) -> Floats:

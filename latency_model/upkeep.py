@@ -32,6 +32,8 @@ class Upkeep:
         bias: Mean (predicted - measured) / measured over them; NaN without any.
         drift: How operators that taught it were measured since; None without any.
         reasons: Why it should be fitted again, each a sentence; none: it holds.
+        outdated: Whether operators drifted: what was not measured again is as old as it was, so
+            a fit alone does not help.
     """
 
     newer: int
@@ -40,6 +42,7 @@ class Upkeep:
     bias: float
     drift: Drift | None
     reasons: tuple[str, ...]
+    outdated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -51,6 +54,7 @@ class Upkeep:
             "drift": None if self.drift is None else self.drift.to_dict(),
             "refit": bool(self.reasons),
             "reasons": list(self.reasons),
+            "measure_again": self.outdated,
         }
 
 
@@ -62,7 +66,8 @@ def upkeep(model: LatencyModel, measurements: Iterable[Measurement]) -> Upkeep:
         measurements: Of the store, the latest series of each subject; those that are no newer
             than the model's own are passed over.
     """
-    newer = [m for m in measurements if m.at > model.until]
+    # Kernels and ONNX files are another model's.
+    newer = [m for m in measurements if m.at > model.until and m.kind in ("operator", "network")]
     pairs = []
     for m in newer:
         if m.kind == "network":
@@ -87,13 +92,14 @@ def upkeep(model: LatencyModel, measurements: Iterable[Measurement]) -> Upkeep:
             reasons.append(
                 f"its predictions stand {abs(bias):.1%} too {low} on {len(errors)} newer networks"
             )
+    outdated = drift is not None and drift.changed
     if drift is not None and drift.changed:
         reasons.append(str(drift))
     known = {o.key for o in model.table.ms} | {e.network for e in model.examined}
     fresh = sum(m.subject not in known for m in newer)
     if fresh > _MORE * max(model.measurements, 1):
         reasons.append(f"{fresh} subjects came new, beside {model.measurements} that taught it")
-    return Upkeep(len(newer), len(pairs), inside, bias, drift, tuple(reasons))
+    return Upkeep(len(newer), len(pairs), inside, bias, drift, tuple(reasons), outdated)
 
 
 def _drift(model: LatencyModel, newer: list[Measurement]) -> Drift | None:

@@ -39,6 +39,7 @@ from .console import (
     Verbose,
     Width,
     find_model,
+    measurable,
     open_store,
     origin_note,
     print_result,
@@ -146,7 +147,7 @@ def space(
 @_command
 def show(
     network: Annotated[
-        str, typer.Argument(help="Zoo name, block string, runs/x:3, or .json file.")
+        str, typer.Argument(help="Zoo name, block string, runs/x:3, .json or .onnx file.")
     ],
     width: Width = 1.0,
     resolution: OwnResolution = None,
@@ -156,8 +157,15 @@ def show(
     quiet: Quiet = False,
 ) -> None:
     """Show a network: its operators, parameters and MACs."""
+    from .commands_kernels import show_file
     from .search.networks import find
 
+    if network.endswith(".onnx"):
+        cut = show_file(network)
+        rows = [[str(o["key"]), f"{o['macs']:,}", f"{o['params']:,}"] for o in cut["operators"]]
+        rows.append(["whole", f"{cut['macs']:,}", f"{cut['params']:,}"])
+        print_result(cut, as_json, lambda: table(["kernel", "MACs", "parameters"], rows))
+        return
     found = find(network, width, resolution)
     operators = [{"key": o.key, "macs": o.macs, "params": o.params} for o in found.operators()]
     result = {
@@ -236,9 +244,9 @@ def predict(
             if explain:
                 result[-1]["operators"] = _explained(told, architecture)
     if files:
-        kernels, conditions = kernel_model(db, device, model)
-        note = note or origin_note(conditions)
-        result += [predict_file(f.strip(), kernels, conditions, explain, target) for f in files]
+        kernels = kernel_model(db, device, model)
+        note = note or origin_note(kernels.conditions)
+        result += [predict_file(f.strip(), kernels, explain, target) for f in files]
         result.sort(key=lambda r: network.index(r["network"]) if r["network"] in network else 0)
 
     def text() -> str:
@@ -365,8 +373,12 @@ def search(
             f"{aim}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}"
             + (f", resumed from {found.resumed_from:,}" if found.resumed_from else "")
             + f"\n\n{table(header, rows)}\n\n* after a 16-epoch schedule: it ranks networks, it "
-            f"does not promise ImageNet accuracy\nwritten to {out}; measure the best:  "
-            f"phonenas validate {out} --device {device} --db {shown_db(db)}"
+            f"does not promise ImageNet accuracy\nwritten to {out}"
+            + (
+                f"; measure the best:  phonenas validate {out} --device {device} --db {shown_db(db)}"
+                if told.conditions.origin != "imported"
+                else ""
+            )
             + uncalibrated_note(told)
             + origin_note(told.conditions)
         )
@@ -424,6 +436,7 @@ def validate(
             f"{run} was searched for {loaded.settings['device']}, not for {device}"
         )
     told = find_model(db, device, model, quiet=True)
+    measurable(told)
     promised_under = Conditions.from_dict(loaded.model["conditions"])
     with d.connect(device, threads=threads) as phone, open_store(db) as store, Bars(quiet) as bars:
         found = s.validate(

@@ -23,14 +23,13 @@ from .console import (
     shown_db,
     table,
 )  # fmt: skip
-from .relatives import chosen_like, few_of
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from .devices import Device, Outcome
-    from .space import Architecture, Operator
+    from .space import Architecture, Operator, SearchSpace
 
 __all__ = ["celsius", "devices", "profile"]
 
@@ -66,6 +65,10 @@ def profile(
         list[str] | None,
         typer.Option("--operator", help="Also this operator, by its key; repeatable."),
     ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option("--kernel", help="Also this kernel, by its key; repeatable."),
+    ] = None,
     kernels: Annotated[
         int | None,
         typer.Option("--kernels", help="So many kernels, and random networks, for any ONNX file."),
@@ -82,8 +85,9 @@ def profile(
         str | None, typer.Option("--like", help="A device that it resembles, measured in full.")
     ] = None,
     measurements: Annotated[
-        int, typer.Option("--measurements", help="With --like: operators and networks in all.")
-    ] = 30,
+        int | None,
+        typer.Option("--measurements", help="With --like: operators and networks in all (30)."),
+    ] = None,
     networks: Annotated[int, typer.Option(help="Random networks of the space, whole.")] = 20,
     resolution: OwnResolution = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
@@ -106,6 +110,7 @@ def profile(
     from . import devices as d
     from . import space as spaces
     from .devices.shelf import Shelf
+    from .latency_model.relatives import choose_for
     from .progress import Bars
     from .search.networks import find
 
@@ -114,12 +119,17 @@ def profile(
     below_c = celsius(wait_below)
     files = [commands_kernels.network_file(n) for n in network or [] if n.endswith(".onnx")]
     named = [find(n, 1.0, resolution) for n in network or [] if not n.endswith(".onnx")]
-    lone_kernels = commands_kernels.kernels_of(kernels_of or [])
+    lone_kernels = [spaces.Kernel.parse(key) for key in kernel or []]
+    lone_kernels += commands_kernels.kernels_of(kernels_of or [])
+    asked = {*map(str, named), *(f.key for f in files)}
     phones = [d.connect(name, threads=threads) for name in dict.fromkeys(device or ["local"])]
     keys = [spaces.Operator.parse(key) for key in operator or []]
     lone = space is None and (named or keys or files or lone_kernels or kernels is not None)
     chosen = None if lone else spaces.get(space or "mnasnet", resolution or 224)
-    few = few_of(chosen, operators, like)
+    given = {"--like": like, "--operators": operators, "--measurements": measurements}
+    few = _few_of(chosen, given)
+    if kernels is not None and mode != "steady":
+        raise InvalidArgument("--kernels: kernels are measured steady, without --mode")
 
     with open_store(db, create=True) as store:
 
@@ -134,7 +144,7 @@ def profile(
             only: Sequence[Operator] | None = few
             wholes: Sequence[Architecture] = ()
             if like is not None and chosen is not None:
-                only, wholes = chosen_like(store, phone, like, chosen, measurements)
+                only, wholes = choose_for(store, phone.conditions, like, chosen, measurements or 30)
             return d.profile(
                 chosen, on=phone, into=store, networks=networks if chosen and like is None else 0,
                 named=named, only=only, wholes=wholes, operators=keys, kernels=lone_kernels, files=files, quick=quick, again=again, seed=seed, mode=mode, sustain_s=sustain,  # type: ignore[arg-type]
@@ -144,17 +154,17 @@ def profile(
         if len(phones) == 1:
             with phones[0] as phone, Bars(quiet) as bars:
                 outcome = work(phone, bars.profiling)
-            print_result(_document(outcome, db), as_json, lambda: _text(outcome, db))
+            print_result(_document(outcome, db, asked), as_json, lambda: _text(outcome, db, asked))
             return
         with Bars(quiet) as bars:
             found = Shelf(phones).run(work, bars.of_device)
     result = {
-        "devices": {name: _document(o, db) for name, o in sorted(found.outcomes.items())},
+        "devices": {name: _document(o, db, asked) for name, o in sorted(found.outcomes.items())},
         "failed": {name: str(e) for name, e in sorted(found.failures.items())},
     }
 
     def text() -> str:
-        parts = [f"{name}: {_text(o, db)}" for name, o in sorted(found.outcomes.items())]
+        parts = [f"{name}: {_text(o, db, asked)}" for name, o in sorted(found.outcomes.items())]
         parts += [f"{name}: not done: {e}" for name, e in sorted(found.failures.items())]
         return "\n\n".join(parts)
 
@@ -165,6 +175,26 @@ def profile(
             f"{len(found.failures)} of {len(phones)} devices were not measured to the end. What "
             "was measured is kept; the same command goes on from there."
         )
+
+
+def _few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:
+    """The operators of a space that tell most, where a user asked for so many; None for all.
+
+    Raises:
+        InvalidArgument: Options that do not go together, or a count out of range.
+    """
+    from .latency_model.selection import choose_operators
+
+    named = {name for name, value in given.items() if value is not None}
+    if named and space is None:
+        raise InvalidArgument(f"{min(named)} chooses among a space's operators: give --space too")
+    if named >= {"--like", "--operators"}:
+        raise InvalidArgument("--operators beside --like: with --like give --measurements instead")
+    if "--measurements" in named and "--like" not in named:
+        raise InvalidArgument("--measurements without --like: name the device that it resembles")
+    return (
+        choose_operators(space, given["--operators"]) if space and "--operators" in named else None
+    )
 
 
 def celsius(text: str | None) -> float | None:
@@ -181,8 +211,9 @@ def celsius(text: str | None) -> float | None:
     return float(found[1])
 
 
-def _document(outcome: Outcome, db: str) -> dict[str, Any]:
+def _document(outcome: Outcome, db: str, asked: Collection[str]) -> dict[str, Any]:
     return {
+        "networks": {n: m.latency_ms for n, m in outcome.results.items() if n in asked},
         "measured": outcome.measured,
         "reused": outcome.reused,
         "rejected": outcome.rejected,
@@ -196,7 +227,7 @@ def _document(outcome: Outcome, db: str) -> dict[str, Any]:
     }
 
 
-def _text(outcome: Outcome, db: str) -> str:
+def _text(outcome: Outcome, db: str, asked: Collection[str]) -> str:
     lines = [
         f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
         f"{outcome.reused} found in {shown_db(db)}, "
@@ -204,12 +235,18 @@ def _text(outcome: Outcome, db: str) -> str:
         f"conditions: {outcome.conditions}",
         f"verdict: {outcome.verdict.text}",
     ]
+    mark = "●" if outcome.conditions.origin == "measured" else "◌"
+    lines += [
+        f"{mark} {m.latency_ms:.3f} ms ±{m.spread:.1%}  {name}"
+        for name, m in outcome.results.items()
+        if name in asked
+    ]
     lines += [f"given up: {name}: {why}" for name, why in list(outcome.unstable.items())[:10]]
     lines += [f"doubtful: {name}: {why}" for name, why in list(outcome.doubtful.items())[:5]]
     for name in list({**outcome.unstable, **outcome.doubtful})[:1]:
-        kind = "network" if " " in name else "operator" if _is_operator(name) else ""
+        kind = _kind_of(name)
         if not kind:
-            continue  # a kernel or a file: the same command with --again
+            continue  # a file, whose path is not known here: the same command with --again
         lines.append(
             f"once more, that one alone:  phonenas profile --device {outcome.conditions.device} "
             f"--{kind} '{name}' --again"
@@ -217,11 +254,16 @@ def _text(outcome: Outcome, db: str) -> str:
     return "\n".join(lines) + origin_note(outcome.conditions)
 
 
-def _is_operator(name: str) -> bool:
-    from .space import Operator
+def _kind_of(name: str) -> str:
+    """The option of `profile` that takes a subject by its name; "" for none."""
+    from .space import Kernel, Operator
 
-    try:
-        Operator.parse(name)
-    except InvalidArgument:
-        return False
-    return True
+    if " " in name:
+        return "network"
+    for kind, parse in (("operator", Operator.parse), ("kernel", Kernel.parse)):
+        try:
+            parse(name)
+        except InvalidArgument:
+            continue
+        return kind
+    return ""

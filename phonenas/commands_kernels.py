@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import model_path, open_store, shown_db
-from .space.errors import InvalidArgument, NotEnoughData, UncoveredOperator, UnsupportedFormat
+from .space.errors import InvalidArgument, NotEnoughData, UncoveredOperator
 
 if TYPE_CHECKING:
     from .data import MeasurementStore
     from .data.measurement import Conditions
     from .devices import Device, Outcome
-    from .latency_model.kernel_latency import KernelLatencyModel
+    from .latency_model.kernel_file import KernelFile
     from .space import Kernel
     from .space.onnx_file import OnnxFile
 
 __all__ = [
     "kernel_model", "kernels_of", "network_file", "predict_file", "profile_kernels",
-    "save_kernel_model",
+    "save_kernel_model", "show_file",
 ]  # fmt: skip
 
-_VERSION = 1
 _SOME_MACS = 500_000_000  # of a network that cannot be cut: only for an estimate of the time
-_MOST_BYTES = 16 << 20
 
 
 def network_file(path: str) -> OnnxFile:
@@ -76,6 +73,7 @@ def profile_kernels(
     """
     from . import devices as d
     from .latency_model.kernel_fitting import finer, kernel_times
+    from .space import Kernel
     from .space.kernel_prior import sample
     from .space.random_cnn import RandomCNN
 
@@ -90,12 +88,21 @@ def profile_kernels(
             files=[RandomCNN(i) for i in range(wholes)], on_event=on_event, wait_below_c=wait_below_c,
         )  # fmt: skip
 
-    first = measure(sample((n + 1) // 2, seed), networks)
-    known = kernel_times(store.measurements(first.conditions, "kernel"))
-    more = n // 2 if again else n - max((n + 1) // 2, len(known))
-    if more <= 0:
+    even = sample((n + 1) // 2, seed)
+    first = measure(even, networks)
+    taken = store.measurements(first.conditions, "kernel")
+    known = kernel_times(taken)
+    if again:
+        # Those that were chosen where the model erred are measured anew too, no others chosen.
+        keys = {k.key for k in even}
+        chosen = [k for k in known if k.key not in keys][: n // 2]
+    else:
+        # What a stopped job had begun is finished before more is chosen.
+        chosen = [Kernel.parse(t) for t in store.begun(first.conditions, "kernel")]
+        chosen += finer(known, max(0, n - max(len(even), len(known)) - len(chosen)), seed)
+    if not chosen:
         return first
-    return _joined(first, measure(finer(known, more, seed), 0))
+    return _joined(first, measure(chosen, 0))
 
 
 def _joined(first: Outcome, second: Outcome) -> Outcome:
@@ -124,100 +131,68 @@ def save_kernel_model(
     store: MeasurementStore, conditions: Conditions, db: str, model: Path | None = None
 ) -> Path | None:
     """Fit the kernel model where the store holds kernels, and write it; its path, or None."""
-    from .data.files import write_atomic
-    from .latency_model.kernel_fitting import fit_kernels
+    from .latency_model.kernel_file import fit_kernel_file
 
-    measurements = store.measurements(conditions)
-    try:
-        fitted = fit_kernels(measurements)
-    except NotEnoughData:
-        return None
-    path = _path(db, conditions.device, model)
-    document = {
-        "version": _VERSION,
-        "conditions": conditions.to_dict(),
-        "measurements": _relevant(measurements),
-        "kernels": fitted.to_dict(),
-    }
-    write_atomic(path, json.dumps(document).encode())
-    return path
+    found = fit_kernel_file(store, conditions)
+    return None if found is None else found.save(_path(db, conditions.device, model))
 
 
-def _relevant(measurements: Sequence[Any]) -> int:
-    return sum(m.kind != "operator" for m in measurements)
-
-
-def kernel_model(
-    db: str, device: str, model: Path | None = None
-) -> tuple[KernelLatencyModel, Conditions]:
+def kernel_model(db: str, device: str, model: Path | None = None) -> KernelFile:
     """The kernel model beside a device's latency model; fitted now where the store has grown.
 
     Raises:
         NotEnoughData: Neither is there, nor kernels to fit one on.
         UnsupportedFormat: The file is damaged or newer.
     """
-    from .data.measurement import Conditions
     from .devices import connect
-    from .latency_model.fitting import choose_conditions
-    from .latency_model.kernel_latency import KernelLatencyModel
+    from .latency_model.kernel_file import TEACHERS, fit_kernel_file, load_kernel_file
 
     path = _path(db, device, model)
-    there = "://" in db or Path(db).exists()
-    if there and model is None:
+    held = load_kernel_file(path) if path.exists() else None
+    if model is None and ("://" in db or Path(db).exists()):
         with open_store(db) as store:
-            if not store.conditions(device):
-                connect(device)  # an unknown device is the likelier mistake
-            chosen, _ = choose_conditions(store, device, None)
-            held = _document(path) if path.exists() else {}
-            count = _relevant(store.measurements(chosen))
-            fresh = held.get("conditions") == chosen.to_dict() and held.get("measurements") == count
-            if not fresh and not store.read_only:
-                save_kernel_model(store, chosen, db)
-    if not path.exists():
-        connect(device)
+            if held is None:
+                known = [c for c in store.conditions(device, "kernel") if c.mode == "steady"]
+                held = fit_kernel_file(store, known[-1]) if known else None
+            elif store.latest(held.conditions, TEACHERS) > held.until:
+                held = fit_kernel_file(store, held.conditions) or held
+            else:
+                return held
+            if held is not None and not store.read_only:
+                held.save(path)
+    if held is None:
+        connect(device)  # an unknown device is the likelier mistake
         raise NotEnoughData(
-            f"no kernels of {device} are measured, which predict any ONNX network. Measure some:  "
+            f"too few kernels of {device} are measured, which predict any ONNX network. Measure some:  "
             f"phonenas profile --device {device} --kernels 400 --db {shown_db(db)}"
         )
-    document = _document(path)
-    try:
-        conditions = Conditions.from_dict(document["conditions"])
-        if document["version"] != _VERSION:
-            raise ValueError(f"version {document['version']}; this phonenas reads {_VERSION}")
-        return KernelLatencyModel.from_dict(document["kernels"]), conditions
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UnsupportedFormat):
-            raise
-        raise UnsupportedFormat(
-            f"{path} is no kernel model: {error}. Delete it; it is fitted anew"
-        ) from error
+    return held
 
 
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("far too large")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no document")
-        return found
-    except ValueError as error:
-        raise UnsupportedFormat(
-            f"{path} is no kernel model: {error}. Delete it; it is fitted anew"
-        ) from error
+def show_file(path: str) -> dict[str, Any]:
+    """What `phonenas show` tells of an ONNX file: its kernels in order."""
+    from .latency_model.onnx_kernels import cut
+
+    network = cut(Path(path))
+    return {
+        "name": path,
+        "params": sum(k.params for k in network.kernels),
+        "macs": network.macs,
+        "operators": [{"key": k.key, "macs": k.macs, "params": k.params} for k in network.kernels],
+        "notes": list(network.notes),
+    }
 
 
 def predict_file(
     path: str,
-    model: KernelLatencyModel,
-    conditions: Conditions,
+    held: KernelFile,
     explain: bool = False,
     target_ms: float | None = None,
 ) -> dict[str, Any]:
     """A row of `phonenas predict` for an ONNX file."""
     from .latency_model.onnx_kernels import cut
 
-    network = cut(Path(path))
+    network, model, conditions = cut(Path(path)), held.model, held.conditions
     told = model.predict(network, conditions.device, path)
     row: dict[str, Any] = {
         "network": path,
@@ -226,6 +201,7 @@ def predict_file(
         "high_ms": told.high_ms,
         "interval": 0.9,
         "covered": told.covered,
+        "calibrated": model.networks > 0,
         "origin": conditions.origin,
         "notes": list(told.notes),
     }

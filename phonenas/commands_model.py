@@ -19,6 +19,7 @@ from .console import (
     Threads,
     Verbose,
     find_model,
+    measurable,
     model_path,
     open_store,
     origin_note,
@@ -27,13 +28,12 @@ from .console import (
     score_table,
     uncalibrated_note,
 )
-from .relatives import relative_of
 from .space.errors import InvalidArgument, SettingsChanged
 
 if TYPE_CHECKING:
     from .latency_model import LatencyModel
     from .latency_model.drift import Drift
-    from .relatives import Told
+    from .latency_model.relatives import Told
 
 __all__ = ["check", "fit"]
 
@@ -57,6 +57,7 @@ def fit(
     from .devices import connect
     from .latency_model.drift import between, over_time
     from .latency_model.fitting import choose_conditions, fit_measurements
+    from .latency_model.relatives import relative_of, tell
 
     if "://" not in db and not Path(db).exists():
         connect(device)  # as below
@@ -74,7 +75,8 @@ def fit(
                 alone, as_json, lambda: f"{device}: a model of its kernels\n\nwritten to {kernels}"
             )
             return
-        told = relative_of(store, chosen, now, like)
+        relative = relative_of(store, chosen, now, like)
+        told = None if relative is None else tell(relative, chosen, now)
         model = fit_measurements(chosen, now) if told is None else told.model
         drift = over_time(store.measurements(chosen, all_series=True))
         others = [(other, between(store.measurements(other), now)) for other in left_out]
@@ -121,7 +123,7 @@ def _fitted(
     if model.scores:
         lines += ["", score_table(dict(model.scores))]
     if told is not None:
-        lines += ["", told.text]
+        lines += ["", str(told)]
     if drift:
         lines += ["", *(f"measured again: {d}" for d in drift)]
     lines += ["", f"written to {path}" + (f", and its kernels to {kernels}" if kernels else "")]
@@ -148,6 +150,7 @@ def check(
     if not operators + networks:
         raise InvalidArgument("--operators 0 --networks 0: nothing to measure")
     told = find_model(db, device, model, quiet=True)
+    measurable(told)
     with d.connect(device, threads=threads) as phone, open_store(db) as store, Bars(quiet) as bars:
         if phone.conditions != told.conditions:
             raise SettingsChanged(

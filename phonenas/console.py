@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Resolution",
-    "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "model_path", "open_store",
+    "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "measurable", "model_path", "open_store",
     "origin_note", "print_result", "refit_lines", "score_table", "shown_db", "set_up_logging", "table",
     "uncalibrated_note",
 ]  # fmt: skip
@@ -101,6 +101,19 @@ def uncalibrated_note(model: LatencyModel) -> str:
     )
 
 
+def measurable(model: LatencyModel) -> None:
+    """Refuse a model whose device nobody here can measure.
+
+    Raises:
+        InvalidArgument: Its table was imported.
+    """
+    if model.conditions.origin == "imported":
+        raise InvalidArgument(
+            f"{model.device} is a table that was imported: there is no device to measure. Measure one of "
+            "your own, or tell it from another:  phonenas profile --device NEW --like MEASURED"
+        )
+
+
 def refit_lines(held: Upkeep, device: str, db: str) -> list[str]:
     """What newer measurements say of a model, a line each; none where there are none."""
     if not held.newer:
@@ -110,10 +123,14 @@ def refit_lines(held: Upkeep, device: str, db: str) -> list[str]:
         return [
             f"{held.newer} measurements are newer than the model, which holds; {again} takes them in."
         ]
-    return [
-        *(f"the model should be fitted again: {reason}" for reason in held.reasons),
-        f"do so:  {again}",
-    ]
+    lines = [f"the model should be fitted again: {reason}" for reason in held.reasons]
+    if held.outdated:
+        # A fit on a few new operators among many old ones would mix two speeds.
+        lines.append(
+            "first measure all anew, with the options of its profile:  phonenas profile --device "
+            f"{device} --space SPACE --again --db {shown_db(db)}"
+        )
+    return [*lines, f"{'then' if held.outdated else 'do so'}:  {again}"]
 
 
 def score_table(scores: dict[str, Score]) -> str:
@@ -187,7 +204,7 @@ def find_model(db: str, device: str, model: Path | None, quiet: bool) -> Latency
     if not quiet and ("://" in db or Path(db).exists()):
         # A store that can only be read, or not at all, is no reason not to predict.
         with contextlib.suppress(StoreError), MeasurementStore(db, create=False) as store:
-            if store.count(found.conditions) > found.measurements:
+            if store.latest(found.conditions, ("operator", "network")) > found.until:
                 held = upkeep(found, store.measurements(found.conditions))
                 for line in refit_lines(held, device, db):
                     print(line, file=sys.stderr)

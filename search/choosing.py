@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from math import log
-
 import numpy as np
 import numpy.typing as npt
 
+from ..latency_model.interval import chance_within
 from .pareto import Candidate, ParetoFront, hypervolume
 
 __all__ = ["chances", "worth_measuring"]
 
-_Z90 = 1.645
 _NEAR = 0.95  # of the best reward: what is worth less is not what was asked for
 
 
 def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
     """Probability that each candidate meets the front's target when measured, (n,), in [0, 1].
 
-    Errors are taken as normal in log latency, as wide as the 90 % interval says; 1 without a
-    target.
+    1 without a target.
     """
-    from scipy.special import ndtr
-
     if front.target_ms is None:
         return np.ones(len(front))
-    reach = np.array([max(log(c.high_ms / c.low_ms) / 2, 1e-9) for c in front])
-    room = np.array([log(front.target_ms / c.latency_ms) for c in front])
-    found: npt.NDArray[np.float64] = ndtr(_Z90 * room / reach)
-    return found
+    ms, low, high = np.array([[c.latency_ms, c.low_ms, c.high_ms] for c in front]).T
+    return chance_within(ms, low, high, front.target_ms)
 
 
 def worth_measuring(front: ParetoFront, k: int) -> list[Candidate]:

@@ -143,6 +143,11 @@ def _joined(
     held: _Partial, start: int, choices: Rows, cost: Floats, gain: Floats, step: float
 ) -> _Partial:
     """Every partial network with every choice, those beaten left out."""
+    if len(held.cost) * len(choices) > 4 * _LIMIT:
+        raise InvalidArgument(
+            f"{len(held.cost):,} partial networks with {len(choices):,} choices each; give a step "
+            f"above {step:g}"
+        )
     summed = (held.cost[:, None] + cost[choices]).ravel()
     gained = (held.gain[:, None] + gain[choices]).ravel()
     kept = _front(summed, gained, step)

@@ -8,7 +8,7 @@ from typing import Any
 from .architecture import Architecture
 from .errors import InvalidArgument, UnsupportedFormat
 from .kernel import Kernel
-from .onnx_file import OnnxFile, graph_bytes
+from .onnx_file import OnnxFile, elsewhere, graph_bytes
 from .operator import Operator
 from .random_cnn import RandomCNN
 
@@ -63,7 +63,7 @@ def _own(file: OnnxFile, path: Path) -> Path:
     import onnx
 
     bare = onnx.ModelProto.FromString(graph_bytes(file.path))
-    outside = next((t.name for t in bare.graph.initializer if t.data_location), None)
+    outside = elsewhere(bare)
     if outside is not None:
         raise UnsupportedFormat(f"{file.path}: {outside} lies in another file, which is not opened")
     weights = {t.name for t in bare.graph.initializer}

@@ -13,14 +13,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import InvalidArgument, UnknownName, UnsupportedFormat
 
-__all__ = ["OnnxFile", "graph_bytes", "without_weights"]
+__all__ = ["OnnxFile", "elsewhere", "graph_bytes", "without_weights"]
 
 _LARGE_BYTES = 4096  # of a tensor: shapes and bounds are far smaller
 _MOST_BYTES = 16 << 30
 _MOST_LEFT_BYTES = 64 << 20
+_PIECE_BYTES = 64  # that a piece costs beside its own bytes
 _DIGEST = 12
 # Numbers of the fields in onnx.proto that lead to tensors: graph; node → attribute → t; initializer.
 _GRAPH, _NODE, _INITIALIZER, _SPARSE, _ATTRIBUTE, _TENSOR = 7, 1, 5, 15, 5, 5
@@ -90,6 +92,29 @@ def graph_bytes(path: Path) -> bytes:
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
 
 
+def elsewhere(model: Any) -> str | None:
+    """Name of a tensor whose numbers lie in another file, wherever it stands in a model; or None.
+
+    Args:
+        model: An `onnx.ModelProto`.
+    """
+    bodies = [model.graph, *model.functions]
+    while bodies:
+        body = bodies.pop()
+        tensors = list(getattr(body, "initializer", ()))
+        sparse = list(getattr(body, "sparse_initializer", ()))
+        for node in body.node:
+            for a in node.attribute:
+                tensors += [a.t, *a.tensors]
+                sparse += [a.sparse_tensor, *a.sparse_tensors]
+                bodies += [g for g in (a.g, *a.graphs) if g.node or g.initializer]
+        tensors += [t for s in sparse for t in (s.values, s.indices)]
+        found = next((t for t in tensors if t.data_location or t.external_data), None)
+        if found is not None:
+            return found.name or "a tensor without a name"
+    return None
+
+
 def without_weights(data: bytes | memoryview, name: str = "the model") -> bytes:
     """A serialised model without the numbers of its large tensors; their shapes stay.
 
@@ -97,21 +122,37 @@ def without_weights(data: bytes | memoryview, name: str = "the model") -> bytes:
         UnsupportedFormat: It is cut short or no such message; or too much is left.
     """
     view = memoryview(data)
-    left: list[bytes] = []
+    left = _Left(name)
     try:
         _rebuilt(view, (_GRAPH,), left, name)
     except (IndexError, RecursionError) as error:
         raise UnsupportedFormat(f"{name} is no ONNX model, or is cut short") from error
-    joined = b"".join(left)
-    if len(joined) > _MOST_LEFT_BYTES:
-        raise UnsupportedFormat(
-            f"{name}: {len(joined):,} bytes are left without its weights; no network of images is "
-            "as large"
-        )
-    return joined
+    return b"".join(left)
 
 
-def _rebuilt(view: memoryview, path: tuple[int, ...], left: list[bytes], name: str) -> None:
+class _Left(list[bytes]):
+    """What is left of a message; it may not grow without limit."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.size = name, 0
+
+    def keep(self, part: memoryview) -> None:
+        """Append a copy.
+
+        Raises:
+            UnsupportedFormat: More is left than any network of images has.
+        """
+        self.size += len(part) + _PIECE_BYTES
+        if self.size > _MOST_LEFT_BYTES:
+            raise UnsupportedFormat(
+                f"{self.name}: more than {_MOST_LEFT_BYTES >> 20} MiB are left without its weights; no "
+                "network of images is as large"
+            )
+        self.append(bytes(part))
+
+
+def _rebuilt(view: memoryview, path: tuple[int, ...], left: _Left, name: str) -> None:
     """Append a message to `left`, large tensors at the end of field paths from here emptied."""
     for number, start, body, end in _fields(view):
         size = end - body
@@ -128,14 +169,16 @@ def _rebuilt(view: memoryview, path: tuple[int, ...], left: list[bytes], name: s
         elif size > _LARGE_BYTES and path == (_TENSOR,) and number == _TENSOR:
             _emptied(view, start, body, end, left)
         else:
-            left.append(bytes(view[start:end]))
+            left.keep(view[start:end])
 
 
 def _nested(
-    view: memoryview, start: int, body: int, end: int, path: tuple[int, ...], left: list[bytes], name: str
+    view: memoryview, start: int, body: int, end: int, path: tuple[int, ...], left: _Left, name: str
 ) -> None:  # fmt: skip
-    inner: list[bytes] = []
+    inner = _Left(name)
+    inner.size = left.size
     _rebuilt(view[body:end], path, inner, name)
+    left.size = inner.size
     _message(view[start], inner, left)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +23,8 @@ from test_kernel import optimised
 from phonenas.latency_model.onnx_kernels import OnnxNetwork, cut
 from phonenas.space import Kernel, MnasNet, zoo
 from phonenas.space.errors import PhonenasError, UncoveredOperator, UnknownName, UnsupportedFormat
-from phonenas.space.onnx_file import OnnxFile, graph_bytes, without_weights
+from phonenas.space.lowering import write_onnx
+from phonenas.space.onnx_file import OnnxFile, elsewhere, graph_bytes, without_weights
 from phonenas.space.random_cnn import RandomCNN
 from phonenas.space.to_onnx import to_onnx
 
@@ -268,6 +271,13 @@ REFUSED: dict[str, tuple[Body, Any, type[PhonenasError], str]] = {
                        UncoveredOperator, "own domain"),
     "two maps multiplied": (lambda m: m.node("MatMul", "x", "x"), (1, 16, 14, 14),
                             UncoveredOperator, "two maps"),
+    "spread window": (lambda m: m.node("Conv", "x", m.constant(np.ones((16, 16, 3, 3), np.float32)), dilations=[2, 2]),
+                      (1, 16, 14, 14), UncoveredOperator, "spread"),
+    "linear resize": (
+        lambda m: m.node("Resize", "x", "", m.constant(np.array([1, 1, 2, 2], np.float32)),
+                         mode="linear"),
+        (1, 16, 14, 14), UncoveredOperator, "mode linear",
+    ),
     "depends on the data": (
         lambda m: m.node("Gather", "x", m.node("NonZero", "x")), (1, 16, 14, 14),
         PhonenasError, "g",
@@ -321,6 +331,43 @@ def test_weights_in_other_files_are_never_opened(tmp_path: Path) -> None:
         cut(path)
 
 
+@pytest.mark.parametrize("where", ["attribute", "sparse", "branch"])
+def test_no_tensor_in_another_file_is_opened_wherever_it_stands(where: str, tmp_path: Path) -> None:
+    far = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[4])
+    far.data_location = TensorProto.EXTERNAL
+    far.external_data.add(key="location", value="/etc/passwd")
+    model = Maker().model(lambda m: m.node("Relu", m.conv("x")))
+    node = onnx.NodeProto(op_type="Constant", output=["c"], name="hidden")
+    if where == "attribute":
+        node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(far)
+    elif where == "sparse":
+        held = node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR)
+        held.sparse_tensor.values.CopyFrom(far)
+    else:
+        inner = onnx.NodeProto(op_type="Constant", output=["d"])
+        inner.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(far)
+        node.op_type = "If"
+        node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g.node.append(inner)
+    model.graph.node.insert(0, node)
+    assert elsewhere(model) == "far"
+    path = tmp_path / "hidden.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(PhonenasError):
+        cut(path)
+    with pytest.raises(UnsupportedFormat, match="far lies in another file"):
+        write_onnx(OnnxFile.at(path), tmp_path / "to-measure.onnx")
+    assert not (tmp_path / "to-measure.onnx").exists()
+
+
+def test_a_file_of_endless_small_parts_is_refused_early() -> None:
+    model = Maker().model(lambda m: m.conv("x"))
+    blob = (
+        model.SerializeToString() + bytes([0x32, 1, 0x61]) * 1_100_000
+    )  # doc_string, again and again
+    with pytest.raises(UnsupportedFormat, match="more than 64 MiB"):
+        without_weights(blob)
+
+
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="no file"):
         cut(tmp_path / "none.onnx")
@@ -337,14 +384,13 @@ def small_model() -> bytes:
 @given(blob=st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
 def test_random_bytes_are_refused(blob: bytes) -> None:
-    with pytest.raises(PhonenasError):
-        graph = without_weights(blob)
-        model = onnx.ModelProto()
-        try:
-            model.ParseFromString(graph)
-        except Exception as error:
-            raise UnsupportedFormat("no model") from error
-        cut(model)
+    path = Path(tempfile.gettempdir()) / f"phonenas-test-{os.getpid()}.onnx"
+    path.write_bytes(blob)
+    try:
+        with pytest.raises(PhonenasError):
+            cut(path)
+    finally:
+        path.unlink()
 
 
 @given(

@@ -37,7 +37,7 @@ def both(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
         return FakeDevice() if name == "fake" else Slower()
 
     monkeypatch.setattr(devices, "connect", connect)
-    monkeypatch.setattr("phonenas.relatives._OWN_OPERATORS", 60)
+    monkeypatch.setattr("phonenas.latency_model.relatives._OWN", 60)
     return run
 
 
