@@ -9,7 +9,7 @@ DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 export PHONENAS_DB = $(DB)
 
-.PHONY: demo test real install check bench bench-device lint clean help
+.PHONY: demo test slow real install check bench bench-device lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,7 +38,10 @@ $(MODEL):
 	$(BIN)/phonenas fit --device local --out $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	$(BIN)/python -m pytest -m "not (adbd or sshd or postgres or faults or qemu or phone)"
+	$(BIN)/python -m pytest -m "not (slow or adbd or sshd or postgres or faults or qemu or phone)"
+
+slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed and resumed
+	$(BIN)/python -m pytest -m slow
 
 real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd and PostgreSQL (see tools/real.sh)
 	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults"

@@ -154,7 +154,7 @@ def test_devices_as_json(run: Run) -> None:
         (("show", "mnasnet-a1", "--resolution", "31"), 2, "a resolution of 31 px cannot be taken"),
         (("show", "mnasnet-a1", "--resolution", "0"), 2, "resolution of 0 px"),
         (("show", "mnasnet-a1", "--width", "-1"), 2, "width multiplier"),
-        (("show", "net.onnx"), 1, "foreign ONNX graphs"),
+        (("show", "net.onnx"), 2, "there is no file net.onnx"),
         (("show", "absent.json"), 2, "there is no file absent.json"),
         (("show", "runs/none:3"), 2, "there is no run in runs/none"),
         (("space", "mnasnets"), 2, "Did you mean 'mnasnet'"),
