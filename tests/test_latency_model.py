@@ -157,7 +157,7 @@ def test_saved_and_loaded_is_the_same(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 99}, "has version 99; this phonenas reads version 1"),
+        ({"version": 99}, "has version 99; this phonenas reads version 2"),
         ({"format": "something"}, "no latency model of phonenas"),
         ({"operators": {"nonsense": [1, 1]}}, "damaged"),
         ({"calibration": {}}, "damaged"),
