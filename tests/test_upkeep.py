@@ -208,7 +208,10 @@ def test_check_holds_and_fit_tells_the_drift(
         "check", "--device", "fake", "--db", db, "--operators", "6", "--networks", "3", "--quiet"
     )
     assert found["measured"] == 9 and found["networks"] == 3
-    assert {d["kind"]: d["subjects"] for d in found["measured_again"]} == {"operator": 6, "network": 3}
+    assert {d["kind"]: d["subjects"] for d in found["measured_again"]} == {
+        "operator": 6,
+        "network": 3,
+    }
     assert found["refit"] is False, found["reasons"]
     told = run.json("fit", "--device", "fake", "--db", db)
     assert {d["kind"]: d["subjects"] for d in told["drift"]} == {"operator": 6, "network": 3}
