@@ -38,10 +38,10 @@ $(MODEL):
 	$(BIN)/phonenas fit --device local --out $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	$(BIN)/python -m pytest -m "not (slow or adbd or sshd or postgres or faults or qemu or phone)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or faults or qemu or phone)"
 
 slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed and resumed
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd and PostgreSQL (see tools/real.sh)
 	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults"

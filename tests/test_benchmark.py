@@ -329,6 +329,7 @@ def test_the_commands_print_tables_and_documents(
         commands_benchmark.read_table(path)
 
 
+@pytest.mark.slow
 def test_accel_nasbench_is_learned_from_few_rows() -> None:
     frame = published("accel_nasbench.csv")
     asked: dict[str, Any] = {"genes": ["block*"], "seeds": 1}

@@ -190,6 +190,7 @@ def test_published_tables_are_read(name: str) -> None:
         assert gates == {"resnet18": 0, "seresnet18": 8, "mnasnet_a1": 8}
 
 
+@pytest.mark.slow
 def test_published_mobile_networks_from_all_others() -> None:
     operators = published("edge_tflite_cnn_ops_gpu.csv")
     whole = published("edge_tflite_cnn_e2e.csv")

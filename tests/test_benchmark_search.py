@@ -192,6 +192,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "mean of 2" in text.stdout and "the exact front holds 11 networks" in text.stdout
 
 
+@pytest.mark.slow
 def test_on_a_published_table_all_beat_random() -> None:
     path = SHARED / "nasbench_macro.csv"
     if not path.is_file():

@@ -65,6 +65,7 @@ def model(networks: list[OnnxNetwork]) -> KernelLatencyModel:
     return KernelLatencyModel.fit(kernels, [(n, whole_ms(n)) for n in networks[:20]])
 
 
+@pytest.mark.slow
 def test_networks_that_taught_nothing_are_met(
     model: KernelLatencyModel, networks: list[OnnxNetwork]
 ) -> None:
@@ -108,6 +109,7 @@ def test_what_lies_far_off_is_named_with_the_command(model: KernelLatencyModel) 
     assert "phonenas profile --device pixel6 --kernels-of vgg.onnx" in words
 
 
+@pytest.mark.slow
 def test_without_networks_the_whole_is_about_the_sum_and_unsure(
     networks: list[OnnxNetwork],
 ) -> None:
@@ -122,6 +124,7 @@ def test_without_networks_the_whole_is_about_the_sum_and_unsure(
         assert any("UNCALIBRATED" in note for note in told.notes)
 
 
+@pytest.mark.slow
 def test_finer_looks_where_the_error_is() -> None:
     kernels = sample(90)
 
@@ -198,6 +201,7 @@ def test_the_command_predicts_a_file(measured: Path, tmp_path: Path) -> None:
         assert isinstance(done.exception, InvalidArgument), target
 
 
+@pytest.mark.slow
 def test_random_networks_are_not_outnumbered_by_a_space(measured: Path) -> None:
     with data.MeasurementStore(measured) as store:
         conditions = store.conditions("fake")[-1]

@@ -55,6 +55,7 @@ def test_calibration_finds_what_the_sum_lacks() -> None:
     assert np.isnan(raw.coverage90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.01, 0.05])
 def test_intervals_cover_about_nine_in_ten_of_new_networks(
     noise: float, monkeypatch: pytest.MonkeyPatch

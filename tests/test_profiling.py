@@ -372,6 +372,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_twenty_random_moments_nothing_is_lost_or_doubled(
     tmp_path: Path, environment: dict[str, str]

@@ -55,6 +55,7 @@ def test_parts_add_up_to_the_operator() -> None:
     assert held.sum() == sum(len(parts_of(o)) for o in operators())
 
 
+@pytest.mark.slow
 def test_sixty_operators_tell_the_others() -> None:
     asked = unseen(60)
     ms = np.array([truth()[o] for o in asked])

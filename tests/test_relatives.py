@@ -41,6 +41,7 @@ def both(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast")
 def test_a_new_device_from_a_few_measurements(both: Run, tmp_path: Path) -> None:
     both.json("profile", "--device", "fake", "--networks", "20", *SPACE)
@@ -78,6 +79,7 @@ def test_a_new_device_from_a_few_measurements(both: Run, tmp_path: Path) -> None
     assert sum(inside) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast")
 def test_what_cannot_be_told_is_said(both: Run) -> None:
     words = ("profile", "--device", "new", "--like")

@@ -53,6 +53,7 @@ def test_counts_are_those_of_the_networks() -> None:
     assert counts(networks, networks[0][:1])[0, 0] == networks[0].count(networks[0][0])
 
 
+@pytest.mark.slow
 def test_chosen_operators_tell_networks_better_than_random_ones() -> None:
     mnas = space.MnasNet(resolution=224)
     phone = Roofline(seed=1)

@@ -262,6 +262,7 @@ def rough(seed: int = 0, told: bool = True) -> SimulatedPhone:
     return SimulatedPhone(seed=seed, throttle=throttle, disconnect_every=50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False], ids=["throttling told", "untold"])
 def test_600_operators_on_a_rough_phone_end_complete_and_true(told: bool, tmp_path: Path) -> None:
     phone = rough(told=told)

@@ -102,6 +102,7 @@ class TestController(StrategyContract):
         late, blind = self.late_rewards()
         assert late > np.quantile(blind, 0.95)
 
+    @pytest.mark.slow
     def test_each_part_can_be_turned_off(self) -> None:
         whole = self.late_rewards()[0]
         parts: list[dict[str, Any]] = [{"clip": None}, {"entropy": 0.0}, {"baseline": 0}]

@@ -205,6 +205,7 @@ SINGLES = [
 ]
 
 
+@pytest.mark.slow
 def test_single_operators_of_every_make_compute_alike() -> None:
     for seed, operator in enumerate(SINGLES):
         for given in (True, False):
