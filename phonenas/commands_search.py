@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,10 @@ from .console import (
 from .space.errors import InvalidArgument, NotEnoughData
 
 if TYPE_CHECKING:
+    from .devices.plan import Event
     from .latency_model import LatencyModel
+    from .search.rounds import Ranked, Round, RoundBegan
+    from .search.validation import Validated
 
 __all__ = ["report", "search", "validate"]
 
@@ -49,6 +52,22 @@ def search(
         str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
     ] = None,
     evaluations: Annotated[int, typer.Option(help="Distinct networks to judge.")] = 8000,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further objective, minimised: macs, params, peak_activation (bytes) or latency:DEVICE."
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="Bound on any of these, as macs<=300e6; macs<=~300e6 only weighs."),
+    ] = None,
+    chance: Annotated[
+        float | None, typer.Option(help="Least probability to meet the target, 0 to 1.")
+    ] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="The target weighs; it does not bind.")
+    ] = False,
     resolution: Resolution = 224,
     seed: Seed = 0,
     model: ModelFile = None,
@@ -63,7 +82,7 @@ def search(
     from .progress import Bars
 
     chosen = spaces.get(space, resolution)
-    how = s.get(strategy, seed)
+    how = s.get(strategy, seed, soft=soft)
     target_ms = None
     number = _number(target)
     if number is not None:
@@ -71,16 +90,22 @@ def search(
     told = find_model(db, device, model, quiet)
     if target is not None and number is None:
         target_ms = _measured_ms(target, told, db, resolution)
+
+    def model_of(other: str) -> LatencyModel:
+        return find_model(db, other, None, quiet)
+
+    further = [s.objectives.named(name, model_of) for name in also or ()]
+    limits = [s.parse_limit(text, model_of) for text in limit or ()]
     with Bars(quiet) as bars:
         found = s.search(
             chosen, latency=told, accuracy=s.accuracy.Surrogate(), strategy=how,
             target_ms=target_ms, target=target or "", evaluations=evaluations, into=out,
-            on_event=bars.searching,
+            soft=soft, chance=chance, also=further, limits=limits, on_event=bars.searching,
         )  # fmt: skip
     front = found.front
     keys = (
         "id", "block_args", "top1", "top1_error", "outside", "latency_ms", "low_ms", "high_ms",
-        "covered", "macs", "params", "reward",
+        "covered", "macs", "params", "reward", "values",
     )  # fmt: skip
     result = {
         "strategy": found.strategy,
@@ -95,6 +120,7 @@ def search(
 
     def text() -> str:
         shown = front.candidates
+        more = [n for n in (shown[0].values if shown else ()) if n not in ("macs", "params")]
         if len(shown) > 15:
             shown = tuple(shown[round(i * (len(shown) - 1) / 14)] for i in range(15))
         rows = [
@@ -102,11 +128,20 @@ def search(
                 str(c.id), f"○ {c.latency_ms:.2f} ms", f"{c.low_ms:.2f} to {c.high_ms:.2f}",
                 f"{c.top1:.1%} ±{c.top1_error:.1%}" + (" outside" if c.outside else ""),
                 f"{c.macs / 1e6:.0f} M", f"{c.params / 1e6:.2f} M",
-                "" if c.reward is None else f"{c.reward:.4f}",
+                "" if c.reward is None else f"{c.reward:.4f}", *(f"{c.values[n]:.0%}" if n == "chance" else _short(c.values[n]) for n in more),
             ]
             for c in shown
         ]  # fmt: skip
-        header = ["id", "predicted", "90 % interval", "top-1*", "MACs", "parameters", "reward"]
+        header = [
+            "id",
+            "predicted",
+            "90 % interval",
+            "top-1*",
+            "MACs",
+            "parameters",
+            "reward",
+            *more,
+        ]
         aim = f", target {front.target_ms:.3f} ms" if front.target_ms else ""
         return (
             f"{found.evaluations:,} networks judged in {found.seconds:.1f} s by {found.strategy}"
@@ -124,6 +159,10 @@ def search(
         )
 
     print_result(result, as_json, text)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _number(text: str | None) -> float | None:
@@ -151,7 +190,11 @@ def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> fl
 def validate(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder of a search.")],
     device: DeviceName = "local",
-    top: Annotated[int, typer.Option(help="How many of the best.")] = 5,
+    top: Annotated[int, typer.Option(help="How many of the best, each round.")] = 5,
+    rounds: Annotated[
+        int,
+        typer.Option(help="After each the model is fitted again, and the front ranked anew by it."),
+    ] = 1,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
     threads: Threads = None,
     model: ModelFile = None,
@@ -163,11 +206,11 @@ def validate(
     """Measure the best networks of a run whole, beside what was promised."""
     from . import devices as d
     from . import search as s
-    from .data import Conditions
-    from .data.files import write_atomic
     from .latency_model.upkeep import upkeep
     from .progress import Bars
-    from .search.validation import document
+    from .search.limits import parse_limit
+    from .search.objectives import named
+    from .search.rounds import Ranked, RoundBegan
 
     loaded = s.load(run)
     if loaded.settings["device"] != device:
@@ -176,79 +219,114 @@ def validate(
         )
     told = find_model(db, device, model, quiet=True)
     measurable(told)
-    promised_under = Conditions.from_dict(loaded.model["conditions"])
+
+    def model_of(name: str) -> LatencyModel:
+        return find_model(db, name, None, quiet=True)
+
+    asked = loaded.settings if rounds > 1 else {}
+    also = [named(text.split(" (")[0], model_of) for text in asked.get("also", ())]
+    limits = [parse_limit(text.split(" (")[0], model_of) for text in asked.get("limits", ())]
     with d.connect(device, threads=threads) as phone, open_store(db) as store, Bars(quiet) as bars:
-        found = s.validate(
-            loaded.front,
-            on=phone,
-            into=store,
-            top=top,
-            again=again,
-            expected=promised_under,
-            on_event=bars.profiling,
-        )
-        text_of = document(found, loaded, told, phone.conditions)
+
+        def show(event: Event | RoundBegan | Ranked) -> None:
+            if not isinstance(event, RoundBegan | Ranked):
+                bars.profiling(event)
+            elif rounds > 1 and not quiet:
+                print(event, file=sys.stderr)
+
+        found = s.validate_rounds(
+            loaded, latency=told, on=phone, into=store, top=top, rounds=rounds, also=also,
+            limits=limits, again=again, on_event=show,
+        )  # fmt: skip
         held = upkeep(told, store.measurements(phone.conditions))
-    write_atomic(run / "validation.json", json.dumps(text_of, indent=1) + "\n")
-    loaded.with_measured({v.candidate.id: v.measured_ms for v in found.networks})
-    result = {
-        "networks": [v.to_dict() for v in found.networks],
-        "score": found.score.to_dict(),
-        "target_ms": found.target_ms,
-        "reused": found.reused,
-        "verdict": text_of["verdict"],
+    last = found.rounds[-1].validation
+    result: dict[str, Any] = {
+        "networks": [v.to_dict() for v in last.networks],
+        "score": last.score.to_dict(),
+        "target_ms": last.target_ms,
+        "reused": sum(r.validation.reused for r in found.rounds),
+        "verdict": {"stable": last.verdict.stable, "text": last.verdict.text},
         "upkeep": held.to_dict(),
         "origin": told.conditions.origin,
     }
+    if rounds > 1:
+        result |= {
+            "networks": [b.to_dict() for b in found.best],
+            "score": found.score.to_dict(),
+            "rounds": [r.to_dict() for r in found.rounds],
+            "stopped": found.stopped,
+        }
+    mark = "●" if told.conditions.origin == "measured" else "◌"
+    header = ["id", "promised", "90 % interval", told.conditions.origin, "rounds", "error",
+              "interval", "target"]  # fmt: skip
+
+    def row(name: str, v: Validated) -> list[str]:
+        return [
+            name, f"○ {v.predicted_ms:.2f} ms", f"{v.low_ms:.2f} to {v.high_ms:.2f}",
+            f"{mark} {v.measured_ms:.2f} ms", f"±{v.spread:.1%}", f"{v.error:+.1%}",
+            "inside" if v.inside else "OUTSIDE",
+            {True: "meets it", False: "misses it", None: ""}[v.meets_target],
+        ]  # fmt: skip
+
+    def told_by_round(r: Round) -> str:
+        networks = r.validation.networks
+        inside = sum(v.inside for v in networks)
+        aim = ""
+        if r.front.target_ms is not None:
+            expected = f" ({r.expected:.1f} expected)" if rounds > 1 else ""
+            aim = f"; {r.meet} meet the target of {r.front.target_ms:.3f} ms{expected}"
+        reused = r.validation.reused
+        return (
+            f"{inside} of {len(networks)} inside their interval{aim}; mean error "
+            f"{r.validation.score.mape:.1%}"
+            + (f", {r.validation.score.bias:+.1%} in the middle" if rounds > 1 else "")
+            + (f"; {reused} were in the store already" if reused else "")
+        )
 
     def text() -> str:
-        inside = sum(v.inside for v in found.networks)
-        mark = "●" if told.conditions.origin == "measured" else "◌"
-        meets = sum(bool(v.meets_target) for v in found.networks)
-        rows = [
-            [
-                str(v.candidate.id), f"○ {v.predicted_ms:.2f} ms", f"{v.low_ms:.2f} to {v.high_ms:.2f}",
-                f"{mark} {v.measured_ms:.2f} ms", f"±{v.spread:.1%}", f"{v.error:+.1%}",
-                "inside" if v.inside else "OUTSIDE",
-                {True: "meets it", False: "misses it", None: ""}[v.meets_target],
-            ]
-            for v in found.networks
-        ]  # fmt: skip
-        header = [
-            "id",
-            "promised",
-            "90 % interval",
-            told.conditions.origin,
-            "rounds",
-            "error",
-            "interval",
-            "target",
-        ]
-        aim = f"; {meets} meet the target of {found.target_ms:.3f} ms" if found.target_ms else ""
-        return (
-            f"{table(header, rows)}\n\n{inside} of {len(found.networks)} inside their interval{aim}; "
-            f"mean error {found.score.mape:.1%}"
-            + (f"; {found.reused} were in the store already" if found.reused else "")
-            + f"\nverdict: {found.verdict.text}"
-            + "".join(f"\n{line}" for line in refit_lines(held, device, db))
-            + origin_note(told.conditions)
-        )
+        if rounds == 1:
+            rows = [row(str(v.candidate.id), v) for v in last.networks]
+            lines = [table(header, rows), "", told_by_round(found.rounds[0])]
+        else:
+            lines = [table(header, [row(b.name, b.validated) for b in found.best]), ""]
+            meet = sum(b.validated.meets_target is not False for b in found.best)
+            measured = sum(len(r.validation.networks) for r in found.rounds)
+            aim = f"; {meet} of them meet the target" if last.target_ms is not None else ""
+            lines.append(f"the best {len(found.best)} of {measured} that were measured{aim}")
+            for r in found.rounds:
+                lines += [] if r.ranked is None else [str(r.ranked)]
+                lines.append(f"round {r.number}: {told_by_round(r)}")
+            lines += [f"no further round: {found.stopped}"] if found.stopped else []
+        lines += [f"verdict: {last.verdict.text}", *refit_lines(held, device, db)]
+        return "\n".join(lines) + origin_note(told.conditions)
 
     print_result(result, as_json, text)
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder of a search.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are compared.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file; default DIR/report.html.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="HTML file; default report.html, or comparison.html of several, in the first RUN.",
+        ),
     ] = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run as one self-contained page that opens offline."""
-    from .report import write_report
+    """Write a run, or several compared, as one self-contained page that opens offline."""
+    if len(runs) == 1:
+        from .report import write_report
 
-    path = write_report(run, out)
-    print_result(str(path), as_json, lambda: str(path))
+        path = write_report(runs[0], out)
+        print_result(str(path), as_json, lambda: str(path))
+        return
+    from . import report_comparison as ink
+
+    path, found = ink.write_comparison(runs, out)
+    print_result(ink.as_json(found, path), as_json, lambda: ink.as_text(found, path))

@@ -1,24 +1,27 @@
 """Plots in two steps: points (plain rows of a run and its validation), then ink (Plotly figures).
 
 ○ is predicted and ● is measured, in one blue and one orange that colour-blind readers tell
-apart. Figures hold no text of the user's: what they show is numbers, ids and operators' names.
+apart. Figures of one run hold no text of the user's: what they show is numbers, ids and
+operators' names. Those of several (their points are in `comparison`) name the runs, escaped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
+from .comparison import Comparison
 from .search.run_folder import Loaded
 
 __all__ = [
-    "CalibrationPoint", "FrontPoint", "OperatorPoint",
-    "calibration_figure", "calibration_points", "front_figure", "front_points",
-    "operator_figure", "operator_points",
+    "CalibrationPoint", "FrontPoint", "OperatorPoint", "colours",
+    "calibration_figure", "calibration_points", "courses_figure", "front_figure", "front_points",
+    "fronts_figure", "operator_figure", "operator_points",
 ]  # fmt: skip
 
 # Okabe and Ito's blue and vermillion; the ramp is viridis, cut where it would drown in white
@@ -26,6 +29,7 @@ __all__ = [
 _PREDICTED, _MEASURED, _OTHER = "#0072B2", "#D55E00", "#8A9099"
 _RAMP = ("#46327E", "#365C8D", "#277F8E", "#1FA187", "#4AC16D", "#A0DA39")
 _STEM, _HEAD, _CONSTANT = "#5B616B", "#E69F00", "#B9BEC6"
+_HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B", "#8A9099")
 _MOST = 2000  # evaluated networks drawn; more would weigh down the page and show nothing new
 _FAR = 3.0  # and none slower than this many targets
 
@@ -296,3 +300,130 @@ def operator_figure(points: Sequence[OperatorPoint], measured_ms: Mapping[int, f
     return figure.update_layout(
         barmode="relative", bargap=0.35, yaxis={"autorange": "reversed", "showgrid": False}
     )
+
+
+# -- several runs -----------------------------------------------------------------------------
+
+
+def _by_group(found: Comparison, place: int) -> bool:
+    """Whether colours tell strategies apart; runs, where all of a scale share one."""
+    return len({found.rows[i].group for i in found.scales[place].runs}) > 1
+
+
+def colours(found: Comparison) -> list[str]:
+    """A colour for each run: one for all that differ in nothing but their seed, if there are others."""
+    hues = [""] * len(found.rows)
+    for place, scale in enumerate(found.scales):
+        known: dict[int, str] = {}
+        for i in scale.runs:
+            key = found.rows[i].group if _by_group(found, place) else i
+            hues[i] = known.setdefault(key, _HUES[len(known) % len(_HUES)])
+    return hues
+
+
+def _legend(found: Comparison, place: int) -> dict[int, tuple[str, str, bool]]:
+    """By run: what is switched on and off with it, its name there, and whether it is the first so."""
+    told: dict[int, tuple[str, str, bool]] = {}
+    for i in found.scales[place].runs:
+        row = found.rows[i]
+        key = f"group {row.group}" if _by_group(found, place) else f"run {i}"
+        name = found.means[row.group].label if _by_group(found, place) else row.name
+        told[i] = (key, escape(name), key not in {known for known, _, _ in told.values()})
+    return told
+
+
+def _where(found: Comparison, place: int) -> str:
+    """The scale, as far as it must be told from the others."""
+    scale = found.scales[place]
+    alike = [s for s in found.scales if s.device == scale.device]
+    words = f"on {scale.device}"
+    if len({s.latency_model for s in alike}) > 1:
+        words += f", latency model {scale.latency_model}"
+    if len({s.accuracy for s in alike}) > 1:
+        words += f", accuracy {scale.accuracy}"
+    return words
+
+
+def fronts_figure(found: Comparison, place: int) -> Any:
+    """Ink of `Comparison.spots`: the fronts of one scale, predicted and measured."""
+    scale, hues, legend = found.scales[place], colours(found), _legend(found, place)
+    traces: list[Any] = []
+    for i in scale.runs:
+        of = [s for s in found.spots if s.run == i]
+        key, name, first = legend[i]
+        run = escape(found.rows[i].name)
+        traces.append(
+            _dots(
+                name, [s.latency_ms for s in of], [100 * s.top1 for s in of],
+                {"color": hues[i], "size": 7, "symbol": "circle-open", "line": {"width": 1.4}},
+                f"{run}, network %{{customdata}}<br>○ %{{x:.2f}} ms<br>○ top-1 %{{y:.2f}} %",
+                [s.id for s in of], legendgroup=key, showlegend=first,
+            ).update(mode="lines+markers", line={"shape": "hv", "width": 0.8})
+        )  # fmt: skip
+    for i in scale.runs:
+        measured = [s for s in found.spots if s.run == i and s.measured_ms is not None]
+        if not measured:
+            continue
+        origin = found.rows[i].origin
+        mark = "●" if origin == "measured" else "◌"
+        traces.append(
+            _dots(
+                f"{escape(found.rows[i].name)}, {origin}", [s.measured_ms for s in measured],
+                [100 * s.top1 for s in measured],
+                {"color": hues[i], "size": 11, "line": {"width": 1.5, "color": "#fff"}},
+                f"{escape(found.rows[i].name)}, network %{{customdata}}<br>{mark} %{{x:.2f}} ms {origin}",
+                [s.id for s in measured],
+            )
+        )  # fmt: skip
+    tops = [100 * s.top1 for s in found.spots if s.run in scale.runs]
+    if tops and any(found.rows[i].target_ms is not None for i in scale.runs):
+        at = scale.limit_ms
+        traces.append(_line(f"target, {at:.2f} ms", [at, at], [min(tops), max(tops)]))
+    n = len(scale.runs)
+    title = f"Fronts of {n} run{'' if n == 1 else 's'} {_where(found, place)}"
+    if n > 1:
+        title += f"; {scale.joint} networks are beaten by none of them"
+    return _figure(traces, title, "latency, ms", "○ top-1 estimate, %", 480)
+
+
+def courses_figure(found: Comparison, place: int) -> Any:
+    """Ink of `Comparison.courses`: thin a run, thick the mean of those that differ in seed alone."""
+    scale, hues, legend = found.scales[place], colours(found), _legend(found, place)
+    held = [c for c in found.courses if c.run in scale.runs]
+    grouped, traces = _by_group(found, place), []
+    for c in held:
+        key, name, first = legend[c.run]
+        several = grouped and sum(legend[o.run][0] == key for o in held) > 1
+        traces.append(
+            go.Scatter(
+                x=c.evaluations, y=[100 * v for v in c.of_joint], name=name, mode="lines",
+                line={"color": hues[c.run], "width": 1 if several else 2.4, "shape": "hv"},
+                opacity=0.55 if several else 1, legendgroup=key, showlegend=first and not several,
+                hovertemplate=f"{escape(found.rows[c.run].name)}<br>after %{{x:,}}: %{{y:.2f}} %"
+                "<extra></extra>",
+            )
+        )  # fmt: skip
+    for group in dict.fromkeys(found.rows[c.run].group for c in held) if grouped else ():
+        of = [c for c in held if found.rows[c.run].group == group]
+        if len(of) < 2:
+            continue
+        # Up to where the shortest ends; between its marks a course stays where it was.
+        last = min(c.evaluations[-1] for c in of)
+        marks = sorted({m for c in of for m in c.evaluations if m <= last})
+        at = [
+            np.array(c.of_joint)[
+                np.maximum(np.searchsorted(c.evaluations, marks, side="right") - 1, 0)
+            ]
+            for c in of
+        ]
+        key, name, _ = legend[of[0].run]
+        words = f"{name}, mean of {len(of)} seeds"
+        traces.append(
+            go.Scatter(
+                x=marks, y=100 * np.mean(at, axis=0), name=words, mode="lines", legendgroup=key,
+                line={"color": hues[of[0].run], "width": 3, "shape": "hv"},
+                hovertemplate=f"{words}<br>after %{{x:,}}: %{{y:.2f}} %<extra></extra>",
+            )
+        )  # fmt: skip
+    title = f"Front so far as a share of what all fronts together reach, {_where(found, place)}"
+    return _figure(traces, title, "networks evaluated", "of the joint hypervolume, %", 440)

@@ -61,6 +61,7 @@ class Bars:
         self._noted_s = -_LINE_S
         self._lock = threading.Lock()
         self._shelf: dict[str, Measured] = {}
+        self._since: Evaluated | None = None
 
     def __enter__(self) -> Bars:
         if not self.quiet and self.stream.isatty():
@@ -130,13 +131,19 @@ class Bars:
 
     def searching(self, event: Evaluated) -> None:
         """Show an event of `search.search`."""
-        self._show(
-            "searching",
-            event.evaluations,
-            event.budget,
-            f"{event.evaluations:,} of {event.budget:,} networks; of the latest, fastest "
-            f"○ {event.fastest_ms:.2f} ms, top-1 ○ {event.best_top1:.1%}",
-        )
+        words = f"{event.evaluations:,} of {event.budget:,} networks"
+        if event.repeats:
+            words += f", {event.repeats:,} known already"
+        if event.hypervolume is not None:
+            words += f", hypervolume {event.hypervolume:.4g}"
+        if self._since is None or event.evaluations < self._since.evaluations:
+            self._since = event  # the first, or of another search: what came before was setting up
+        done, left = event.evaluations - self._since.evaluations, event.budget - event.evaluations
+        if done > 0 and left > 0:
+            seconds = (event.seconds - self._since.seconds) * left / done
+            words += f", {duration(seconds)} left"
+        words += f"; fastest ○ {event.fastest_ms:.2f} ms, best top-1 ○ {event.best_top1:.1%}"
+        self._show("searching", event.evaluations, event.budget, words)
 
     def _note(self, text: str) -> None:
         """A line, unless one of its kind stood a moment ago: waiting comes in many small pauses."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from .data.files import write_atomic
+from .page import Page, number, table
 from .search.run_folder import Loaded, load
 from .space.errors import StoreError, UnsupportedFormat
 
@@ -31,63 +31,9 @@ _SCORES = (
     ("coverage90", "inside the 90 % interval", "{:.0%}"),
 )  # fmt: skip
 _MODELS = {"model": "model", "lookup_table": "raw lookup-table sum", "macs": "MACs baseline"}
+_YES = {True: '<span class="good">yes</span>', False: '<b class="bad">no</b>', None: "–"}
+_LOGGED = 12  # generations shown of a log
 _VALIDATED = ("Validated networks", "Predicted against measured", "Where the milliseconds go")
-# The policy has the browser itself refuse whatever would leave the page.
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ --paper: #fff; --ink: #1b1f24; --soft: #59616b; --line: #dfe3e8; --tint: #f5f7f9;
-  --good: #00714f; --bad: #a84300; color-scheme: light dark }}
-@media screen and (prefers-color-scheme: dark) {{ :root {{ --paper: #15181c; --ink: #e6e9ec;
-  --soft: #a2abb5; --line: #363c44; --tint: #1e2227; --good: #45c79b; --bad: #ff9b5e }} }}
-* {{ box-sizing: border-box }}
-body {{ margin: 0 auto; max-width: 70rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word }}
-h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .6rem }}
-h2 {{ font-size: 1.2rem; margin: 2.6rem 0 .5rem; break-after: avoid }}
-p {{ margin: .5rem 0; max-width: 46rem }} .lead {{ font-size: 1.1rem }}
-.soft, figcaption, .facts li {{ color: var(--soft) }} .good {{ color: var(--good) }}
-.soft, figcaption, .facts li, table {{ font-size: .88rem }} .bad {{ color: var(--bad) }}
-.facts {{ display: flex; flex-wrap: wrap; gap: .6rem; padding: 0; list-style: none }}
-.facts li, .box {{ border: 1px solid var(--line); border-radius: .5rem }}
-.facts li {{ flex: 1 1 9rem; background: var(--tint); padding: .6rem .8rem }}
-.facts b {{ display: block; font-size: 1.25rem; color: var(--ink) }}
-figure {{ margin: .5rem 0; break-inside: avoid }} .box {{ overflow-x: auto; margin: .7rem 0 }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }}
-td, .nobr {{ white-space: nowrap }} thead th {{ background: var(--tint); vertical-align: bottom }}
-tr.open > td, tbody tr:last-child > * {{ border-bottom: 0 }} .command {{ padding: .6rem .7rem }}
-tr > :first-child, .words td {{ text-align: left }} .words th {{ vertical-align: top }}
-.words td, td.code {{ white-space: normal; overflow-wrap: anywhere; min-width: 12rem }}
-td.code {{ padding-top: 0 }} .plot svg text {{ fill: var(--ink) !important }}
-code {{ font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospace; user-select: all }}
-td.code code {{ display: block; position: sticky; left: .7rem; max-width: calc(100vw - 3.6rem) }}
-.plot .hoverlayer text {{ fill: #1b1f24 !important }}
-@media (max-width: 32rem) {{ th, td {{ padding: .35rem .45rem }} }}
-@media print {{ .box {{ overflow: visible }} td, th {{ white-space: normal; padding: .3rem }}
-  body {{ font-size: .8rem; max-width: none }} }}
-</style></head><body>
-{body}
-<script>{plotly}</script>
-<script>
-const plots = {plots};
-// A finger that scrolls the page must not zoom a plot.
-const mouse = matchMedia("(hover: hover) and (pointer: fine)").matches;
-const bar = {{ responsive: true, displaylogo: false, displayModeBar: mouse ? "hover" : false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }};
-for (const [id, plot] of Object.entries(plots)) {{
-  if (!mouse) plot.layout.dragmode = false;
-  if (innerWidth < 600) plot.layout.height += 20 * plot.data.length;  // the legend's rows
-  Plotly.newPlot(id, plot.data, plot.layout, bar);
-}}
-const wide = width => Object.keys(plots).forEach(id => Plotly.relayout(id, width));
-addEventListener("beforeprint", () => wide({{ width: 660 }}));
-addEventListener("afterprint", () => wide({{ width: null, autosize: true }}));
-</script></body></html>
-"""
 
 
 def read_validation(run_dir: Path) -> dict[str, Any] | None:
@@ -120,15 +66,28 @@ def read_validation(run_dir: Path) -> dict[str, Any] | None:
         for v in found["networks"]:
             v |= {"id": int(v["id"]), "block_args": str(v["block_args"])}
             v |= {name: float(v[name]) for name in _NUMBERS}
-            v |= {k: v.get(k) if v.get(k) in (True, False) else None for k in _FLAGS}
+            v |= {k: _flag(v.get(k)) for k in _FLAGS}
         for name in ("verdict", "conditions", "score", "model"):
             found[name] = dict(found.get(name) or {})
         found["model"]["scores"] = dict(found["model"].get("scores") or {})
+        for name in ("rounds", "best"):
+            found[name] = [dict(row) for row in found.get(name) or ()]
+        for row in found["rounds"]:
+            row |= {"round": int(row["round"]), "networks": list(row["networks"])}
+            row |= {k: dict(row.get(k) or {}) for k in ("score", "changed")}
+        for v in found["best"]:
+            v |= {"round": int(v["round"]), "name": str(v["name"])}
+            v |= {k: float(v[k]) for k in ("top1", "predicted_ms", "measured_ms")}
+            v["meets_target"] = _flag(v.get("meets_target"))
         calibration_points(found), operator_points(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__} {error}"
         raise UnsupportedFormat(f"{path} is damaged: {what}. {again}") from error
     return found
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -144,8 +103,6 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         UnsupportedFormat: The run or its validation is unfinished, damaged or of another version.
         StoreError: The file cannot be written.
     """
-    from plotly.offline import get_plotlyjs
-
     run = load(run_dir)
     found = read_validation(run_dir)
     known = {c.id: c.block_args for c in run.front}
@@ -154,24 +111,9 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
             f"{run_dir / 'validation.json'} names networks that the front of this run does not "
             f"hold. Validate it anew:  phonenas validate {run_dir} --device ..."
         )
-    sections, plots = _sections(run, found)
-    body, drawn = "\n".join(sections), json.dumps(plots).replace("<", "\\u003c")
-    if (origin := _origin(run, found)) != "measured":
-        # What stands as code are the user's own words.
-        parts = re.split(r"(<code.*?</code>)", body, flags=re.S)
-        parts[::2] = [re.sub(r"\bmeasured\b", origin, t).replace("●", "◌") for t in parts[::2]]
-        body, drawn = "".join(parts), re.sub(r"\bmeasured\b", origin, drawn)
-        body = (
-            f"<p class=command><b>{escape(origin.upper())}.</b> No device was measured for the times on "
-            f"this page.</p>\n{body}"
-        )
-    page = _PAGE.format(
-        title=escape(f"phonenas: networks for {run.settings['device']}"),
-        body=body,
-        plotly=get_plotlyjs(),
-        plots=drawn,
-    )
-    return write_atomic(run_dir / "report.html" if out is None else out, page)
+    page = Page(f"phonenas: networks for {run.settings['device']}")
+    text = page.html(_sections(run, found, page), _origin(run, found))
+    return write_atomic(run_dir / "report.html" if out is None else out, text)
 
 
 def _origin(run: Loaded, found: Mapping[str, Any] | None) -> str:
@@ -182,19 +124,8 @@ def _origin(run: Loaded, found: Mapping[str, Any] | None) -> str:
     )
 
 
-def _sections(run: Loaded, found: dict[str, Any] | None) -> tuple[list[str], dict[str, Any]]:
+def _sections(run: Loaded, found: dict[str, Any] | None, page: Page) -> list[str]:
     from . import plots as ink
-
-    drawn: dict[str, Any] = {}
-
-    def draw(name: str, figure: Any) -> str:
-        # The title leaves the drawing: as the page's own text it wraps on a narrow screen.
-        drawn[name] = json.loads(figure.to_json())
-        title = drawn[name]["layout"].pop("title")["text"]
-        return (
-            f'<figure><figcaption>{escape(title)}</figcaption><div id="{name}" class="plot" '
-            f'role="img" aria-label="{escape(title)}"></div></figure>'
-        )
 
     points = ink.front_points(run, found)
     front = ink.front_figure(points, run.front.target_ms, len(run.numbers()))
@@ -202,7 +133,7 @@ def _sections(run: Loaded, found: dict[str, Any] | None) -> tuple[list[str], dic
         _headline(run, found),
         "<noscript><p>The plots need JavaScript; the tables hold the numbers.</p></noscript>",
         "<h2>The front</h2><p>○ is predicted, ● is measured, here and everywhere below.</p>"
-        + draw("front", front),
+        + page.draw("front", front),
     ]
     if found is None or not found["networks"]:
         device = shlex.quote(str(run.settings["device"]))
@@ -210,20 +141,23 @@ def _sections(run: Loaded, found: dict[str, Any] | None) -> tuple[list[str], dic
         for title in _VALIDATED:
             body.append(f"<h2>{title}</h2><p>Nothing has been measured yet. Do so with")
             body.append(f"<code>{escape(command)}</code></p>")
-        return [*body, _settings(run)], drawn
-    body += [f"<h2>{_VALIDATED[0]}</h2>", _networks(found), f"<h2>{_VALIDATED[1]}</h2>"]
-    body += [draw("calibration", ink.calibration_figure(ink.calibration_points(found)))]
+        return [*body, _log(run), _settings(run)]
+    body += [f"<h2>{_VALIDATED[0]}</h2>", _networks(found)]
+    if found["rounds"]:
+        body.append(_rounds(found, run.path))
+    body.append(f"<h2>{_VALIDATED[1]}</h2>")
+    body += [page.draw("calibration", ink.calibration_figure(ink.calibration_points(found)))]
     body += [_scores(found), f"<h2>{_VALIDATED[2]}</h2>"]
     operators = ink.operator_points(found)
     if operators:
         whole = {v["id"]: v["measured_ms"] for v in found["networks"]}
-        body.append(draw("operators", ink.operator_figure(operators, whole)))
+        body.append(page.draw("operators", ink.operator_figure(operators, whole)))
         body.append('<p class="soft">Blocks by the side of their input map. What is hatched was '
                     "not measured alone: the model's curve filled it in.</p>")  # fmt: skip
     else:
         body.append("<p>The validation does not tell it by operator.</p>")
     body.append(_conditions(found))
-    return [*body, _settings(run)], drawn
+    return [*body, _log(run), _settings(run)]
 
 
 def _headline(run: Loaded, found: Mapping[str, Any] | None) -> str:
@@ -267,32 +201,16 @@ def _headline(run: Loaded, found: Mapping[str, Any] | None) -> str:
     return f'{title}<p class="lead">{text}</p><ul class="facts">{tiles}</ul>'
 
 
-def _number(value: Any, form: str, per: float = 1) -> str:
-    return form.format(value / per) if isinstance(value, int | float) else "–"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
-    """A table in a box of its own; cells are escaped."""
-    lines = ""
-    for first, *rest in rows:
-        cells = "".join(f"<td>{escape(str(c))}</td>" for c in rest)
-        lines += f"<tr><th>{escape(str(first))}</th>{cells}</tr>"
-    titles = "".join(f"<th>{escape(t)}</th>" for t in head)
-    top = f"<thead><tr>{titles}</tr></thead>" if head else ""
-    return f'<div class="box"><table class="{kind}">{top}<tbody>{lines}</tbody></table></div>'
-
-
 def _networks(found: Mapping[str, Any]) -> str:
-    words = {True: '<span class="good">yes</span>', False: '<b class="bad">no</b>', None: "–"}
     lines = ""
     for v in found["networks"]:
-        top1 = f"{v['top1']:.1%} ± {_number(v.get('top1_error'), '{:.1%}')}"
+        top1 = f"{v['top1']:.1%} ± {number(v.get('top1_error'), '{:.1%}')}"
         cells = (
             str(v["id"]), top1 + (" outside" if v["outside"] else ""),
             f"○ {v['predicted_ms']:.2f} ({v['low_ms']:.2f} to {v['high_ms']:.2f})",
             f"● {v['measured_ms']:.2f} ± {v['spread']:.1%}", f"{v['error']:+.1%}",
-            words[v["inside"]], words[v["meets_target"]],
-            _number(v.get("macs"), "{:.0f}", 1e6), _number(v.get("params"), "{:.2f}", 1e6),
+            _YES[v["inside"]], _YES[v["meets_target"]],
+            number(v.get("macs"), "{:.0f}", 1e6), number(v.get("params"), "{:.2f}", 1e6),
         )  # fmt: skip
         row = "".join(f"<td>{c}</td>" for c in cells)
         code = f'<td class="code" colspan="9"><code>{escape(v["block_args"])}</code></td>'
@@ -309,16 +227,78 @@ def _networks(found: Mapping[str, Any]) -> str:
     )
 
 
+def _rounds(found: Mapping[str, Any], path: Path) -> str:
+    """What each round of measuring, fitting and ranking anew gave, and the best of all."""
+    rows = []
+    for r in found["rounds"]:
+        c = r["changed"]
+        ranked = (
+            "the search's own"
+            if not c
+            else f"{c.get('joined', '–')} joined, {c.get('left', '–')} left"
+        )
+        meet = "–" if r.get("meet") is None else f"{r['meet']} of {len(r['networks'])}"
+        rows.append((
+            f"round {r['round']}", ranked, number(c.get("shift"), "{:+.1%}"), str(len(r["networks"])),
+            number(r.get("expected_to_meet"), "{:.1f}"), meet, number(r["score"].get("mape"), "{:.1%}"),
+        ))  # fmt: skip
+    titles = ("", "its front", "model moved", "measured", "expected to meet the target", "meet it",
+              "mean absolute error")  # fmt: skip
+    lines = ""
+    for v in found["best"]:
+        cells = (f"<code>{escape(v['name'])}</code>", f"{v['round']}", f"○ {v['top1']:.1%}",
+                 f"○ {v['predicted_ms']:.2f}", f"● {v['measured_ms']:.2f}",
+                 _YES[v["meets_target"]])  # fmt: skip
+        lines += "<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>"
+    heads = ("the best of all rounds", "round", "top-1 estimate", "predicted, ms", "measured, ms",
+             "meets target")  # fmt: skip
+    top = "".join(f"<th>{t}</th>" for t in heads)
+    best = (
+        f'<div class="box"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )
+    stopped = (
+        f"<p>No further round: {escape(str(found['stopped']).rstrip('.'))}.</p>"
+        if found.get("stopped")
+        else ""
+    )
+    return (
+        f"<h2>Rounds</h2>{table(titles, rows)}{stopped}{best if lines else ''}"
+        '<p class="soft">After a round the model was fitted on what was measured, and every network that the '
+        "search had evaluated was ranked anew. How far the model moved is what it still erred on the networks "
+        "measured, on average. The table above holds what was measured of the search's own front; each further "
+        f"round has a report of its own:  <code>phonenas report {escape(shlex.quote(str(path)))}/round2</code></p>"
+    )
+
+
+def _log(run: Loaded) -> str:
+    """Generation by generation, some of them; "" for a run that has kept no log."""
+    log = run.log()
+    if not len(log):
+        return ""
+    step = max(1, -(-len(log) // _LOGGED))
+    rows = [
+        (f"{n:,.0f}", f"{repeats:,.0f}", "–" if hv != hv else f"{hv:#.4g}", f"○ {ms:.2f}", f"○ {top1:.1%}",
+         f"{seconds:.1f}")
+        for n, repeats, hv, ms, top1, seconds in [*log[:-1:step].tolist(), log[-1].tolist()]
+    ]  # fmt: skip
+    titles = ("evaluations", "known already", "hypervolume", "fastest, ms", "best top-1", "seconds")
+    return (
+        f'<h2>How it went</h2>{table(titles, rows)}<p class="soft">{len(rows)} of {len(log):,} '
+        "generations; <code>log.csv</code> in the run's folder holds all. Fastest and best are of all "
+        "networks seen, whether they meet the target or not.</p>"
+    )
+
+
 def _scores(found: Mapping[str, Any]) -> str:
     model = found["model"]
     columns = [("this validation", found["score"])]
     columns += [(title, model["scores"].get(name) or {}) for name, title in _MODELS.items()]
     rows = [
-        (title, *(_number(column.get(name), form) for _, column in columns))
+        (title, *(number(column.get(name), form) for _, column in columns))
         for name, title, form in _SCORES
     ]
     taught = f"{model.get('operators', '–')} operators and {model.get('networks', '–')} networks"
-    return _table(("", *(title for title, _ in columns)), rows) + (
+    return table(("", *(title for title, _ in columns)), rows) + (
         f'<p class="soft">The model was taught by {escape(taught)}, measured until '
         f"{escape(str(model.get('date', '–'))[:10])}. The last three columns are over the same "
         "networks, none of which took part in the fit that predicts it.</p>"
@@ -331,7 +311,7 @@ def _conditions(found: Mapping[str, Any]) -> str:
     rows.append(("rejected readings", found.get("rejected", "–")))
     rows.append(("validated at", found.get("at", "–")))
     text = escape(str(found["verdict"].get("text", "no verdict was given")))
-    return f'<h2>Conditions</h2><p class="{kind}">{text}</p>' + _table((), rows, "words")
+    return f'<h2>Conditions</h2><p class="{kind}">{text}</p>' + table((), rows, "words")
 
 
 def _settings(run: Loaded) -> str:
@@ -351,6 +331,6 @@ def _settings(run: Loaded) -> str:
     rows += [(name, f"version {version}") for name, version in run.libraries.items()]
     return (
         f'<h2>The search</h2><p>The same search again:</p><div class="box command">'
-        f"<code>phonenas search {command}</code></div>{_table((), rows, 'words')}"
+        f"<code>phonenas search {command}</code></div>{table((), rows, 'words')}"
         f"<h2>What top-1 means here</h2><p>{escape(scale)}</p>"
     )

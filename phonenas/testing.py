@@ -211,6 +211,25 @@ class StrategyContract:
             strategy.tell(told, losses, losses[:, 1] / 0.6 - 1)
             space.check(genomes)
 
+    def test_more_objectives_and_limits(self, space: SearchSpace) -> None:
+        def judged(genomes: Any) -> tuple[Any, Any]:
+            losses, _ = self.judge(space, genomes)
+            third = -genomes[:, 1].astype(float)  # of a sign that costs do not have
+            return np.column_stack([losses, third]), losses[:, 0] - 0.4
+
+        asked = []
+        for _ in range(2):
+            strategy = self.make(8)
+            strategy.start(space, None, 3)
+            turns = []
+            for _ in range(8):
+                genomes = strategy.ask(50)
+                space.check(genomes)
+                strategy.tell(genomes, *judged(genomes))
+                turns.append(genomes)
+            asked.append(np.concatenate(turns))
+        assert np.array_equal(asked[0], asked[1])
+
     def test_a_smaller_room_only_cuts_off(self, space: SearchSpace) -> None:
         asked = []
         for room in (50, 3):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from . import accuracy, benchmark
+from . import accuracy, benchmark, objectives
 from .controller import Controller
 from .exact_front import ExactFront, exact_front
+from .limits import Limit, parse_limit
 from .loop import Searched, run, search
 from .nsga2 import NSGA2
+from .objectives import Function, Latency, Macs, Objective, Params, PeakActivation
 from .pareto import Candidate, ParetoFront, hypervolume
 from .reward import HARD, SOFT, check_target, reward
+from .rounds import Rounds, validate_rounds
 from .run_folder import load
 from .strategy import RandomSearch, Strategy, get, names
 from .surrogate_assisted import SurrogateAssisted
@@ -22,8 +25,16 @@ __all__ = [
     "Candidate",
     "Controller",
     "ExactFront",
+    "Function",
+    "Latency",
+    "Limit",
+    "Macs",
+    "Objective",
+    "Params",
     "ParetoFront",
+    "PeakActivation",
     "RandomSearch",
+    "Rounds",
     "Searched",
     "Strategy",
     "SurrogateAssisted",
@@ -37,8 +48,11 @@ __all__ = [
     "hypervolume",
     "load",
     "names",
+    "objectives",
+    "parse_limit",
     "reward",
     "run",
     "search",
     "validate",
+    "validate_rounds",
 ]

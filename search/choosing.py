@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +26,7 @@ def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
     return chance_within(ms, low, high, front.target_ms)
 
 
-def worth_measuring(front: ParetoFront, k: int) -> list[Candidate]:
+def worth_measuring(front: ParetoFront, k: int, measured: Collection[str] = ()) -> list[Candidate]:
     """The k candidates to measure, by rising latency.
 
     The first is the one that the user asked for: the greatest reward (without a target, top-1)
@@ -33,30 +35,40 @@ def worth_measuring(front: ParetoFront, k: int) -> list[Candidate]:
     hardly meet the target waits. With a target only those within 5 % of the best reward are
     looked at, if they are enough.
 
+    What was measured before counts as chosen: the first is then the one that is expected to gain
+    most reward over the best of them, if any is, and near-twins of them wait too.
+
     Args:
         front: Of a search.
-        k: How many, ≥ 1; all where the front has no more.
+        k: How many, ≥ 1; all that were not measured where the front has no more.
+        measured: Networks that were measured already, as `Candidate.block_args`.
     """
     candidates = list(front)
-    if k >= len(candidates):
-        return candidates
+    done = np.array([c.block_args in measured for c in candidates], bool)
+    open_ = [c for c, known in zip(candidates, done, strict=True) if not known]
+    if k >= len(open_):
+        return open_
     chance = chances(front)
     value = np.array([c.top1 if c.reward is None else c.reward for c in candidates])
-    chosen = [int(np.argmax(value * chance))]
+    best = float((value * chance)[done].max(initial=0.0))
+    gain = np.where(done, -1.0, np.maximum(value - best, 0.0) * chance)
+    # Where nothing better is in sight, all are chosen to fill the gaps.
+    chosen = [int(np.argmax(gain))] if gain.max() > 0 else []
     near = value >= (_NEAR * value.max() if front.target_ms is not None else 0)
     near[chosen] = True
-    if near.sum() < k:
+    if (near & ~done).sum() < k:
         near[:] = True
     losses = np.array([[c.latency_ms, 1 - c.top1] for c in candidates])
     ideal, worst = losses[near].min(axis=0), losses[near].max(axis=0)
     # A little beyond the worst of them, so that the ends count too.
     reference = ideal + 1.1 * np.maximum(worst - ideal, 1e-9)
+    known = [int(i) for i in np.flatnonzero(done & near & (chance > 0.5))]
     while len(chosen) < k:
-        have = hypervolume(losses[chosen], ideal, reference)
+        have = hypervolume(losses[[*known, *chosen]], ideal, reference)
         gains = [
             -1.0
-            if i in chosen or not near[i]
-            else chance[i] * (hypervolume(losses[[*chosen, i]], ideal, reference) - have)
+            if i in chosen or done[i] or not near[i]
+            else chance[i] * (hypervolume(losses[[*known, *chosen, i]], ideal, reference) - have)
             for i in range(len(candidates))
         ]
         chosen.append(int(np.argmax(gains)))

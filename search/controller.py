@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument, MissingExtra
-from .reward import HARD, check_exponents, rewards_of, targets
+from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
 from .strategy import Objectives, State, Strategy
 
 __all__ = ["Controller"]
@@ -98,7 +98,7 @@ class Controller(Strategy):
             "exponents": list(self.exponents),
         }
 
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         torch = self._torch
         self.space, self.target = space, target
         counts = space.option_counts
@@ -114,7 +114,7 @@ class Controller(Strategy):
         )
         shapes = {
             "tokens": (tokens + 1, self.embedding),  # the last one begins
-            "place": (2, self.embedding),
+            "place": (2 * (objectives - 1), self.embedding),
             "w_in": (4 * self.hidden, self.embedding),
             "w_own": (4 * self.hidden, self.hidden),
             "b_in": (4 * self.hidden,),
@@ -133,10 +133,10 @@ class Controller(Strategy):
             for name, shape in shapes.items()
         }
         self._moments_t = 0
-        self._losses: Objectives = np.empty((0, 2))
+        self._losses: Objectives = np.empty((0, objectives))
         self._told = self._aimed = 0
         self._seen: set[bytes] = set()
-        self._aims, self._places = np.empty(0), np.empty(0)
+        self._aims = self._places = np.empty((0, objectives - 1))
 
     # -- sampling ---------------------------------------------------------------------------------
 
@@ -189,12 +189,13 @@ class Controller(Strategy):
 
     def _aim(self, count: int) -> None:
         """Give each network of the turn its target."""
-        if self.target is not None:
-            self._aims, self._places = np.full(count, self.target), np.full(count, 0.5)
-        elif len(self._losses):
-            self._aims, self._places = targets(self._losses, self._aimed, count)
+        if len(self._losses):
+            self._aims, self._places = aims_of(self._losses, self.target, self._aimed, count)
         else:
-            self._aims, self._places = np.ones(count), np.full(count, 0.5)
+            shape = (count, self._losses.shape[1] - 1)
+            self._aims, self._places = np.ones(shape), np.full(shape, 0.5)
+            if self.target is not None:
+                self._aims[:, 0] = self.target
         self._aimed += count
 
     def _read_places(self, places: Floats) -> Any:
@@ -209,18 +210,20 @@ class Controller(Strategy):
         aims, self._places = self._aims[:count], self._places[:count]
         self._told += count
         self._seen.update(self.space.keys(genomes))
-        self._losses = np.concatenate([self._losses, losses[:, :2]])
-        advantage = self._advantage(losses[:, :2], aims)
+        losses = penalised(losses, violation, self.target)
+        self._losses = np.concatenate([self._losses, losses])
+        advantage = self._advantage(losses, aims)
         self._losses = self._losses[-max(self.baseline, 100) :]
         self._learn(genomes, advantage)
 
     def _advantage(self, losses: Objectives, aims: Floats) -> Floats:
         """Rewards less the mean of the networks told last, in their deviations, (n,)."""
-        rewards = rewards_of(losses, aims, self.exponents)
+        spans = spans_of(self._losses)
+        rewards = rewards_of(losses, aims, self.exponents, spans)
         if not self.baseline:
             return rewards
         last = self._losses[-self.baseline :]
-        beside = rewards_of(last[None], aims[:, None], self.exponents)
+        beside = rewards_of(last[None], aims[:, None], self.exponents, spans)
         found: Floats = (rewards - beside.mean(axis=1)) / (beside.std(axis=1) + 1e-9)
         return found
 

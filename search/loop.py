@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..latency_model import LatencyModel
-from ..space import AdditiveTable, Genomes, SearchSpace
+from ..space import AdditiveTable, SearchSpace
 from ..space.errors import Infeasible, InvalidArgument, UnsupportedFormat
 from .accuracy import AccuracyEstimator
-from .pareto import Candidate, ParetoFront, hypervolume, non_dominated
+from .aims import Aims
+from .judge import Judge
+from .limits import Limit
+from .objectives import Objective
+from .pareto import Candidate, ParetoFront, non_dominated
 from .reward import check_target, reward
-from .run_folder import RunFolder
-from .strategy import Objectives, Strategy
+from .run_folder import NUMBERS, RunFolder
+from .strategy import Strategy
 
 __all__ = ["Evaluated", "Searched", "run"]
 
@@ -29,13 +33,23 @@ _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhauste
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Event: a generation was judged."""
+    """Event: a generation was judged.
+
+    Args:
+        evaluations, budget: Distinct networks judged, and how many in all.
+        repeats: Proposals that were known already, and cost nothing.
+        fastest_ms, best_top1: Of all seen so far, whether they meet the target or not.
+        hypervolume: Of the front so far, share of the box; None with more than three objectives.
+        seconds: Since the run began, stops left out.
+    """
 
     evaluations: int
     budget: int
     repeats: int
     fastest_ms: float
     best_top1: float
+    hypervolume: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,74 +68,6 @@ class Searched:
     resumed_from: int
 
 
-class _Judge:
-    """Judges each network once; remembers all in order."""
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        latency: LatencyModel,
-        accuracy: AccuracyEstimator,
-        target_ms: float | None,
-    ) -> None:
-        self.space, self.target_ms = space, target_ms
-        self.latency_of = latency.on(space)
-        self.accuracy_of = accuracy.on(space)
-        self.rows: dict[bytes, int] = {}
-        self.genomes: list[Genomes] = []
-        self.numbers: list[Objectives] = []
-        self.repeats = 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def known(self) -> tuple[Genomes, Objectives]:
-        """All judged genomes, (n, genes), and their latency_ms, top1, error, outside, (n, 4)."""
-        if not self.genomes:
-            return np.empty((0, len(self.space.option_counts)), np.int8), np.empty((0, 4))
-        self.genomes = [np.concatenate(self.genomes)]
-        self.numbers = [np.concatenate(self.numbers)]
-        return self.genomes[0], self.numbers[0]
-
-    def remember(self, genomes: Genomes, numbers: Objectives) -> None:
-        for key in self.space.keys(genomes):
-            self.rows.setdefault(key, len(self.rows))
-        self.genomes.append(genomes)
-        self.numbers.append(numbers)
-
-    def __call__(self, genomes: Genomes, room: int) -> tuple[int, Objectives, Objectives]:
-        """Judge; at most `room` new networks. Rows taken, losses (m, 2), violation (m,)."""
-        keys = self.space.keys(genomes)
-        fresh: dict[bytes, int] = {}
-        taken = 0
-        for row, key in enumerate(keys):
-            if key not in self.rows and key not in fresh:
-                if len(fresh) == room:
-                    break
-                fresh[key] = row
-            taken += 1
-        self.repeats += taken - len(fresh)
-        if fresh:
-            new = genomes[list(fresh.values())]
-            told = self.accuracy_of(new)
-            self.remember(
-                new,
-                np.column_stack(
-                    [self.latency_of(new), told.top1, told.standard_error, told.outside]
-                ),
-            )
-        if len(fresh) == taken:
-            numbers = self.numbers[-1]
-        else:
-            numbers = self.known()[1][[self.rows[k] for k in keys[:taken]]]
-        losses = np.column_stack([1 - numbers[:, 1], numbers[:, 0]])
-        if self.target_ms is None:
-            violation = np.zeros(taken)
-        else:
-            violation = numbers[:, 0] / self.target_ms - 1
-        return taken, losses, violation
-
-
 def run(
     space: SearchSpace,
     *,
@@ -132,6 +78,10 @@ def run(
     evaluations: int = 8000,
     into: str | Path | None = None,
     target: str = "",
+    soft: bool = False,
+    chance: float | None = None,
+    also: Sequence[Objective] = (),
+    limits: Sequence[Limit] = (),
     on_event: Callable[[Evaluated], None] | None = None,
 ) -> ParetoFront:
     """Search a space for networks that are accurate and fast; see `search` for the details.
@@ -147,6 +97,10 @@ def run(
         evaluations=evaluations,
         into=into,
         target=target,
+        soft=soft,
+        chance=chance,
+        also=also,
+        limits=limits,
         on_event=on_event,
     ).front
 
@@ -161,6 +115,10 @@ def search(
     evaluations: int = 8000,
     into: str | Path | None = None,
     target: str = "",
+    soft: bool = False,
+    chance: float | None = None,
+    also: Sequence[Objective] = (),
+    limits: Sequence[Limit] = (),
     on_event: Callable[[Evaluated], None] | None = None,
 ) -> Searched:
     """Search a space for networks that are accurate and fast.
@@ -175,11 +133,19 @@ def search(
         evaluations: Distinct networks to judge, ≥ 1.
         into: Run folder; a run stopped in it is taken up and ends as if never stopped.
         target: How the target was given, kept for the report.
+        soft: The target only weighs, by the paper's soft exponents: what lies beyond it stays in
+            the front, with a smaller reward.
+        chance: Least probability that a measurement meets the target, in (0, 1), by the model's
+            interval. None: the prediction is held to the target.
+        also: Objectives besides top-1 and latency; the front is that of all.
+        limits: Bounds on anything, hard or soft.
         on_event: Called with `Evaluated` after each generation.
     Raises:
-        InvalidArgument: A target or budget out of range.
+        InvalidArgument: A target, chance or budget out of range.
         SettingsChanged: The folder holds a run with other settings; both values are named.
-        Infeasible: No network seen reaches the target; the fastest is named.
+        Infeasible: A short look beforehand found no network that meets the target and the
+            limits, or the search saw none; the closest is named.
+        InvalidObjective: A user's function gave no number; the network is named.
         UncoveredOperator: The model cannot predict some operator of the space.
         StoreError: The folder cannot be written.
     """
@@ -187,6 +153,7 @@ def search(
         raise InvalidArgument(f"evaluations: 1 or more, got {evaluations}")
     if target_ms is not None:
         target_ms = check_target(target_ms)
+    aims = Aims(target_ms, soft, chance, tuple(also), tuple(limits))
     settings = {
         "space": space.name,
         "resolution_px": space.resolution_px,
@@ -196,12 +163,15 @@ def search(
         "target_ms": target_ms,
         "target": target or (f"{target_ms:g}" if target_ms else ""),
         "evaluations": evaluations,
+        **aims.settings,
         **strategy.settings,
     }
     began = time.monotonic()
+    judge = Judge(space, latency, accuracy, aims)
+    if into is None or not (Path(into) / "run.json").exists():
+        judge.refuse_impossible()  # before a folder is made for it
     folder = RunFolder(into, settings, latency.summary()) if into is not None else None
-    judge = _Judge(space, latency, accuracy, target_ms)
-    strategy.start(space, target_ms)
+    strategy.start(space, target_ms, 2 + len(aims.also))
     resumed, before_s = 0, 0.0
     if folder is not None and (stopped := folder.checkpoint()) is not None:
         try:
@@ -212,7 +182,7 @@ def search(
             ) from error
         log.info("%s: goes on from %d evaluations", folder.path, len(stopped.genomes))
         before_s = stopped.seconds
-        judge.repeats = stopped.repeats
+        judge.repeats, judge.log = stopped.repeats, [tuple(row) for row in stopped.log.tolist()]
         strategy.restore(stopped.state, stopped.genomes)
         resumed = len(judge)
     stale = 0
@@ -224,41 +194,38 @@ def search(
         taken, losses, violation = judge(genomes, evaluations - len(judge))
         strategy.tell(genomes[:taken], losses, violation)
         stale = 0 if len(judge) > before else stale + 1
+        seconds = before_s + time.monotonic() - began
+        row = judge.note(seconds)
         if on_event is not None:
-            on_event(_event(judge, evaluations))
+            volume = None if np.isnan(row[2]) else row[2]
+            on_event(
+                Evaluated(len(judge), evaluations, judge.repeats, row[3], row[4], volume, seconds)
+            )
         if folder is not None and folder.due():
-            seconds = before_s + time.monotonic() - began
-            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds)
+            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log)
     front = _front(judge, latency, settings)
     seconds = before_s + time.monotonic() - began
     searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed)
     if folder is not None and (resumed < len(judge) or not folder.finished()):
-        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds)
+        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log)
         folder.finish(front, judge.space, *judge.known(), searched.seconds)
     return searched
 
 
-def _event(judge: _Judge, budget: int) -> Evaluated:
-    numbers = judge.numbers[-1]
-    return Evaluated(
-        len(judge), budget, judge.repeats, float(numbers[:, 0].min()), float(numbers[:, 1].max())
-    )
-
-
-def _front(judge: _Judge, latency: LatencyModel, settings: dict[str, Any]) -> ParetoFront:
+def _front(judge: Judge, latency: LatencyModel, settings: dict[str, Any]) -> ParetoFront:
     genomes, numbers = judge.known()
-    target_ms = settings["target_ms"]
-    within = np.arange(len(numbers))
-    if target_ms is not None:
-        within = np.flatnonzero(numbers[:, 0] <= target_ms)
-        if not len(within):
-            raise Infeasible(
-                f"none of {len(numbers):,} networks seen reaches {target_ms:g} ms on "
-                f"{latency.device}; the fastest takes {numbers[:, 0].min():.2f} ms. Raise --target, "
-                "lower --resolution or give more --evaluations, with another --out."
-            )
+    aims, target_ms = judge.aims, judge.aims.target_ms
+    within = np.flatnonzero(aims.violation(numbers) <= 0)
+    if not len(within):
+        raise Infeasible(
+            f"none of {len(numbers):,} networks seen meets {aims.words()} on {latency.device}; the fastest takes "
+            f"{numbers[:, 0].min():.2f} ms, the closest has {judge.closest()}. Raise --target or the limit, lower "
+            "--resolution or give more --evaluations, with another --out."
+        )
     space = judge.space
-    losses = np.column_stack([numbers[within, 0], 1 - numbers[within, 1]])
+    losses = aims.losses(numbers[within])
+    # By latency, then top-1, whatever the losses' order is.
+    losses[:, [0, 1]] = losses[:, [1, 0]]
     rows = within[non_dominated(losses)]
     low, high, covered = latency.intervals(space)(genomes[rows])
     counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes[rows])
@@ -279,11 +246,12 @@ def _front(judge: _Judge, latency: LatencyModel, settings: dict[str, Any]) -> Pa
             macs=int(counts[i, 0]),
             params=int(counts[i, 1]),
             reward=None if rewards is None else float(rewards[i]),
+            values={
+                name: float(numbers[row, column])
+                for column, name in enumerate(aims.columns)
+                if column >= len(NUMBERS)
+            },
         )
         for i, row in enumerate(rows)
     )
-    # Fixed corner: top-1 of 1 at 0 ms; reference: top-1 of 0 at the target, or at the slowest
-    # seen. Runs with one target compare.
-    slowest = target_ms if target_ms is not None else float(numbers[:, 0].max()) * (1 + 1e-9)
-    volume = hypervolume(losses, (0.0, 0.0), (slowest * (1 + 1e-9), 1.0))
-    return ParetoFront(candidates, target_ms, str(settings["target"]), volume)
+    return ParetoFront(candidates, target_ms, str(settings["target"]), judge.volume())

@@ -62,9 +62,9 @@ class NSGA2(Strategy):
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "population": self.population, "crossover": self.crossover}
 
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         self.space = space
-        self._algorithm = _algorithm(self)
+        self._algorithm = _algorithm(self, objectives)
 
     def ask(self, n: int) -> Genomes:
         algorithm, self.matings = self._algorithm, 0
@@ -138,7 +138,7 @@ class NSGA2(Strategy):
         algorithm.random_state.bit_generator.state = state["rng"]
 
 
-def _algorithm(strategy: NSGA2) -> Any:
+def _algorithm(strategy: NSGA2, objectives: int) -> Any:
     """pymoo's NSGA-II over a space's genomes."""
     from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
     from pymoo.core.duplicate import DuplicateElimination
@@ -192,7 +192,8 @@ def _algorithm(strategy: NSGA2) -> Any:
         seed=strategy.seed,
     )
     problem = Problem(
-        n_var=len(space.option_counts), n_obj=2, n_ieq_constr=1, xl=0, xu=space.option_counts - 1
-    )
+        n_var=len(space.option_counts), n_obj=objectives, n_ieq_constr=1,
+        xl=0, xu=space.option_counts - 1,
+    )  # fmt: skip
     algorithm.setup(problem, termination=NoTermination(), verbose=False)
     return algorithm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Candidate:
         macs, params: Counted.
         reward: Weighted product against the run's target; None without one.
         measured_ms: Measured on the device, or None.
+        values: Of further objectives and limits, by name.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Candidate:
     params: int
     reward: float | None = None
     measured_ms: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -69,12 +71,16 @@ class Candidate:
         for name in ("top1", "top1_error", "latency_ms", "low_ms", "high_ms", "macs", "params"):
             if not isinstance(getattr(found, name), int | float):
                 raise ValueError(f"{name} is {getattr(found, name)!r}")
+        if not isinstance(found.values, dict) or not all(
+            isinstance(v, int | float) for v in found.values.values()
+        ):
+            raise ValueError(f"values is {found.values!r}")
         return found
 
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """Candidates none of which another beats in top-1 and latency both, by rising latency.
+    """Candidates none of which another beats in every objective, by rising latency.
 
     Args:
         candidates: In order of latency.
@@ -96,26 +102,40 @@ class ParetoFront:
 
 
 def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Rows of (n, 2) losses, both minimised, that no other row beats; by rising first loss.
+    """Rows of (n, k) losses, all minimised, that no other row beats; by rising first loss.
 
     Of equal rows the first is kept.
     """
-    order = np.lexsort((np.arange(len(losses)), losses[:, 1], losses[:, 0]))
-    second = losses[order, 1]
-    best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
-    kept: npt.NDArray[np.intp] = order[second < best_before]
-    return kept
+    if losses.shape[1] == 2:
+        order = np.lexsort((np.arange(len(losses)), losses[:, 1], losses[:, 0]))
+        second = losses[order, 1]
+        best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+        kept: npt.NDArray[np.intp] = order[second < best_before]
+        return kept
+    from moocore import is_nondominated
+
+    if not len(losses):
+        return np.empty(0, np.intp)
+    order = np.lexsort((np.arange(len(losses)), *losses.T[::-1]))
+    sorted_rows = losses[order]
+    new = np.concatenate([[True], (sorted_rows[1:] != sorted_rows[:-1]).any(axis=1)])
+    found: npt.NDArray[np.intp] = order[new][is_nondominated(sorted_rows[new])]
+    return found
 
 
 def hypervolume(
     losses: npt.NDArray[np.float64], ideal: Sequence[float], reference: Sequence[float]
 ) -> float:
-    """Share of the box between `ideal` and `reference` that rows of (n, 2) losses dominate."""
+    """Share of the box between `ideal` and `reference` that rows of (n, k) losses dominate."""
     low, high = np.asarray(ideal, float), np.asarray(reference, float)
     scaled = np.clip((losses - low) / (high - low), 0, None)
     inside = scaled[(scaled < 1).all(axis=1)]
     if not len(inside):
         return 0.0
     front = inside[non_dominated(inside)]
+    if front.shape[1] > 2:
+        from moocore import hypervolume as exact
+
+        return float(exact(front, ref=np.ones(front.shape[1])))
     right = np.append(front[1:, 0], 1.0)
     return float(np.sum((right - front[:, 0]) * (1 - front[:, 1])))

@@ -8,12 +8,23 @@ import numpy.typing as npt
 from ..space.errors import InvalidArgument
 from .pareto import non_dominated
 
-__all__ = ["HARD", "SOFT", "check_exponents", "check_target", "reward", "rewards_of", "targets"]
+__all__ = [
+    "HARD", "SOFT", "aims_of", "check_exponents", "check_target", "penalised", "reward", "rewards_of", "spans_of",
+]  # fmt: skip
 
 SOFT = (-0.07, -0.07)
 HARD = (0.0, -1.0)
 _LEAST = 1e-9  # of a cost that is scaled to begin at 0
-_GOLDEN = 0.6180339887498949  # steps of it, modulo 1, fill an interval evenly at any time
+# Steps of these, modulo 1, fill an interval evenly at any time, and together a box.
+_STEPS = (
+    0.6180339887498949,
+    0.4142135623730951,
+    0.7320508075688772,
+    0.23606797749978969,
+    0.6457513110645906,
+)
+_OVERSTEPPED = 0.01  # quality, at most, of what oversteps a limit
+_FLOOR = 0.05  # of what a further cost's ratio may fall to
 
 
 def check_target(target_ms: float) -> float:
@@ -76,40 +87,77 @@ def reward(
 
 
 def rewards_of(
-    losses: npt.NDArray[np.float64], target: npt.ArrayLike, exponents: tuple[float, float]
+    losses: npt.NDArray[np.float64],
+    aims: npt.ArrayLike,
+    exponents: tuple[float, float],
+    spans: npt.ArrayLike = (),
 ) -> npt.NDArray[np.float64]:
     """Weighted products of what strategies are told, whatever the objectives are.
 
+    A further objective may be of any sign, so its ratio is one plus its distance from its aim in
+    `spans`, instead of value over aim.
+
     Args:
-        losses: (..., 2): 1 - quality, quality in [0, 1]; and cost, ≥ 0.
-        target: Of the cost, in its unit, > 0; one, or one for each (...).
-        exponents: At or below, and above, the target; ≤ 0.
+        losses: (..., k): 1 - quality, quality in [0, 1]; cost, ≥ 0; further losses.
+        aims: Of all but the quality, in their units, (..., k - 1); one number where k is 2.
+        exponents: At or below, and above, the aim; ≤ 0.
+        spans: How far each further loss ranges, (k - 2,), > 0.
     Returns:
-        (...): `reward` of quality and cost.
+        (...): `reward` of quality and cost, times that of each further loss.
 
     >>> rewards_of(np.array([[0.25, 80.0], [0.25, 160.0]]), 80.0, HARD).tolist()
     [0.75, 0.375]
     """
-    ratio = np.maximum(losses[..., 1], _LEAST) / np.maximum(target, _LEAST)
-    scored: npt.NDArray[np.float64] = (1 - losses[..., 0]) * ratio ** np.where(
-        ratio <= 1, *exponents
+    aims = np.atleast_1d(np.asarray(aims, np.float64))
+    ratio = np.maximum(losses[..., 1:2], _LEAST) / np.maximum(aims[..., :1], _LEAST)
+    if losses.shape[-1] > 2:
+        further = 1 + (losses[..., 2:] - aims[..., 1:]) / np.asarray(spans)
+        further = np.maximum(further, _FLOOR)
+        ratio = np.concatenate([ratio, further], axis=-1)
+    scored: npt.NDArray[np.float64] = (1 - losses[..., 0]) * np.prod(
+        ratio ** np.where(ratio <= 1, *exponents), axis=-1
     )
     return scored
 
 
-def targets(
-    losses: npt.NDArray[np.float64], first: int, count: int
+def spans_of(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How far each further loss of (n, k) ranges, (k - 2,), > 0."""
+    found: npt.NDArray[np.float64] = np.maximum(np.ptp(losses[:, 2:], axis=0), 1e-12)
+    return found
+
+
+def aims_of(
+    losses: npt.NDArray[np.float64], target: float | None, first: int, count: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Targets for those who name none: evenly over the costs of the front seen so far.
+    """Aims for strategies that follow one product at a time: evenly over the front seen so far.
 
     Args:
-        losses: (n, 2), what was seen, n ≥ 1; 1 - quality and cost.
+        losses: (n, k), what was seen, n ≥ 1.
+        target: Of the first cost, where one was named.
         first, count: Which members of the endless sequence.
     Returns:
-        Targets in the cost's unit, and their places in the range, in [0, 1], each (count,).
+        Aims in the costs' units, and their places in the range, in [0, 1], each (count, k - 1).
     """
-    costs = losses[non_dominated(losses), 1]
-    places = np.asarray((0.5 + _GOLDEN * np.arange(first, first + count)) % 1.0, np.float64)
-    low, high = float(costs.min()), float(costs.max())
+    costs = losses[non_dominated(losses), 1:]
+    steps = np.array([_STEPS[i % len(_STEPS)] for i in range(costs.shape[1])])
+    turns = np.arange(first, first + count, dtype=np.float64)[:, None]
+    places: npt.NDArray[np.float64] = np.asarray((0.5 + steps * turns) % 1.0, np.float64)
+    low, high = costs.min(axis=0), costs.max(axis=0)
     aims: npt.NDArray[np.float64] = low + places * (high - low)
+    if target is not None:
+        aims[:, 0], places[:, 0] = target, 0.5
     return aims, places
+
+
+def penalised(
+    losses: npt.NDArray[np.float64], violation: npt.NDArray[np.float64], target: float | None
+) -> npt.NDArray[np.float64]:
+    """Losses, (n, k), in which nothing that oversteps a limit is worth as much as what keeps it.
+
+    The less it oversteps, the more it is worth. The target is left out: the reward weighs it.
+    """
+    own = np.zeros(len(losses)) if target is None else np.maximum(losses[:, 1] / target - 1, 0)
+    other = np.where(violation > own + 1e-12, violation, 0.0)
+    found = losses.copy()
+    found[other > 0, 0] = 1 - _OVERSTEPPED / (1 + other[other > 0])
+    return found

@@ -3,6 +3,7 @@
     run.json            format, version, settings, versions of the libraries, front, seconds
     checkpoint.npz      strategy state and every evaluated genome with its numbers
     evaluations.parquet every evaluated genome by decision name, once the run is done
+    log.csv             a row a generation, as of the last checkpoint
 
 All are written atomically; arrays are plain (nothing is pickled). Version 1 is the first.
 """
@@ -13,6 +14,7 @@ import io
 import json
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +33,8 @@ __all__ = ["RunFolder", "Stopped", "load"]
 FORMAT, VERSION = "phonenas-run", 1
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
+LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
+_SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "lightgbm")
 
 
@@ -43,6 +47,7 @@ class Stopped:
     numbers: npt.NDArray[np.float64]
     repeats: int
     seconds: float
+    log: npt.NDArray[np.float64]
 
 
 class RunFolder:
@@ -60,12 +65,13 @@ class RunFolder:
         self.path = Path(path)
         self.model = model or {}
         self.settings = json.loads(json.dumps(settings))
-        self._saved_s = time.monotonic()
+        self.columns = tuple(self.settings.get("columns", NUMBERS))
+        self._saved_s, self._pause_s = time.monotonic(), _INTERVAL_S
         if (self.path / "run.json").exists():
             found = _read(self.path)
             changed = [
                 f"{k} was {found['settings'].get(k)!r} and is now {self.settings.get(k)!r}"
-                for k in sorted({*found["settings"], *self.settings} - {"target"})
+                for k in sorted({*found["settings"], *self.settings} - {"target", "columns"})
                 if found["settings"].get(k) != self.settings.get(k)
             ]
             if changed:
@@ -97,8 +103,8 @@ class RunFolder:
         return bool(_read(self.path)["complete"])
 
     def due(self) -> bool:
-        """Whether it is time for a checkpoint: the last one is a second old."""
-        return time.monotonic() - self._saved_s >= _INTERVAL_S
+        """Whether it is time for a checkpoint: the last one is a second old, or cost a tenth of its age."""
+        return time.monotonic() - self._saved_s >= self._pause_s
 
     def save(
         self,
@@ -107,15 +113,26 @@ class RunFolder:
         numbers: npt.NDArray[np.float64],
         repeats: int,
         seconds: float = 0.0,
+        log: Sequence[Sequence[float]] = (),
     ) -> None:
-        """Write the checkpoint; `seconds` are those that the run has taken so far."""
+        """Write the checkpoint; `seconds` are those that the run has taken so far, `log` its rows."""
+        began = time.monotonic()
         arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
         text = json.dumps({"state": plain, "repeats": repeats, "seconds": seconds})
         buffer = io.BytesIO()
-        np.savez(buffer, plain=np.array(text), genomes=genomes, numbers=numbers, **arrays)  # type: ignore[arg-type]
+        rows = np.array(log, np.float64).reshape(-1, len(LOG))
+        np.savez(
+            buffer, plain=np.array(text), genomes=genomes, numbers=numbers, log=rows, **arrays,  # type: ignore[arg-type]
+        )  # fmt: skip
         write_atomic(self.path / "checkpoint.npz", buffer.getvalue())
+        lines = [
+            ",".join(LOG),
+            *(",".join(f"{v:.6g}" if v % 1 else f"{v:.0f}" for v in row) for row in rows),
+        ]
+        write_atomic(self.path / "log.csv", "\n".join(lines) + "\n")
         self._saved_s = time.monotonic()
+        self._pause_s = max(_INTERVAL_S, _SHARE * (self._saved_s - began))
 
     def checkpoint(self) -> Stopped | None:
         """Where the run stopped; None for a new one.
@@ -132,9 +149,12 @@ class RunFolder:
                 state = plain["state"]
                 state |= {k[6:]: file[k] for k in file.files if k.startswith("state_")}
                 genomes, numbers = file["genomes"], file["numbers"]
-                if numbers.shape != (len(genomes), len(NUMBERS)) or genomes.dtype != np.int8:
+                log = file["log"] if "log" in file.files else np.empty((0, len(LOG)))
+                if numbers.shape != (len(genomes), len(self.columns)) or genomes.dtype != np.int8:
                     raise ValueError(f"genomes {genomes.shape}, numbers {numbers.shape}")
-                return Stopped(state, genomes, numbers, plain["repeats"], plain["seconds"])
+                if log.ndim != 2 or log.shape[1] != len(LOG):
+                    raise ValueError(f"log {log.shape}")
+                return Stopped(state, genomes, numbers, plain["repeats"], plain["seconds"], log)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UnsupportedFormat(
                 f"{path} is damaged ({error}). Remove it to start this run anew."
@@ -152,7 +172,7 @@ class RunFolder:
         import pandas as pd
 
         table = pd.DataFrame(genomes, columns=list(space.decisions))
-        for column, name in enumerate(NUMBERS):
+        for column, name in enumerate(self.columns):
             table[name] = numbers[:, column]
         write_atomic(
             self.path / "evaluations.parquet", lambda beside: table.to_parquet(beside, index=False)
@@ -216,9 +236,14 @@ class Loaded:
     model: dict[str, Any]
 
     def numbers(self) -> npt.NDArray[np.float64]:
-        """latency_ms, top1, top1_error, outside of all evaluations, (n, 4)."""
+        """latency_ms, top1, top1_error, outside of all evaluations, and what more was asked, (n, 4 + more)."""
         stopped = RunFolder(self.path, self.settings).checkpoint()
         return np.empty((0, 4)) if stopped is None else stopped.numbers
+
+    def log(self) -> npt.NDArray[np.float64]:
+        """A row a generation, (g, 6): evaluations, repeats, hypervolume, fastest ms, best top-1, seconds."""
+        stopped = RunFolder(self.path, self.settings).checkpoint()
+        return np.empty((0, len(LOG))) if stopped is None else stopped.log
 
     def with_measured(self, measured_ms: dict[int, float]) -> None:
         """Write what the device said of some candidates into the run."""

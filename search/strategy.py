@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument, UnknownName, nearest
+from .reward import SOFT
 
 __all__ = ["Objectives", "RandomSearch", "State", "Strategy", "get", "names"]
 
@@ -45,13 +46,14 @@ class Strategy(ABC):
         return {"strategy": self.name, "seed": self.seed}
 
     @abstractmethod
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         """Bind to a space, before the first `ask`.
 
         Args:
             space: Where to look.
             target: What the second loss may be, in its unit, > 0: the constraint that
                 `violation` is taken against. None where the whole front is asked for.
+            objectives: How many losses will be told, k ≥ 2.
         """
 
     @abstractmethod
@@ -67,9 +69,10 @@ class Strategy(ABC):
 
         Args:
             genomes: (m, genes), the first m that `ask` gave, or what was judged in their stead.
-            losses: (m, 2), each minimised: 1 - quality, quality in [0, 1]; and cost, ≥ 0.
-            violation: (m,), how far each oversteps the constraint, relative; ≤ 0 where it
-                does not.
+            losses: (m, k), each minimised: 1 - quality, quality in [0, 1]; cost, ≥ 0; and
+                further ones of any sign.
+            violation: (m,), how far each oversteps the constraint that it oversteps most,
+                relative; ≤ 0 where it keeps all.
         """
 
     def state(self) -> State:
@@ -86,7 +89,7 @@ class RandomSearch(Strategy):
 
     name = "random"
 
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         self.space = space
 
     def ask(self, n: int) -> Genomes:
@@ -111,13 +114,20 @@ def names() -> list[str]:
     return sorted(_known())
 
 
-def get(name: str, seed: int = 0) -> Strategy:
+def get(name: str, seed: int = 0, soft: bool = False) -> Strategy:
     """A strategy by name, with its default settings.
 
+    Args:
+        name: See `names`.
+        seed: Of all chance.
+        soft: Those that follow the weighted product take the paper's soft exponents.
     Raises:
         UnknownName: No such strategy; the message offers the nearest.
     """
     known = _known()
     if name not in known:
         raise UnknownName(f"no strategy is called {name!r}. {nearest(name, known)}")
-    return known[name](seed=seed)
+    kind: Any = known[name]
+    if soft and name in ("weighted", "rl"):
+        return kind(seed=seed, exponents=SOFT)  # type: ignore[no-any-return]
+    return kind(seed=seed)  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from ..space.errors import NotEnoughData
 from .pareto import non_dominated
 from .strategy import Objectives, State, Strategy
 
-__all__ = ["SurrogateAssisted", "expected_improvement"]
+__all__ = ["SurrogateAssisted", "chebyshev_improvement", "expected_improvement"]
 
 _DRAWS = 20  # random networks for each one of the first, of which it is the most unlike
 _BATCH, _LEAST = 20, 4  # one proposal a turn for so many networks told; at least so many
@@ -24,6 +24,7 @@ _MEMORY = 1000  # networks that a model rests on; its cost grows with their cube
 _CHOOSING = 60  # networks that choose how genes are read
 _ANEW = 3.0  # growth after which that is chosen anew, up to _CHOOSING
 _SETTLED = 1.25  # growth after which strengths are settled further
+_SAMPLES = 64  # of the losses' doubt, with three objectives and more
 _STEPS, _SETTLING = 5, 200  # of settling, on so many networks
 
 Floats = npt.NDArray[np.float64]
@@ -36,7 +37,10 @@ class SurrogateAssisted(Strategy):
     unlike those before it. Then a Gaussian process of each objective is fitted to what was
     told, and a turn's proposals are those that promise the greatest expected gain of
     hypervolume, each given those before it. Candidates are random networks, mutants of the
-    front, and mutants of the best of these. With a target, what lies beyond it gains nothing.
+    front, and mutants of the best of these. With a target, what lies beyond it gains nothing;
+    where limits bind besides, they have a model of their own, and each gain is weighed by the
+    chance to keep them. With three objectives or more the gain is that of a weighted greatest
+    loss, with new weights for each proposal (ParEGO).
 
     A turn costs 0.1 to 3 s and grows with what was told; for many cheap evaluations take
     `nsga2`.
@@ -44,20 +48,24 @@ class SurrogateAssisted(Strategy):
     Args:
         seed: Of all chance.
     Source: Emmerich et al., expected improvement of hypervolume, CEC 2011; Shahriari et al.,
-        Taking the Human Out of the Loop, Proc. IEEE 104(1), 2016. Its model:
+        Taking the Human Out of the Loop, Proc. IEEE 104(1), 2016; Knowles, ParEGO, IEEE TEC
+        10(1), 2006. Its model:
         `latency_model.tabular`.
     """
 
     name = "surrogate"
 
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         self.space, self.target = space, target
         self._genomes: Genomes = np.empty((0, len(space.option_counts)), np.int8)
-        self._losses: Objectives = np.empty((0, 2))
+        self._losses: Objectives = np.empty((0, objectives))
+        self._violation: Floats = np.empty(0)
+        self._limited = False
         self._seen: set[bytes] = set()
         self._first = max(MINIMUM, len(space.option_counts))
         groups = groups_of(list(space.decisions))
-        self._models = (_Growing(groups), _Growing(groups))
+        # One an objective, and one of how far limits are overstepped.
+        self._models = tuple(_Growing(groups) for _ in range(objectives + 1))
         self._values = [_numbers(options) for options in space.decisions.values()]
 
     def ask(self, n: int) -> Genomes:
@@ -67,16 +75,18 @@ class SurrogateAssisted(Strategy):
         count = min(n, max(_LEAST, told // _BATCH))
         codes, rows = self._codes(self._genomes), slice(-_MEMORY, None)
         try:
-            for model, losses in zip(self._models, self._losses.T, strict=True):
+            for model, losses in zip(self._models[:-1], self._losses.T, strict=True):
                 model.learn(codes[rows], losses[rows])
+            if self._limited:
+                self._models[-1].learn(codes[rows], self._violation[rows])
         except NotEnoughData:  # an objective that never changed yet
             return self._fresh(self.space.sample(self.rng, 10 * count))[:count]
         front, corner = self._front()
-        pool, expected, deviation = self._candidates(front, corner)
+        pool, expected, deviation, kept = self._candidates(front, corner)
         chosen: list[int] = []
         points = self._losses[front]
         for _ in range(min(count, len(pool))):
-            gain = expected_improvement(expected, deviation, points, corner)
+            gain = kept * self._gain(expected, deviation, points, corner)
             gain[chosen] = -1.0
             chosen.append(int(np.argmax(gain)))
             # What was chosen counts as told, at its expectation: the next lies elsewhere.
@@ -85,7 +95,10 @@ class SurrogateAssisted(Strategy):
 
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
         self._genomes = np.concatenate([self._genomes, genomes])
-        self._losses = np.concatenate([self._losses, losses[:, :2]])
+        self._losses = np.concatenate([self._losses, losses])
+        self._violation = np.concatenate([self._violation, violation])
+        own = 0.0 if self.target is None else np.maximum(losses[:, 1] / self.target - 1, 0)
+        self._limited |= bool((violation > own + 1e-12).any())
         self._seen.update(self.space.keys(genomes))
 
     def _codes(self, genomes: Genomes) -> Floats:
@@ -122,40 +135,63 @@ class SurrogateAssisted(Strategy):
         corner = high + 0.1 * (high - low)
         if self.target is not None:
             corner[1] = self.target
-        within = np.flatnonzero((self._losses <= corner).all(axis=1))
+        within = np.flatnonzero((self._losses <= corner).all(axis=1) & (self._violation <= 0))
         return within[non_dominated(self._losses[within])], corner
 
     def _candidates(
         self, front: npt.NDArray[np.intp], corner: Floats
-    ) -> tuple[Genomes, Floats, Floats]:
-        """Networks never told, with their expected losses and deviations, each (n, 2)."""
+    ) -> tuple[Genomes, Floats, Floats, Floats]:
+        """Networks never told, their expected losses and deviations, (n, k), and chance to keep limits, (n,)."""
         space, rng, points = self.space, self.rng, self._losses[front]
-        parents = self._genomes[front if len(front) else self._losses[:, 1].argsort()[:10]]
+        wrong = self._violation if self._limited else self._losses[:, 1]
+        parents = self._genomes[front if len(front) else wrong.argsort(kind="stable")[:10]]
         pool = np.concatenate(
             [
                 space.sample(rng, _RANDOM),
                 space.mutate(parents[rng.integers(0, len(parents), _NEAR)], rng, _ONE),
             ]
         )
-        expected, deviation = np.empty((0, 2)), np.empty((0, 2))
+        k = self._losses.shape[1]
+        expected, deviation, kept = np.empty((0, k)), np.empty((0, k)), np.empty(0)
         for turn in range(_ROUNDS + 1):
             if turn:
-                gain = expected_improvement(expected, deviation, points, corner)
+                gain = kept * self._gain(expected, deviation, points, corner)
                 best = np.argsort(-gain, kind="stable")[: _MUTANTS // 4]
                 parents = pool[best[rng.integers(0, max(len(best), 1), _MUTANTS)]]
                 pool = np.concatenate([pool, space.mutate(parents, rng, _ONE)])
             pool = self._fresh(pool)
             if not len(pool):
-                return space.sample(rng, 1), np.zeros((1, 2)), np.ones((1, 2))
+                return space.sample(rng, 1), np.zeros((1, k)), np.ones((1, k)), np.ones(1)
             new = self._codes(pool[len(expected) :])
             if len(new):
-                told = [model.predict(new) for model in self._models]
+                told = [model.predict(new) for model in self._models[:-1]]
                 expected = np.concatenate([expected, np.column_stack([e for e, _ in told])])
                 deviation = np.concatenate([deviation, np.column_stack([d for _, d in told])])
-        return pool, expected, deviation
+                kept = np.concatenate([kept, self._kept(new)])
+        return pool, expected, deviation, kept
+
+    def _kept(self, codes: Floats) -> Floats:
+        """Chance to keep the limits, (n,)."""
+        from scipy.special import ndtr
+
+        if not self._limited:
+            return np.ones(len(codes))
+        over, doubt = self._models[-1].predict(codes)
+        found: Floats = ndtr(-over / np.maximum(doubt, 1e-9))
+        return found
+
+    def _gain(self, expected: Floats, deviation: Floats, points: Floats, corner: Floats) -> Floats:
+        if len(corner) == 2:
+            return expected_improvement(expected, deviation, points, corner)
+        weights = self.rng.dirichlet(np.ones(len(corner)))
+        noise = self.rng.standard_normal((_SAMPLES, len(corner)))
+        return chebyshev_improvement(expected, deviation, points, corner, weights, noise)
 
     def state(self) -> State:
-        found = {**super().state(), "genomes": self._genomes, "losses": self._losses}
+        found = {
+            **super().state(), "genomes": self._genomes, "losses": self._losses,
+            "violation": self._violation, "limited": self._limited,
+        }  # fmt: skip
         for i, model in enumerate(self._models):
             found[f"model{i}"] = [model.chosen_at, model.settled_at]
             found[f"strengths{i}"] = model.strengths
@@ -165,13 +201,16 @@ class SurrogateAssisted(Strategy):
         super().restore(state, seen)
         self._genomes = np.asarray(state["genomes"], np.int8)
         self._losses = np.asarray(state["losses"], np.float64)
+        self._violation = np.asarray(state["violation"], np.float64)
+        self._limited = bool(state["limited"])
         self._seen = set(self.space.keys(self._genomes)) if len(self._genomes) else set()
         codes = self._codes(self._genomes)
         for i, model in enumerate(self._models):
             chosen_at, settled_at = state[f"model{i}"]
             if chosen_at:
+                told = self._violation if i == self._losses.shape[1] else self._losses[:, i]
                 model.go_on(
-                    codes[:chosen_at], self._losses[:chosen_at, i], settled_at,
+                    codes[:chosen_at], told[:chosen_at], settled_at,
                     np.asarray(state[f"strengths{i}"], np.float64),
                 )  # fmt: skip
 
@@ -246,6 +285,41 @@ def expected_improvement(
     wide[:, 1:] -= wide[:, :-1].copy()
     found: Floats = (wide * _below(heights, expected[:, 1:], deviation[:, 1:])).sum(axis=1)
     return found
+
+
+def chebyshev_improvement(
+    expected: Floats,
+    deviation: Floats,
+    front: Floats,
+    corner: Floats,
+    weights: Floats,
+    noise: Floats,
+) -> Floats:
+    """By how much a network's weighted greatest loss is expected to fall below the front's.
+
+    Args:
+        expected, deviation: Of the losses, (n, k), deviations ≥ 0.
+        front: Losses told, (f, k), f ≥ 0.
+        corner: Losses that are worth nothing, (k,); what lies beyond gains nothing.
+        weights: Of the losses, (k,), ≥ 0, with sum 1.
+        noise: Standard normal, (s, k): samples of the doubt.
+    Returns:
+        (n,), in shares of the range from the best told to the corner.
+    Source: Knowles, ParEGO, IEEE TEC 10(1), 2006 (augmented Chebyshev, 0.05).
+    """
+    best = np.concatenate([front, corner[None]]).min(axis=0)
+    wide = np.maximum(corner - best, 1e-12)
+
+    def worst(losses: Floats) -> Floats:
+        weighed = weights * (losses - best) / wide
+        found: Floats = weighed.max(axis=-1) + 0.05 * weighed.sum(axis=-1)
+        return found
+
+    bar = float(worst(np.concatenate([front, corner[None]])).min())
+    drawn = expected[:, None] + deviation[:, None] * noise
+    gains = np.maximum(bar - worst(drawn), 0) * (drawn <= corner).all(axis=-1)
+    gained: Floats = gains.mean(axis=1)
+    return gained
 
 
 def _below(edge: Floats, expected: Floats, deviation: Floats) -> Floats:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ..data import Conditions, MeasurementStore
@@ -17,7 +20,9 @@ from .choosing import worth_measuring
 from .pareto import Candidate, ParetoFront
 from .run_folder import Loaded
 
-__all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "validate"]
+__all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "earlier", "validate"]
+
+log = logging.getLogger("phonenas")
 
 FORMAT, VERSION = "phonenas-validation", 1
 _ROUNDS = 12  # a promise is kept or broken by these: more than a profile takes
@@ -101,6 +106,7 @@ def validate(
     on: Device,
     into: MeasurementStore,
     top: int = 5,
+    known: Collection[str] = (),
     expected: Conditions | None = None,
     again: bool = False,
     on_event: Callable[[Event], None] | None = None,
@@ -113,6 +119,7 @@ def validate(
         into: The store; a network that it holds with 12 rounds or more is not measured again,
             one with fewer gets those that lack.
         top: How many, ≥ 1; see `worth_measuring`.
+        known: Networks that were measured already and are not chosen again, by block string.
         expected: Conditions of the model that promised; other ones are refused. None to
             measure under any.
         again: Measure anew what the store already holds.
@@ -130,7 +137,7 @@ def validate(
             f"{'; '.join(expected.differences(on.conditions))} (then / now). Profile and fit anew:  "
             f"phonenas profile --device {on.name}"
         )
-    chosen = worth_measuring(front, top)
+    chosen = worth_measuring(front, top, known)
     outcome = measure(
         [Subject("network", c.architecture) for c in chosen],
         on=on,
@@ -181,11 +188,50 @@ def validate(
     )
 
 
+def earlier(path: Path, run: Loaded, conditions: Conditions) -> dict[str, Any]:
+    """What an earlier validation of the same promises wrote; empty where there is none.
+
+    What it says of networks that the run's front does not hold, or promised otherwise, is left
+    out, and all of it if it was measured under other conditions.
+
+    Args:
+        path: `validation.json` of the run.
+        run: Whose promises.
+        conditions: Under which is measured now.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if (found["format"], found["version"]) != (FORMAT, VERSION):
+            raise ValueError("another format or version")
+        if Conditions.from_dict(found["conditions"]) != conditions:
+            return {}
+        promised = {c.id: (c.block_args, c.latency_ms) for c in run.front}
+        same = [
+            v
+            for v in found["networks"]
+            if promised.get(v["id"]) == (v["block_args"], v["predicted_ms"])
+        ]
+        if same:
+            _score(same)  # all of it are numbers
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is left aside, and written anew: %s", path, error)
+        return {}
+    return {**found, "networks": same}
+
+
+def _score(rows: list[dict[str, Any]]) -> Score:
+    columns = ("predicted_ms", "measured_ms", "low_ms", "high_ms")
+    return score(*([float(row[name]) for row in rows] for name in columns))
+
+
 def document(
     validation: Validation,
     run: Loaded,
     latency: LatencyModel,
     conditions: Conditions,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says of a validation, ready for JSON.
 
@@ -195,8 +241,11 @@ def document(
         latency: The model at hand. If it is the one that promised, each network comes with
             where its predicted milliseconds go.
         conditions: What the networks were measured under.
+        before: What was written earlier, as `earlier` gives it: networks that were not measured
+            this time stay, and count in the score.
     """
     shares = latency.digest == run.settings["latency_model"]
+    at = datetime.now(UTC).isoformat(timespec="seconds")
     networks = []
     for v in validation.networks:
         told = latency.explain(v.candidate.architecture) if shares else []
@@ -207,6 +256,7 @@ def document(
                 "outside": v.candidate.outside,
                 "macs": v.candidate.macs,
                 "params": v.candidate.params,
+                "at": at,
                 "constant_ms": sum(e.ms for e in told if e.operator is None),
                 "operators": [
                     {
@@ -221,7 +271,12 @@ def document(
                 ],
             }
         )
+    held = dict(before or {})
+    now = {v["id"] for v in networks}
+    networks += [v for v in held.get("networks", ()) if v["id"] not in now]
+    networks.sort(key=lambda v: int(v["id"]))
     return {
+        **{name: held[name] for name in ("rounds", "best", "stopped") if name in held},
         "format": FORMAT,
         "version": VERSION,
         "device": latency.device,
@@ -230,9 +285,9 @@ def document(
         "verdict": {"stable": validation.verdict.stable, "text": validation.verdict.text},
         "rejected": validation.rejected,
         "reused": validation.reused,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": at,
         "conditions": conditions.to_dict(),
         "networks": networks,
-        "score": validation.score.to_dict(),
+        "score": _score(networks).to_dict(),
         "model": run.model,
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument
-from .reward import HARD, check_exponents, rewards_of, targets
+from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
 from .strategy import Objectives, State, Strategy
 
 __all__ = ["WeightedProduct"]
@@ -69,10 +69,10 @@ class WeightedProduct(Strategy):
             "exponents": list(self.exponents),
         }
 
-    def start(self, space: SearchSpace, target: float | None = None) -> None:
+    def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         self.space, self.target = space, target
         self._alive: Genomes = np.empty((0, len(space.option_counts)), np.int8)
-        self._losses: Objectives = np.empty((0, 2))
+        self._losses: Objectives = np.empty((0, objectives))
         self._told = 0
         self._seen: set[bytes] = set()
         self._tournaments = 0
@@ -81,12 +81,11 @@ class WeightedProduct(Strategy):
         if self._told < min(_FIRST, self.population):
             return self.space.sample(self.rng, min(n, min(_FIRST, self.population) - self._told))
         count = max(1, min(self._told // _CHILDREN, self.population // 10))
-        aims: Any = self.target
-        if aims is None:
-            aims = targets(self._losses, self._tournaments, count)[0][:, None]
+        aims = aims_of(self._losses, self.target, self._tournaments, count)[0][:, None]
         self._tournaments += count
         sampled = self.rng.integers(0, len(self._alive), (count, self.tournament))
-        best = rewards_of(self._losses[sampled], aims, self.exponents).argmax(axis=1)
+        rewards = rewards_of(self._losses[sampled], aims, self.exponents, spans_of(self._losses))
+        best = rewards.argmax(axis=1)
         children = self.space.mutate(self._alive[sampled[np.arange(count), best]], self.rng, _ONE)
         for _ in range(_TRIES):
             known = [k in self._seen for k in self.space.keys(children)]
@@ -100,7 +99,9 @@ class WeightedProduct(Strategy):
         self._seen.update(self.space.keys(genomes))
         alive = min(max(self._told // _ALIVE, _FIRST), self.population)
         self._alive = np.concatenate([self._alive, genomes])[-alive:]
-        self._losses = np.concatenate([self._losses, losses[:, :2]])[-alive:]
+        self._losses = np.concatenate([self._losses, penalised(losses, violation, self.target)])[
+            -alive:
+        ]
 
     def state(self) -> State:
         return {

@@ -1,4 +1,4 @@
-"""AdditiveTable: any sum over operators, for whole populations at once.
+"""AdditiveTable and PeakTable: any sum or greatest over operators, for whole populations at once.
 
 MACs, parameters, table latency and the surrogate's stage features are all sums over a
 network's operators. Each part of a `SearchSpace` has few choices, so the sum over the
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .operator import Operator
 from .search_space import SearchSpace
 
-__all__ = ["AdditiveTable"]
+__all__ = ["AdditiveTable", "PeakTable"]
 
 _CHUNK = 8192  # rows whose codes and partial sums stay in the L2 cache
 
@@ -69,3 +69,28 @@ class AdditiveTable:
                     total += self._table[codes[:, part]]
                 out[rows] = total
         return out
+
+
+class PeakTable:
+    """The greatest `value(operator)` among a network's operators, by genome.
+
+    Args:
+        space: Whose genomes are asked for.
+        value: Operator → a number. Called once per distinct operator.
+    """
+
+    def __init__(self, space: SearchSpace, value: Callable[[Operator], float]) -> None:
+        self.space = space
+        operators = space.operators()
+        padded = np.array([*(value(o) for o in operators), -np.inf])  # index -1: no layer
+        self._by_choice = [padded[rows].max(axis=1) for rows in space.expansions]
+        self._stem = float(padded[operators.index(space.stem)])
+
+    def __call__(self, genomes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The greatest values, (n,)."""
+        genomes = self.space.check(genomes)
+        codes = self.space.codes(genomes)
+        found = np.full(len(genomes), self._stem)
+        for part, values in enumerate(self._by_choice):
+            np.maximum(found, values[codes[:, part]], out=found)
+        return found

@@ -10,6 +10,7 @@
     ├── UncoveredOperator      LookupError    the model has neither measured nor learned this operator
     ├── NotEnoughData          ValueError     too few measurements to fit or to score
     ├── Infeasible             ValueError     no network seen reaches the target
+    ├── InvalidObjective       ValueError     an objective's function gave no number for a network
     ├── SettingsChanged        ValueError     a run or table is being resumed under other settings
     ├── UnsupportedFormat      ValueError     a file of a newer version, of another kind, or damaged
     ├── MissingExtra           ImportError    an optional dependency is not installed
@@ -34,6 +35,7 @@ __all__ = [
     "Infeasible",
     "InvalidArchitecture",
     "InvalidArgument",
+    "InvalidObjective",
     "MissingExtra",
     "NotEnoughData",
     "NotInSpace",
@@ -90,6 +92,10 @@ class NotEnoughData(PhonenasError, ValueError):
 
 class Infeasible(PhonenasError, ValueError):
     """No network seen reaches the target; the message gives the fastest."""
+
+
+class InvalidObjective(PhonenasError, ValueError):
+    """An objective gave no number, or not one a network; the message names the network."""
 
 
 class SettingsChanged(PhonenasError, ValueError):

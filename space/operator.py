@@ -225,3 +225,20 @@ class Operator:
     def params(self) -> int:
         """Trainable parameters (running means and variances are not counted)."""
         return sum(c.params for c in self.convolutions)
+
+    @cached_property
+    def peak_activations(self) -> int:
+        """Numbers held at once while it runs, at most: a convolution's maps in and out, and the skip's.
+
+        Activations, scaling and BatchNorm work in place; squeezed vectors are left out.
+        """
+        held = self.in_channels * self.in_px**2
+        px, most = self.in_px, 0
+        for place, c in enumerate(self.convolutions):
+            if c.name.startswith("se_"):
+                continue
+            px = 1 if c.name == "classifier" else px
+            maps = c.in_channels * px**2 + c.out_channels * c.out_px**2
+            most = max(most, maps + (held if place and self.skip != "none" else 0))
+            px = c.out_px
+        return most

@@ -17,7 +17,7 @@ def front(
     for i, (ms, top1) in enumerate(points):
         reward = None if target_ms is None else top1 * (ms / target_ms) ** -0.07
         low, high = ms / (1 + half), ms * (1 + half)
-        found.append(Candidate(i, "", top1, 0.01, False, ms, low, high, True, 1, 1, reward))
+        found.append(Candidate(i, str(i), top1, 0.01, False, ms, low, high, True, 1, 1, reward))
     return ParetoFront(tuple(found), target_ms, "", 0.5)
 
 
@@ -64,3 +64,31 @@ def test_a_short_front_is_measured_whole() -> None:
     assert len(worth_measuring(found, 1)) == 1
     lone = front([(5.0, 0.7), (9.9, 0.75)], target_ms=10.0)
     assert len(worth_measuring(lone, 2)) == 2
+
+
+def test_what_was_measured_is_not_chosen_again_nor_its_twins() -> None:
+    found = front(curve(100))
+    first = worth_measuring(found, 5)
+    names = {c.block_args for c in first}
+    second = worth_measuring(found, 5, names)
+    assert len(second) == 5 and not names & {c.block_args for c in second}
+    # They lie in the gaps that the first left.
+    latencies = sorted(c.latency_ms for c in [*first, *second])
+    assert np.diff(latencies).min() > 0.1
+    assert worth_measuring(found, 200, names) == [c for c in found if c.block_args not in names]
+    assert worth_measuring(found, 3, {c.block_args for c in found}) == []
+
+
+def test_the_next_gains_most_over_the_best_that_was_measured() -> None:
+    found = front(curve(80), target_ms=10.0, half=0.02)
+    value = [c.reward or 0 for c in found]
+    order = sorted(range(80), key=lambda i: -value[i])
+    measured = {found.candidates[i].block_args for i in order[5:40]}
+    (one,) = worth_measuring(found, 1, measured)
+    chance = chances(found)
+    best = max(value[i] * chance[i] for i in order[5:40])
+    gains = [(max(value[i] - best, 0) * chance[i], i) for i in (*order[:5], *order[40:])]
+    assert one.id == max(gains)[1]
+    # Where nothing is better, the widest gap.
+    (one,) = worth_measuring(found, 1, {found.candidates[i].block_args for i in order[:5]})
+    assert one.id not in order[:5] and (one.reward or 0) >= 0.95 * max(value)

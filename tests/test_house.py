@@ -122,7 +122,9 @@ def documented_commands() -> list[str]:
     for name in (
         "README.md",
         "docs/architecture.md",
+        "docs/latency.md",
         "docs/phones.md",
+        "docs/search.md",
         "CONTRIBUTING.md",
         "Makefile",
     ):
@@ -149,9 +151,9 @@ def test_every_documented_command_is_one(line: str) -> None:
 
 
 def readme_examples() -> list[str]:
-    return re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
-    )
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    return [code for text in texts for code in re.findall(r"```python\n(.*?)```", text, re.S)]
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 import shutil
@@ -15,8 +16,10 @@ import pytest
 import servers
 from test_plots import document, made_run
 
+from phonenas.progress import Bars
 from phonenas.report import read_validation, write_report
-from phonenas.search.run_folder import Loaded
+from phonenas.search.loop import Evaluated
+from phonenas.search.run_folder import Loaded, RunFolder
 from phonenas.space.errors import UnknownName, UnsupportedFormat
 
 EVIL = "<script>alert(1)</script>"
@@ -72,7 +75,8 @@ def page(validated: Loaded) -> Page:
 
 def test_one_file_that_loads_nothing(validated: Loaded, page: Page) -> None:
     assert {p.name for p in validated.path.iterdir()} == {
-        "run.json", "checkpoint.npz", "evaluations.parquet", "validation.json", "report.html",
+        "run.json", "checkpoint.npz", "evaluations.parquet", "log.csv", "validation.json",
+        "report.html",
     }  # fmt: skip
     assert page.loads == []
     assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
@@ -203,6 +207,73 @@ def test_a_validation_of_another_run_is_refused(tmp_path: Path) -> None:
     put(run, found)
     with pytest.raises(UnsupportedFormat, match="does not hold"):
         write_report(run.path)
+
+
+def with_rounds(run: Loaded) -> dict[str, Any]:
+    """A validation in two rounds, as `phonenas validate --rounds 2` merges them."""
+    found = document(run)
+    v = found["networks"][0]
+    rounds = [
+        {"round": 1, "folder": str(run.path), "networks": found["networks"], "front": 40,
+         "score": {"mape": 0.061}, "expected_to_meet": 3.7, "meet": 2, "changed": None},
+        {"round": 2, "folder": f"{run.path}/round2", "networks": [v], "front": 38,
+         "score": {"mape": 0.017}, "expected_to_meet": 0.9, "meet": 1,
+         "changed": {"number": 2, "shift": 0.034, "stayed": 30, "joined": 8, "left": 10}},
+    ]  # fmt: skip
+    best = [{**v, "round": 2, "name": f"{run.path}/round2:4", "reward": 0.7}]
+    return {**found, "rounds": rounds, "best": best, "stopped": ""}
+
+
+def test_rounds_are_shown(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    found = with_rounds(run)
+    put(run, found)
+    text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+    for words in (
+        "round 1 the search's own – 5 3.7 2 of 5 6.1%", "round 2 8 joined, 10 left +3.4% 1 0.9 1 of 1 1.7%",
+        f"{run.path}/round2:4", f"phonenas report {run.path}/round2",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "No further round" not in text
+    put(run, found | {"stopped": EVIL})
+    page = write_report(run.path).read_text(encoding="utf-8")
+    assert EVIL not in page and "No further round" in page
+    put(run, found | {"rounds": [{"round": 1}]})
+    with pytest.raises(UnsupportedFormat, match="damaged: KeyError 'networks'.*phonenas validate"):
+        write_report(run.path)
+
+
+def test_the_log_is_shown(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    assert "How it went" not in write_report(run.path).read_text(encoding="utf-8")
+    stopped = RunFolder(run.path, run.settings).checkpoint()
+    assert stopped is not None
+    log = [(20.0 * i, 3.0, 0.01 * i, 5.25, 0.613, 0.1 * i) for i in range(1, 31)]
+    log[0] = (20.0, 3.0, float("nan"), 5.25, 0.613, 0.1)
+    RunFolder(run.path, run.settings).save(
+        {}, stopped.genomes, stopped.numbers, 3, log=log
+    )  # fmt: skip
+    text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+    assert "How it went" in text and "11 of 30 generations" in text
+    assert "20 3 – ○ 5.25 ○ 61.3% 0.1" in text
+    assert "600 3 0.3000 ○ 5.25 ○ 61.3% 3.0" in text
+
+
+def test_progress_of_a_search_tells_what_is_left() -> None:
+    told = io.StringIO()
+    with Bars(stream=told) as bars:
+        bars.searching(Evaluated(100, 1000, 0, 5.25, 0.613, 0.1234567, 8.0))
+        bars._told_s -= 11  # as if ten seconds had passed
+        bars.searching(Evaluated(400, 1000, 1234, 4.5, 0.62, None, 11.0))
+        bars._told_s -= 11
+        bars.searching(Evaluated(1000, 1000, 1500, 4.5, 0.63, 0.2, 17.0))
+        bars._told_s -= 11
+        bars.searching(Evaluated(50, 500, 0, 4.5, 0.63, 0.2, 1.0))  # the next search
+    first, second, last, other = told.getvalue().splitlines()
+    assert first == ("searching: 100 of 1,000 networks, hypervolume 0.1235; fastest ○ 5.25 ms, "
+                     "best top-1 ○ 61.3%")  # fmt: skip
+    assert "400 of 1,000 networks, 1,234 known already, 6 s left" in second
+    assert "hypervolume" not in second and "left" not in last and "left" not in other
 
 
 def test_no_run_no_report(tmp_path: Path) -> None:

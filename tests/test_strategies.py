@@ -14,7 +14,7 @@ from conftest import TinySpace
 from phonenas import search
 from phonenas.search.controller import Controller
 from phonenas.search.pareto import hypervolume
-from phonenas.search.reward import HARD, SOFT, rewards_of, targets
+from phonenas.search.reward import HARD, SOFT, aims_of, penalised, rewards_of, spans_of
 from phonenas.search.strategy import Strategy
 from phonenas.search.surrogate_assisted import expected_improvement
 from phonenas.space import MnasNet, SearchSpace
@@ -249,15 +249,36 @@ class TestSurrogateAssisted(StrategyContract):
         assert certain[0] == pytest.approx(100 * (after - before))
 
 
-def test_targets_cover_the_front_seen() -> None:
+def test_aims_cover_the_front_seen() -> None:
     losses = np.array([[0.1, 9.0], [0.5, 3.0], [0.9, 1.0], [0.95, 20.0]])
-    aims, places = targets(losses, 0, 200)
+    aims, places = aims_of(losses, None, 0, 200)
+    assert aims.shape == places.shape == (200, 1)
     assert 1.0 <= aims.min() < 1.1 and 8.9 < aims.max() <= 9.0
     assert np.histogram(aims, 8, (1, 9))[0].min() >= 23
     assert (places >= 0).all() and (places <= 1).all()
-    assert np.array_equal(
-        np.concatenate([targets(losses, 0, 3)[0], targets(losses, 3, 4)[0]]), aims[:7]
-    )
+    parts = [aims_of(losses, None, 0, 3)[0], aims_of(losses, None, 3, 4)[0]]
+    assert np.array_equal(np.concatenate(parts), aims[:7])
+    three = np.column_stack([losses, [-4.0, 0.0, -2.0, 0.0]])
+    aims, places = aims_of(three, 7.0, 0, 100)
+    assert (aims[:, 0] == 7.0).all() and (places[:, 0] == 0.5).all()
+    assert -4 <= aims[:, 1].min() < -3.8 and -0.2 < aims[:, 1].max() <= 0
+    assert len(np.unique(places[:, 1])) == 100
+
+
+def test_further_losses_weigh_by_their_distance() -> None:
+    losses = np.array([[0.2, 5.0, -1.0], [0.2, 5.0, 1.0], [0.2, 10.0, -1.0]])
+    told = rewards_of(losses, np.array([5.0, -1.0]), HARD, spans_of(losses))
+    assert told.tolist() == [0.8, 0.4, 0.4]  # a whole range, and twice the target, halve alike
+
+
+def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
+    losses = np.array([[0.9, 8.0], [0.1, 2.0], [0.1, 2.0], [0.1, 8.0]])
+    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 1.0]), 4.0)
+    quality = 1 - found[:, 0]
+    assert quality[0] == pytest.approx(0.1)
+    assert quality[0] > quality[1] > quality[2] > 0
+    assert quality[3] == pytest.approx(0.9)  # twice the target: the reward weighs that itself
+    assert (found[:, 1] == losses[:, 1]).all()
 
 
 @pytest.mark.parametrize("name", ["weighted", "rl", "surrogate", "nsga2"])

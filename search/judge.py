@@ -1,0 +1,224 @@
+"""Judge: each network of a search judged once, by all that was asked, and remembered in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..latency_model import LatencyModel
+from ..latency_model.interval import chance_within
+from ..space import Genomes, SearchSpace
+from ..space.errors import Infeasible
+from .accuracy import AccuracyEstimator
+from .aims import Aims
+from .pareto import non_dominated
+from .run_folder import NUMBERS
+from .strategy import Objectives
+
+__all__ = ["Judge"]
+
+_RESTARTS = 5  # of the way down to what oversteps least
+_SWEEPS = 20  # over all genes, at most; it mostly ends after three
+_SHOWN = 3  # objectives up to which each generation's hypervolume is cheap
+_PROBED = 10  # random networks that each way down begins at the best of
+
+
+class Judge:
+    """Judges each network once; remembers all in order.
+
+    Args:
+        space, latency, accuracy: As for `search`.
+        aims: What is asked.
+    Attributes:
+        repeats: Proposals that were known already.
+        log: A row a generation: evaluations, repeats, hypervolume (NaN with many objectives),
+            fastest ms and best top-1 so far, seconds.
+    """
+
+    def __init__(
+        self, space: SearchSpace, latency: LatencyModel, accuracy: AccuracyEstimator, aims: Aims
+    ) -> None:
+        self.space, self.aims, self.device = space, aims, latency.device
+        self._latency_of = latency.on(space)
+        self._intervals_of = latency.intervals(space) if aims.chance is not None else None
+        self._accuracy_of = accuracy.on(space)
+        self._more: Sequence[Callable[[Genomes], Any]] = [o.on(space) for o in aims.told_of]
+        self.rows: dict[bytes, int] = {}
+        self._genomes: list[Genomes] = []
+        self._numbers: list[Objectives] = []
+        self.repeats = 0
+        self.log: list[tuple[float, ...]] = []
+        self._front: Objectives | None = None
+        self._seen = np.array([[np.inf], [-np.inf]])
+        self._slowest_ms = 0.0
+        self._fastest_ms, self._best_top1 = float("inf"), 0.0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def known(self) -> tuple[Genomes, Objectives]:
+        """All judged genomes, (n, genes), and their numbers, (n, columns of the aims)."""
+        if not self._genomes:
+            return (
+                np.empty((0, len(self.space.option_counts)), np.int8),
+                np.empty((0, len(self.aims.columns))),
+            )
+        self._genomes = [np.concatenate(self._genomes)]
+        self._numbers = [np.concatenate(self._numbers)]
+        return self._genomes[0], self._numbers[0]
+
+    def remember(self, genomes: Genomes, numbers: Objectives) -> None:
+        """Take what was judged, now or in a run that stopped."""
+        for key in self.space.keys(genomes):
+            self.rows.setdefault(key, len(self.rows))
+        self._genomes.append(genomes)
+        self._numbers.append(numbers)
+        if not len(numbers):
+            return
+        losses = self.aims.losses(numbers)
+        self._seen = np.stack(
+            [np.minimum(self._seen[0], losses.min(axis=0)), np.maximum(self._seen[1], losses.max(axis=0))]
+        )  # fmt: skip
+        self._slowest_ms = max(self._slowest_ms, float(numbers[:, 0].max()))
+        self._fastest_ms = min(self._fastest_ms, float(numbers[:, 0].min()))
+        self._best_top1 = max(self._best_top1, float(numbers[:, 1].max()))
+        within = losses[self.aims.violation(numbers) <= 0]
+        if self._front is not None:
+            within = np.concatenate([self._front, within])
+        self._front = within[non_dominated(within)]
+
+    def volume(self) -> float:
+        """Hypervolume of all that was judged; see `Aims.volume`."""
+        if self._front is None or not len(self._front):
+            return 0.0
+        return self.aims.volume(self._front, self._slowest_ms, self._seen)
+
+    def note(self, seconds: float) -> tuple[float, ...]:
+        """Add a generation to the log, and give its row."""
+        shown = len(self.aims.also) + 2 <= _SHOWN
+        row = (
+            float(len(self)), float(self.repeats), self.volume() if shown else float("nan"),
+            self._fastest_ms, self._best_top1, seconds,
+        )  # fmt: skip
+        self.log.append(row)
+        return row
+
+    def numbers_of(self, genomes: Genomes) -> Objectives:
+        """Judge genomes without remembering them, (n, columns of the aims)."""
+        told = self._accuracy_of(genomes)
+        ms = self._latency_of(genomes)
+        columns = [ms, told.top1, told.standard_error, told.outside]
+        columns += [of(genomes) for of in self._more]
+        if self._intervals_of is not None:
+            assert self.aims.target_ms is not None
+            low, high, _ = self._intervals_of(genomes)
+            columns.append(chance_within(ms, low, high, self.aims.target_ms))
+        return np.column_stack(columns)
+
+    def __call__(
+        self, genomes: Genomes, room: int
+    ) -> tuple[int, Objectives, npt.NDArray[np.float64]]:
+        """Judge; at most `room` new networks. Rows taken, losses (m, k), violation (m,)."""
+        keys = self.space.keys(genomes)
+        fresh: dict[bytes, int] = {}
+        taken = 0
+        for row, key in enumerate(keys):
+            if key not in self.rows and key not in fresh:
+                if len(fresh) == room:
+                    break
+                fresh[key] = row
+            taken += 1
+        self.repeats += taken - len(fresh)
+        if fresh:
+            new = genomes[list(fresh.values())]
+            self.remember(new, self.numbers_of(new))
+        if len(fresh) == taken:
+            numbers = self._numbers[-1]
+        else:
+            numbers = self.known()[1][[self.rows[k] for k in keys[:taken]]]
+        return taken, self.aims.losses(numbers), self.aims.violation(numbers)
+
+    def refuse_impossible(self) -> None:
+        """Look, before a budget is spent, whether any network meets the hard constraints.
+
+        From a few starts, each gene in turn takes the option that oversteps least, until none
+        helps. Only what is cheap to tell is looked at; what that finds does not count as judged.
+
+        Raises:
+            Infeasible: None was found; the closest is named.
+        """
+        aims = self.aims
+        cheap = all(q.objective.cheap for q in aims.limits if q.soft is None)
+        if not aims.words() or not cheap:
+            return
+        rng = np.random.default_rng(0)
+        closest: tuple[float, Objectives] | None = None
+        tried = 0
+        for _ in range(_RESTARTS):
+            start = self.space.sample(rng, _PROBED)
+            numbers = self._cheap_numbers(start)
+            tried += len(start)
+            here = start[int(np.argmin(self._over(numbers)))]
+            for _ in range(_SWEEPS):
+                before = here
+                for gene, count in enumerate(self.space.option_counts):
+                    options = np.repeat(here[None], count, axis=0)
+                    options[:, gene] = np.arange(count)
+                    numbers = self._cheap_numbers(options)
+                    tried += count
+                    over = self._over(numbers)
+                    best = int(np.argmin(over))
+                    if over[best] < over[here[gene]]:
+                        here = options[best]
+                    if closest is None or over[best] < closest[0]:
+                        closest = (float(over[best]), numbers[best])
+                    if aims.violation(numbers[[best]])[0] <= 0:
+                        return
+                if before is here:
+                    break
+        assert closest is not None
+        if aims.target_ms is not None and not (aims.soft or aims.chance or aims.limits):
+            raise Infeasible(
+                f"no network of {self.space.name} was found that reaches {aims.target_ms:g} ms on {self.device}; "
+                f"the fastest of {tried:,} looked at takes {closest[1][0]:.2f} ms. Raise --target or lower "
+                "--resolution."
+            )
+        raise Infeasible(
+            f"no network of {self.space.name} on {self.device} was found with {aims.words()}; of {tried:,} "
+            f"looked at the closest has {self._described(closest[1])}. Raise --target or the limit, or lower "
+            "--resolution."
+        )
+
+    def _over(self, numbers: Objectives) -> npt.NDArray[np.float64]:
+        """What is left to overcome, all constraints together."""
+        over: npt.NDArray[np.float64] = np.maximum(self.aims.oversteps(numbers), 0).sum(axis=1)
+        return over
+
+    def _cheap_numbers(self, genomes: Genomes) -> Objectives:
+        """As `numbers_of`, with top-1 and what is costly left at 0."""
+        found = np.zeros((len(genomes), len(self.aims.columns)))
+        found[:, 0] = self._latency_of(genomes)
+        for i, (objective, of) in enumerate(zip(self.aims.told_of, self._more, strict=True)):
+            if objective.cheap:
+                found[:, len(NUMBERS) + i] = of(genomes)
+        if self._intervals_of is not None:
+            assert self.aims.target_ms is not None
+            low, high, _ = self._intervals_of(genomes)
+            found[:, -1] = chance_within(found[:, 0], low, high, self.aims.target_ms)
+        return found
+
+    def _described(self, numbers: Objectives) -> str:
+        names = [q.objective.name for q in self.aims.limits if q.soft is None]
+        words = [f"{numbers[0]:.2f} ms"]
+        words += [f"{n} {numbers[self.aims.columns.index(n)]:,.4g}" for n in names]
+        if self.aims.chance is not None:
+            words.append(f"a chance of {numbers[-1]:.0%}")
+        return ", ".join(words)
+
+    def closest(self) -> str:
+        """Of all that was judged, what oversteps least, for people."""
+        numbers = self.known()[1]
+        return self._described(numbers[int(np.argmin(self.aims.violation(numbers)))])

@@ -1,0 +1,312 @@
+"""Objectives and limits: any number, each told right, none ignored, loud where a function is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TinySpace
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phonenas import search
+from phonenas.latency_model import LatencyModel
+from phonenas.latency_model.interval import chance_within
+from phonenas.search.accuracy import Surrogate
+from phonenas.search.limits import Limit, parse_limit
+from phonenas.search.objectives import Function, Latency, named
+from phonenas.search.pareto import hypervolume, non_dominated
+from phonenas.space import Architecture, Operator
+from phonenas.space.errors import Infeasible, InvalidArgument, InvalidObjective, UnknownName
+
+TINY = TinySpace(resolution=32)
+STRATEGIES = ["nsga2", "random", "weighted", "rl", "surrogate"]
+
+
+def go(fitted: LatencyModel, **more: Any) -> search.Searched:
+    settings: dict[str, Any] = {"strategy": search.NSGA2(seed=3, population=20), "evaluations": 200}
+    return search.search(TINY, latency=fitted, accuracy=Surrogate(), **(settings | more))
+
+
+def median_of(objective: search.Objective) -> float:
+    return float(np.median(objective.on(TINY)(TINY.sample(np.random.default_rng(0), 400))))
+
+
+def test_counts_are_the_networks_own() -> None:
+    genomes = TINY.sample(np.random.default_rng(1), 20)
+    networks = [TINY.decode(g) for g in genomes]
+    assert search.Macs().on(TINY)(genomes).tolist() == [n.macs for n in networks]
+    assert search.Params().on(TINY)(genomes).tolist() == [n.params for n in networks]
+    peaks = [4 * max(o.peak_activations for o in n.operators()) for n in networks]
+    assert search.PeakActivation().on(TINY)(genomes).tolist() == peaks
+
+
+def test_peak_activations_by_hand() -> None:
+    plain = Operator("mbconv", 16, 24, 8, kernel=3, stride=2, expansion=6)
+    # expand: 16 maps of 8x8 in, 96 out; depthwise: 96 in at 8x8, 96 out at 4x4.
+    assert plain.peak_activations == max(16 * 64 + 96 * 64, 96 * 64 + 96 * 16)
+    skipped = Operator("mbconv", 16, 16, 8, kernel=3, expansion=6, skip="identity", se_channels=4)
+    # depthwise with both its maps, while the input waits for the addition.
+    assert skipped.peak_activations == 2 * 96 * 64 + 16 * 64
+    head = Operator("head", 32, 1000, 7, features=1280)
+    assert head.peak_activations == (32 + 1280) * 49
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_three_objectives_give_a_front_that_none_beats(fitted: LatencyModel, strategy: str) -> None:
+    if strategy == "rl":
+        pytest.importorskip("torch")
+    found = go(
+        fitted, strategy=search.get(strategy, 1), also=[search.Params()],
+        evaluations=60 if strategy == "surrogate" else 200,
+    )  # fmt: skip
+    losses = np.array([[c.latency_ms, 1 - c.top1, c.values["params"]] for c in found.front])
+    for row in losses:
+        beats = (losses <= row).all(axis=1) & (losses < row).any(axis=1)
+        assert not beats.any()
+    assert [c.values["params"] for c in found.front] == [c.params for c in found.front]
+    twos = losses[:, :2]
+    assert any(((twos <= row).all(axis=1) & (twos < row).any(axis=1)).any() for row in twos)
+    assert 0 < found.front.hypervolume < 1
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_limit_is_ignored(fitted: LatencyModel, strategy: str) -> None:
+    if strategy == "rl":
+        pytest.importorskip("torch")
+    bound = median_of(search.Macs()) * 0.7
+    ms = float(np.median(fitted.on(TINY)(TINY.sample(np.random.default_rng(0), 400))))
+    found = go(
+        fitted, strategy=search.get(strategy, 2), target_ms=ms,
+        limits=[Limit(search.Macs(), at_most=bound)], evaluations=60 if strategy == "surrogate" else 300,
+    )  # fmt: skip
+    assert len(found.front) > 0
+    assert all(c.macs <= bound and c.latency_ms <= ms for c in found.front)
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "weighted", "surrogate"])
+def test_a_limit_draws_the_search_to_where_it_holds(
+    fitted: LatencyModel, strategy: str, tmp_path: Path
+) -> None:
+    drawn = search.Params().on(TINY)(TINY.sample(np.random.default_rng(0), 1000))
+    bound = float(np.quantile(drawn, 0.1))
+    go(
+        fitted, strategy=search.get(strategy, 2), limits=[Limit(search.Params(), at_most=bound)],
+        evaluations=150, into=tmp_path / "r",
+    )  # fmt: skip
+    table = pd.read_parquet(tmp_path / "r" / "evaluations.parquet")
+    assert (table.params[75:] <= bound).mean() > 0.2  # a tenth by chance
+
+
+def test_at_least_binds_too(fitted: LatencyModel) -> None:
+    bound = median_of(search.Params())
+    found = go(fitted, limits=[Limit(search.Params(), at_least=bound)])
+    assert min(c.params for c in found.front) >= bound
+
+
+def test_a_soft_limit_weighs_and_does_not_bind(fitted: LatencyModel) -> None:
+    bound = median_of(search.Macs()) * 0.8
+    hard = go(fitted, limits=[Limit(search.Macs(), at_most=bound)]).front
+    soft = go(fitted, limits=[Limit(search.Macs(), at_most=bound, soft=-0.07)]).front
+    assert max(c.macs for c in hard) <= bound < max(c.macs for c in soft)
+    limit = Limit(search.Macs(), at_most=100.0, soft=-0.5)
+    assert limit.weight(np.array([50.0, 100.0, 400.0])).tolist() == [1.0, 1.0, 0.5]
+
+
+def test_a_soft_target_keeps_what_lies_beyond(fitted: LatencyModel) -> None:
+    ms = float(np.quantile(fitted.on(TINY)(TINY.sample(np.random.default_rng(0), 400)), 0.3))
+    hard, soft = go(fitted, target_ms=ms).front, go(fitted, target_ms=ms, soft=True).front
+    assert max(c.latency_ms for c in hard) <= ms < max(c.latency_ms for c in soft)
+    for c in soft:
+        assert c.reward == pytest.approx(c.top1 * (c.latency_ms / ms) ** -0.07)
+
+
+def test_a_chance_is_kept(fitted: LatencyModel) -> None:
+    ms = float(np.quantile(fitted.on(TINY)(TINY.sample(np.random.default_rng(0), 400)), 0.95))
+    sure, even = go(fitted, target_ms=ms, chance=0.95).front, go(fitted, target_ms=ms).front
+    for c in sure:
+        chance = chance_within([c.latency_ms], [c.low_ms], [c.high_ms], ms)[0]
+        assert c.values["chance"] == pytest.approx(chance, abs=1e-9) and chance >= 0.95
+    assert max(c.latency_ms for c in sure) < max(c.latency_ms for c in even)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"chance": 1.0, "target_ms": 1.0}, {"chance": 0.0, "target_ms": 1.0}, {"chance": 0.9},
+        {"chance": 0.9, "target_ms": 1.0, "soft": True}, {"soft": True},
+        {"also": [search.Macs(), search.Macs()]},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked(fitted: LatencyModel, more: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        go(fitted, **more)
+
+
+def test_the_impossible_ends_before_anything_is_judged(fitted: LatencyModel) -> None:
+    asked = []
+    spy = Function("spy", lambda n: asked.append(n) or 1.0)
+    with pytest.raises(
+        Infeasible, match=r"macs<=10; of [\d,]+ looked at the closest has .* macs \d"
+    ):
+        go(fitted, also=[spy], limits=[Limit(search.Macs(), at_most=10)])
+    assert asked == []
+    least = min(search.Macs().on(TINY)(TINY.sample(np.random.default_rng(0), 3000)))
+    assert len(go(fitted, limits=[Limit(search.Macs(), at_most=least)]).front) > 0
+
+
+def test_a_further_device_is_an_objective(fitted: LatencyModel) -> None:
+    found = go(fitted, also=[Latency(fitted)])
+    assert [c.values["latency:fake"] for c in found.front] == [c.latency_ms for c in found.front]
+
+
+def test_a_users_function_is_asked_once_a_network(fitted: LatencyModel, tmp_path: Path) -> None:
+    asked: list[str] = []
+    depth = Function("layers", lambda n: asked.append(str(n)) or len(n.operators()))
+    found = go(fitted, also=[depth], into=tmp_path / "r")
+    assert len(asked) == len(set(asked)) == 200
+    assert all(c.values["layers"] == len(c.architecture.operators()) for c in found.front)
+    run = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert run["settings"]["also"] == ["layers (layers/1)"]
+    assert search.load(tmp_path / "r").front == found.front
+    again = go(fitted, also=[depth], into=tmp_path / "r")
+    assert again.front == found.front and len(asked) == 200
+
+
+def layers(network: Architecture) -> int:
+    return len(network.operators())
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_workers_change_nothing_but_the_time(fitted: LatencyModel, processes: bool) -> None:
+    alone = go(fitted, also=[Function("layers", layers)], evaluations=60)
+    together = go(
+        fitted, also=[Function("layers", layers, workers=3, processes=processes)], evaluations=60
+    )
+    assert together.front == alone.front
+
+
+def test_workers_work_side_by_side() -> None:
+    barrier = threading.Barrier(3, timeout=20)
+    judge = Function("meet", lambda n: barrier.wait() * 0.0, workers=3).on(TINY)
+    assert judge(TINY.sample(np.random.default_rng(0), 3)).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_function_for_many_at_once(batched: bool) -> None:
+    function: Any = (lambda ns: [len(n.operators()) for n in ns]) if batched else layers
+    genomes = TINY.sample(np.random.default_rng(0), 5)
+    told = Function("layers", function, batched=batched).on(TINY)(genomes)
+    assert told.tolist() == [len(TINY.decode(g).operators()) for g in genomes]
+
+
+@pytest.mark.parametrize(
+    ("function", "batched", "words"),
+    [
+        (lambda n: float("nan"), False, "gave nan for "),
+        (lambda n: float("inf"), False, "gave inf for "),
+        (lambda n: "fast", False, "no numbers for "),
+        (lambda n: [1.0, 2.0], False, r"values of shape \(\d+, 2\) for \d+ networks, from "),
+        (lambda ns: [1.0], True, r"values of shape \(1,\) for \d+ networks, from "),
+        (lambda n: 1 / 0, False, "failed with ZeroDivisionError: division by zero, asked for "),
+    ],
+)
+def test_a_wrong_function_is_named_with_the_network(
+    fitted: LatencyModel, function: Any, batched: bool, words: str
+) -> None:
+    asked: list[Architecture] = []
+
+    def spied(given: Any) -> Any:
+        asked.extend(given if batched else [given])
+        return function(given)
+
+    with pytest.raises(InvalidObjective, match=f"the objective mine .*{words}") as raised:
+        go(fitted, also=[Function("mine", spied, batched=batched)])
+    assert any(str(network) in str(raised.value) for network in asked)
+
+
+@pytest.mark.parametrize("name", ["top1", "latency_ms", "", "two words", "x" * 65])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="names no objective"):
+        Function(name, layers)
+
+
+def test_unknown_objectives_offer_the_nearest(fitted: LatencyModel) -> None:
+    with pytest.raises(UnknownName, match="'mac'.*macs"):
+        named("mac")
+    with pytest.raises(UnknownName, match="latency:x"):
+        named("latency:x")
+    assert named("latency:fake", lambda _: fitted).name == "latency:fake"
+
+
+def test_limits_as_the_command_line_has_them() -> None:
+    hard, soft, least = map(parse_limit, ("macs<=300e6", " params <= ~4e6", "peak_activation>=10"))
+    assert (hard.at_most, hard.soft, str(hard)) == (300e6, None, "macs<=3e+08")
+    assert (soft.at_most, soft.soft) == (4e6, -0.07)
+    assert (least.at_least, least.at_most) == (10, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["macs", "macs<300", "macs<=", "macs<=many", "macs<=-1", "macs<=nan", ""]
+)
+def test_limits_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_limit(text)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_limit_or_an_error(text: str) -> None:
+    with contextlib.suppress(InvalidArgument, UnknownName):
+        parse_limit(text)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=30))
+def test_fronts_of_three_by_counting(rows: list[tuple[int, ...]]) -> None:
+    losses = np.array(rows, float)
+    kept = non_dominated(losses)
+    beaten = [
+        any((o <= row).all() and (o < row).any() for o in losses)
+        or any((o == row).all() for o in losses[:i])
+        for i, row in enumerate(losses)
+    ]
+    assert sorted(kept.tolist()) == [i for i, b in enumerate(beaten) if not b]
+    assert (np.diff(losses[kept, 0]) >= 0).all()
+    # By counting unit cubes.
+    grid = np.stack(np.meshgrid(*[np.arange(5)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    share = (losses[None] <= grid[:, None]).all(axis=2).any(axis=1).mean()
+    assert hypervolume(losses, (0, 0, 0), (5, 5, 5)) == pytest.approx(share)
+
+
+def test_a_run_with_further_objectives_resumes(fitted: LatencyModel, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(event: Any) -> None:
+        if event.evaluations >= 100:
+            raise Stop
+
+    more: dict[str, Any] = {
+        "also": [search.Params()], "limits": [Limit(search.Macs(), at_most=median_of(search.Macs()))],
+    }  # fmt: skip
+    whole = go(fitted, into=tmp_path / "whole", **more)
+    from phonenas.search.run_folder import RunFolder
+
+    due, RunFolder.due = RunFolder.due, lambda self: True  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Stop):
+            go(fitted, into=tmp_path / "r", on_event=stop, **more)
+    finally:
+        RunFolder.due = due  # type: ignore[method-assign]
+    resumed = go(fitted, into=tmp_path / "r", **more)
+    assert resumed.resumed_from > 0 and resumed.front == whole.front
+    logs = [pd.read_csv(tmp_path / n / "log.csv").drop(columns="seconds") for n in ("whole", "r")]
+    assert logs[0].evaluations.is_monotonic_increasing and len(logs[0]) > 5
+    pd.testing.assert_frame_equal(
+        logs[0].tail(3).reset_index(drop=True), logs[1].tail(3).reset_index(drop=True)
+    )
