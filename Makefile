@@ -9,7 +9,7 @@ DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 export PHONENAS_DB = $(DB)
 
-.PHONY: demo test slow real install check bench bench-device lint clean help
+.PHONY: demo test slow real install check bench bench-device paper lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -62,6 +62,10 @@ bench-device: $(VENV)/.dev  ## held-out networks and ONNX files, predicted and m
 	$(BIN)/python -m tests.bench_local --db runs/bench.db
 	$(BIN)/python -m tests.bench_local --db runs/bench2.db --threads 2
 	$(BIN)/python -m tests.bench_onnx --db runs/onnx.db
+
+# After `make demo`, on a quiet computer: some five minutes of searching, and of measuring.
+paper: $(VENV)/.dev  ## the MnasNet paper's claims, tried here: docs/paper.md
+	$(BIN)/python tools/paper.py --db $(DB) --device local --model $(MODEL) --measure
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV) runs/demo
