@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..space.search_space import Part
 
-__all__ = ["Table", "TableSpace", "Walked", "read", "strategies", "walk"]
+__all__ = ["Table", "TableSpace", "Walked", "budgets_of", "read", "strategies", "walk"]
 
 _FEW = 4  # rows nearest to a mutant, of which it becomes one: the very nearest is a dead end
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the strategy has converged
@@ -108,21 +108,28 @@ class TableSpace(SearchSpace):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of genomes with two losses each.
+    """A table of genomes with two numbers each.
 
     Args:
         space: Its genes.
-        losses: (n, 2), scaled to [0, 1] over the table, 0 the best: what was maximised, what
-            was minimised.
+        values: (n, 2), what is maximised and what is minimised, in their columns' units.
         left_out: Rows of the file that lack a value or repeat the genes of an earlier one.
     """
 
     space: TableSpace
-    losses: Objectives
-    left_out: int
+    values: Objectives
+    left_out: int = 0
 
     def __len__(self) -> int:
-        return len(self.losses)
+        return len(self.values)
+
+    @cached_property
+    def losses(self) -> Objectives:
+        """(n, 2), scaled to [0, 1] over the table, 0 the best."""
+        signed = self.values * (-1.0, 1.0)
+        low, high = signed.min(axis=0), signed.max(axis=0)
+        found: Objectives = (signed - low) / np.where(high > low, high - low, 1.0)
+        return found
 
     @property
     def front(self) -> npt.NDArray[np.intp]:
@@ -164,15 +171,13 @@ def read(frame: pd.DataFrame, *, genes: Sequence[str], maximize: str, minimize: 
     genomes = np.column_stack(indices)
     _, kept = np.unique(genomes, axis=0, return_index=True)
     kept = np.sort(kept)
-    values = np.column_stack([-first[here], second[here]])[kept]
+    values = np.column_stack([first[here], second[here]])[kept]
     if len(values) < 2:
         raise NotEnoughData(f"{len(values)} rows of different genes with both objectives: no front")
-    low, high = values.min(axis=0), values.max(axis=0)
-    for name, wide in zip((maximize, minimize), high > low, strict=True):
-        if not wide:
+    for name, column in zip((maximize, minimize), values.T, strict=True):
+        if np.ptp(column) == 0:
             raise InvalidArgument(f"column {name!r} never changes: there is nothing to choose by")
-    space = TableSpace(decisions, genomes[kept])
-    return Table(space, (values - low) / (high - low), len(frame) - len(kept))
+    return Table(TableSpace(decisions, genomes[kept]), values, len(frame) - len(kept))
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
@@ -240,6 +245,24 @@ class _Judged:
         return rows
 
 
+def budgets_of(
+    names: Sequence[str], evaluations: Sequence[int], seeds: int, rows: int
+) -> list[int]:
+    """Each budget once, rising, if strategies and numbers can be had of so many rows.
+
+    Raises:
+        UnknownName, InvalidArgument: A strategy or a number is amiss.
+    """
+    if not names or not evaluations or seeds < 1:
+        raise InvalidArgument("at least one strategy, one number of evaluations and one seed")
+    for budget in evaluations:
+        if not 1 <= budget <= rows:
+            raise InvalidArgument(f"evaluations {budget:,}: the table holds {rows:,} rows to judge")
+    for name in names:
+        get(name)
+    return sorted(set(evaluations))
+
+
 def strategies(
     frame: pd.DataFrame,
     *,
@@ -270,17 +293,8 @@ def strategies(
         UnknownName, InvalidArgument, NotEnoughData: A column, a strategy or a number is amiss.
     """
     table = read(frame, genes=genes, maximize=maximize, minimize=minimize)
-    if not names or not evaluations or seeds < 1:
-        raise InvalidArgument("at least one strategy, one number of evaluations and one seed")
-    for budget in evaluations:
-        if not 1 <= budget <= len(table):
-            raise InvalidArgument(
-                f"evaluations {budget:,}: the table holds {len(table):,} rows to judge"
-            )
-    for name in names:
-        get(name)
-    whole, budgets = table.hypervolume(), sorted(set(evaluations))
-    rows: list[dict[str, Any]] = []
+    budgets = budgets_of(names, evaluations, seeds, len(table))
+    whole, rows = table.hypervolume(), list[dict[str, Any]]()
     for name in dict.fromkeys(names):
         for seed in range(seeds):
             if on_event is not None:
@@ -294,19 +308,15 @@ def strategies(
                 }
                 for budget in budgets
             ]  # fmt: skip
-    means = []
-    for name in dict.fromkeys(names):
-        for budget in budgets:
-            shares = [
-                r["hypervolume_ratio"]
-                for r in rows
-                if (r["strategy"], r["evaluations"]) == (name, budget)
-            ]
-            means.append(
-                {
-                    "strategy": name, "seeds": seeds, "evaluations": budget,
-                    "hypervolume_ratio": float(np.mean(shares)), "worst": float(min(shares)),
-                }
-            )  # fmt: skip
+    shares: dict[tuple[str, int], list[float]] = {}
+    for r in rows:
+        shares.setdefault((r["strategy"], r["evaluations"]), []).append(r["hypervolume_ratio"])
+    means = [
+        {
+            "strategy": name, "seeds": seeds, "evaluations": budget,
+            "hypervolume_ratio": float(np.mean(found)), "worst": float(min(found)),
+        }
+        for (name, budget), found in shares.items()
+    ]  # fmt: skip
     front = {"networks": len(table.front), "hypervolume": whole}
     return {"exact_front": front, "rows": rows, "means": means, "left_out": table.left_out}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument, MissingExtra
+from .pareto import non_dominated
 from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
 from .strategy import Objectives, State, Strategy
 
@@ -16,6 +17,8 @@ __all__ = ["Controller"]
 
 _FIRST, _BATCH = 10, 10  # networks of the first turns; later one for so many told, up to `batch`
 _TRIES = 5  # further draws for a network that was told before
+_FURTHER = 8  # steps that a network told before may take to one that was not
+_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 _LOUD = 10.0  # of the place among the tokens, so that it is heard from the first turns on
 _INITIAL = 0.1  # weights start uniform in ± so much
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # Adam's defaults
@@ -134,6 +137,7 @@ class Controller(Strategy):
         }
         self._moments_t = 0
         self._losses: Objectives = np.empty((0, objectives))
+        self._front = self._losses
         self._told = self._aimed = 0
         self._seen: set[bytes] = set()
         self._aims = self._places = np.empty((0, objectives - 1))
@@ -148,9 +152,12 @@ class Controller(Strategy):
             if not known.any():
                 break
             genomes[known] = self._draw(self._places[known])
-        else:  # it says the same again and again: chance puts in a word
+        # It says the same again and again: chance puts in a word, near what was said.
+        for _ in range(_FURTHER):
             known = self._known(genomes)
-            genomes[known] = self.space.sample(self.rng, int(known.sum()))
+            if not known.any():
+                break
+            genomes[known] = self.space.mutate(genomes[known], self.rng, _ONE)
         return genomes[:n]
 
     def _known(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
@@ -189,8 +196,8 @@ class Controller(Strategy):
 
     def _aim(self, count: int) -> None:
         """Give each network of the turn its target."""
-        if len(self._losses):
-            self._aims, self._places = aims_of(self._losses, self.target, self._aimed, count)
+        if len(self._front):
+            self._aims, self._places = aims_of(self._front, self.target, self._aimed, count)
         else:
             shape = (count, self._losses.shape[1] - 1)
             self._aims, self._places = np.ones(shape), np.full(shape, 0.5)
@@ -214,6 +221,9 @@ class Controller(Strategy):
         self._losses = np.concatenate([self._losses, losses])
         advantage = self._advantage(losses, aims)
         self._losses = self._losses[-max(self.baseline, 100) :]
+        # Of all, not of the last: aims over what it draws just now would draw together with it.
+        front = np.concatenate([self._front, losses])
+        self._front = front[non_dominated(front)]
         self._learn(genomes, advantage)
 
     def _advantage(self, losses: Objectives, aims: Floats) -> Floats:
@@ -284,7 +294,7 @@ class Controller(Strategy):
 
     def state(self) -> State:
         found = {
-            **super().state(), "losses": self._losses, "told": self._told, "aimed": self._aimed,
+            **super().state(), "losses": self._losses, "front": self._front, "told": self._told, "aimed": self._aimed,
             "steps": self._moments_t,
         }  # fmt: skip
         for name, weight in self._weights.items():
@@ -296,6 +306,7 @@ class Controller(Strategy):
     def restore(self, state: State, seen: Genomes) -> None:
         super().restore(state, seen)
         self._losses = np.asarray(state["losses"], np.float64)
+        self._front = np.asarray(state["front"], np.float64)
         self._told, self._aimed = int(state["told"]), int(state["aimed"])
         self._moments_t = int(state["steps"])
         self._seen = set(self.space.keys(seen)) if len(seen) else set()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument
+from .pareto import non_dominated
 from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
 from .strategy import Objectives, State, Strategy
 
@@ -73,6 +74,7 @@ class WeightedProduct(Strategy):
         self.space, self.target = space, target
         self._alive: Genomes = np.empty((0, len(space.option_counts)), np.int8)
         self._losses: Objectives = np.empty((0, objectives))
+        self._front = self._losses
         self._told = 0
         self._seen: set[bytes] = set()
         self._tournaments = 0
@@ -81,7 +83,7 @@ class WeightedProduct(Strategy):
         if self._told < min(_FIRST, self.population):
             return self.space.sample(self.rng, min(n, min(_FIRST, self.population) - self._told))
         count = max(1, min(self._told // _CHILDREN, self.population // 10))
-        aims = aims_of(self._losses, self.target, self._tournaments, count)[0][:, None]
+        aims = aims_of(self._front, self.target, self._tournaments, count)[0][:, None]
         self._tournaments += count
         sampled = self.rng.integers(0, len(self._alive), (count, self.tournament))
         rewards = rewards_of(self._losses[sampled], aims, self.exponents, spans_of(self._losses))
@@ -99,15 +101,18 @@ class WeightedProduct(Strategy):
         self._seen.update(self.space.keys(genomes))
         alive = min(max(self._told // _ALIVE, _FIRST), self.population)
         self._alive = np.concatenate([self._alive, genomes])[-alive:]
-        self._losses = np.concatenate([self._losses, penalised(losses, violation, self.target)])[
-            -alive:
-        ]
+        losses = penalised(losses, violation, self.target)
+        self._losses = np.concatenate([self._losses, losses])[-alive:]
+        # Of all, not of the living: they age away from its ends.
+        front = np.concatenate([self._front, losses])
+        self._front = front[non_dominated(front)]
 
     def state(self) -> State:
         return {
             **super().state(),
             "alive": self._alive,
             "losses": self._losses,
+            "front": self._front,
             "told": self._told,
             "tournaments": self._tournaments,
         }
@@ -116,5 +121,6 @@ class WeightedProduct(Strategy):
         super().restore(state, seen)
         self._alive = np.asarray(state["alive"], np.int8)
         self._losses = np.asarray(state["losses"], np.float64)
+        self._front = np.asarray(state["front"], np.float64)
         self._told, self._tournaments = int(state["told"]), int(state["tournaments"])
         self._seen = set(self.space.keys(seen)) if len(seen) else set()

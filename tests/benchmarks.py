@@ -1,6 +1,7 @@
 """`make bench`: speed as ratios and rates, side by side in one run. Printed, never asserted.
 
-Rates on a shared computer change from run to run: compare the lines of one run.
+Rates on a shared computer change from run to run: compare the lines of one run. `--million` adds
+the search of a million evaluations (some minutes).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from phonenas import data, devices, latency_model, search, space  # noqa: E402
+from phonenas import data, devices, latency_model, space  # noqa: E402
 from phonenas.data import Conditions, Measurement, Round  # noqa: E402
 from phonenas.devices.plan import Subject  # noqa: E402
 from phonenas.devices.registry import assemble  # noqa: E402
@@ -89,65 +90,6 @@ def genomes_to_latency(mnas: space.MnasNet, model: latency_model.LatencyModel) -
             f"{1 / seconds / 1e6:.2f} M/s",
             f"{floor}  {one_by_one / seconds:,.0f} times one network at a time",
         )
-
-
-def eight_thousand(mnas: space.MnasNet, model: latency_model.LatencyModel) -> None:
-    accuracy = search.accuracy.Surrogate()
-
-    def ours() -> None:
-        search.run(
-            space.MnasNet(), latency=model, accuracy=accuracy, strategy=search.NSGA2(seed=0),
-            target_ms=12.0, evaluations=8000,
-        )  # fmt: skip
-
-    def into_folder() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            search.run(
-                space.MnasNet(), latency=model, accuracy=accuracy, strategy=search.NSGA2(seed=0),
-                target_ms=12.0, evaluations=8000, into=Path(folder) / "run",
-            )  # fmt: skip
-
-    alone = best_s(pymoo_alone, 3)
-    whole = best_s(ours, 3)
-    say("8,000 evaluations, pymoo's NSGA-II alone on free objectives", f"{alone:.2f} s")
-    say(
-        "8,000 evaluations, nsga2 with both models",
-        f"{whole:.2f} s",
-        f"<= 1.5 s  {whole / alone:.1f} times pymoo alone",
-    )
-    say("the same into a run folder, checkpoints and table", f"{best_s(into_folder, 2):.2f} s")
-    blind = best_s(
-        lambda: search.run(
-            mnas, latency=model, accuracy=accuracy, strategy=search.RandomSearch(seed=0),
-            target_ms=12.0, evaluations=8000,
-        ),
-        3,
-    )  # fmt: skip
-    say("8,000 evaluations, random", f"{blind:.2f} s")
-
-
-def pymoo_alone() -> None:
-    from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.core.problem import Problem
-    from pymoo.operators.crossover.ux import UniformCrossover
-    from pymoo.operators.mutation.pm import PM
-    from pymoo.operators.repair.rounding import RoundingRepair
-    from pymoo.operators.sampling.rnd import IntegerRandomSampling
-    from pymoo.optimize import minimize
-
-    class Free(Problem):  # type: ignore[misc]
-        def _evaluate(self, x: np.ndarray, out: dict[str, object], *a: object, **k: object) -> None:
-            out["F"] = np.column_stack([x[:, ::2].mean(1), 3 - x.mean(1)])
-
-    minimize(
-        Free(n_var=42, n_obj=2, xl=0, xu=3, vtype=int),
-        NSGA2(
-            100, sampling=IntegerRandomSampling(), crossover=UniformCrossover(),
-            mutation=PM(repair=RoundingRepair()), eliminate_duplicates=False,
-        ),
-        ("n_eval", 8000),
-        seed=0,
-    )  # fmt: skip
 
 
 def building(mnas: space.MnasNet) -> None:
@@ -220,7 +162,7 @@ def start_up() -> None:
 def published() -> None:
     """The models on tables that others measured, where these lie beside the checkout."""
     from bench_networks import bench_networks
-    from bench_search import bench_search
+    from bench_search import bench_on_a_model, bench_search
     from bench_surrogate import bench_surrogate
     from bench_transfer import bench_transfer
 
@@ -234,10 +176,13 @@ def published() -> None:
     bench_surrogate(say)
     bench_networks(lambda line: print(line, flush=True))
     bench_search(say)
+    bench_on_a_model(say)
     bench_transfer(say)
 
 
 def main() -> None:
+    from bench_search import bench_learning, bench_million, bench_rates, bench_shares
+
     mnas = space.MnasNet()
     began = time.perf_counter()
     mnas.operators()
@@ -264,7 +209,11 @@ def main() -> None:
             f"loads in {best_s(lambda: latency_model.load(path)) * 1e3:.0f} ms",
         )
     genomes_to_latency(mnas, model)
-    eight_thousand(mnas, model)
+    bench_rates(say, mnas, model)
+    bench_shares(say, mnas, model)
+    bench_learning(say, mnas, model)
+    if "--million" in sys.argv[1:]:
+        bench_million(say, model)
     published()
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phonenas import cli, search
-from phonenas.search import benchmark
+from phonenas.search import benchmark, benchmark_model
 from phonenas.space import Genomes
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 
@@ -213,3 +213,180 @@ def test_on_a_published_table_all_beat_random() -> None:
     assert share["weighted", 500] > 0.97
     assert share["rl", 500] > share["random", 500]
     assert share["surrogate", 100] > 0.98
+
+
+# -- strategies that see a model -------------------------------------------------------------------
+
+
+def modelled(frame: pd.DataFrame, **more: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "genes": ["g*"], "maximize": "quality", "minimize": "cost", "names": ["random"],
+        "evaluations": [40], "seeds": 2,
+    }  # fmt: skip
+    return benchmark_model.strategies_on_a_model(frame, **settings | more)
+
+
+def noisy(seed: int = 0) -> pd.DataFrame:
+    """The grid with a cost that a model of the genes can but roughly tell."""
+    frame = grid()
+    rng = np.random.default_rng(seed)
+    return frame.assign(cost=frame.cost * rng.normal(1, 0.1, len(frame)))
+
+
+class TestOnAModel:
+    def test_a_model_that_knows_leaves_nothing_to_regret(self) -> None:
+        found = modelled(grid(), names=["nsga2", "random"], evaluations=[60, 30])
+        assert found["model"]["taught"] == 122 and found["model"]["searched"] == 121
+        assert found["model"]["quality_rmse"] < 0.1 > found["model"]["cost_rmse"]
+        assert [x["quantile"] for x in found["limits"]] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+        assert len(found["rows"]) == 2 * 5 * (2 * 2 + 1)
+        assert len(found["means"]) == 5 * (2 * 2 + 1)
+        best = [r for r in found["rows"] if r["strategy"] == benchmark_model.ALL_ROWS]
+        # Costs are whole numbers and limits lie between them: a hair decides nothing.
+        assert all(r["regret"] == 0 and r["meets"] and r["tried"] == 1 for r in best)
+        assert {x["limit"] % 1 for x in found["limits"]} == {0.5}
+        assert {r["evaluations"] for r in best} == {121}
+        # Strategies see a part: they have something to regret, and less of it with more judged.
+        mean = {
+            (name, n): np.mean(
+                [
+                    m["regret"]
+                    for m in found["means"]
+                    if (m["strategy"], m["evaluations"]) == (name, n)
+                ]
+            )
+            for name in ("nsga2", "random")
+            for n in (30, 60)
+        }
+        assert 0 <= mean["random", 60] < mean["random", 30] < 10
+        blind = np.mean([x["blind_regret"] for x in found["limits"]])
+        assert mean["random", 30] < blind
+
+    def test_what_is_handed_in_is_scored_by_the_truth_of_rows_that_did_not_teach(self) -> None:
+        frame = noisy()
+        table = read(frame)
+        found = modelled(frame, seeds=3, names=["random", "weighted"], chances=[0.5])
+        truth = {(float(q), float(c)) for q, c in table.values}
+        for r in found["rows"]:
+            held = np.random.default_rng(r["seed"]).permutation(243)[122:]
+            quality, cost = table.values[held].T
+            assert (cost <= r["limit"]).mean() == pytest.approx(r["quantile"], abs=0.01)
+            assert (r["quality"], r["cost"]) in truth and r["cost"] in cost
+            assert r["meets"] == (r["cost"] <= r["limit"])
+            assert r["overstep"] == pytest.approx(max(r["cost"] - r["limit"], 0))
+            allowed = cost <= max(r["limit"], r["cost"])
+            assert r["regret"] == pytest.approx(quality[allowed].max() - r["quality"]) and (
+                r["regret"] >= 0
+            )
+            assert (r["tried"] == 1) == r["meets"]
+            if r["meets"]:
+                assert r["tried_regret"] == r["regret"]
+        assert any(not r["meets"] for r in found["rows"])
+        for m in found["means"]:
+            rows = [
+                r
+                for r in found["rows"]
+                if all(r[k] == m[k] for k in ("strategy", "evaluations", "quantile", "chance"))
+            ]
+            assert m["seeds"] == len(rows) == 3
+            assert m["regret"] == pytest.approx(np.mean([r["regret"] for r in rows]))
+            assert m["worst"] == max(r["regret"] for r in rows)
+            assert m["misses"] == sum(not r["meets"] for r in rows)
+            assert (m["overstep"] is None) == (m["misses"] == 0)
+
+    def test_strategies_are_told_only_what_the_model_says(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other truths in the rows that are searched change nothing but the score."""
+        walked: list[Any] = []
+        walk = benchmark_model.walk
+
+        def seen(*args: Any) -> benchmark.Walked:
+            walked.append(walk(*args))
+            return walked[-1]
+
+        monkeypatch.setattr(benchmark_model, "walk", seen)
+        frame = noisy()
+        held = np.random.default_rng(0).permutation(243)[122:]
+        changed = frame.copy()
+        changed.loc[held, ["quality", "cost"]] = frame.loc[held[::-1], ["quality", "cost"]].values
+        first = modelled(frame, names=["nsga2"], seeds=1)
+        second = modelled(changed, names=["nsga2"], seeds=1)
+        assert np.array_equal(walked[0].rows, walked[1].rows)
+        assert first["rows"] != second["rows"]
+
+    def test_a_surer_choice_misses_less(self) -> None:
+        found = modelled(noisy(), names=["random"], seeds=6, evaluations=[60], chances=[0.5, 0.95])
+        missed = {
+            c: sum(m["misses"] for m in found["means"] if m["chance"] == c) for c in (0.5, 0.95)
+        }
+        assert missed[0.95] < missed[0.5] / 2
+
+    def test_what_cannot_keep_a_limit_hands_in_the_likeliest(self) -> None:
+        space = read(grid(3, 2)).space
+        values = np.column_stack([np.arange(9.0), np.arange(9.0) + 1])
+        half = benchmark_model._Half(benchmark.Table(space, values), values, np.ones((9, 2)))
+        judged = np.array([8, 5, 6])
+        assert half.order(judged, 2.0, 0.5).tolist() == [5, 6, 8]
+        assert half.order(judged, 7.0, 0.5).tolist() == [6, 5, 8]
+        assert half.order(judged, 7.0, 0.7).tolist() == [5, 6, 8]
+        scored = half.scored(judged, 2.0, 0.5)
+        assert scored["tried"] is None and scored["tried_regret"] is None
+        # It costs 6, and the best that costs 6 is itself: overstepping is told, and earns nothing.
+        assert scored["regret"] == 0 and scored["overstep"] == 4 and not scored["meets"]
+
+    def test_genes_may_be_words(self) -> None:
+        frame = grid().assign(g0=lambda f: [("a", "b", "c")[v] for v in f.g0])
+        assert modelled(frame, seeds=1)["model"]["quality_spearman"] > 0.95
+
+    def test_equal_seeds_are_equal(self) -> None:
+        assert modelled(noisy(), names=["nsga2"]) == modelled(noisy(), names=["nsga2"])
+
+    def test_bad_questions_are_refused(self) -> None:
+        with pytest.raises(InvalidArgument, match="between 0 and 1, got 1"):
+            modelled(grid(), share=1.0)
+        with pytest.raises(NotEnoughData, match="leaves 2 to teach and 241 to search"):
+            modelled(grid(), share=0.01)
+        with pytest.raises(InvalidArgument, match="limits: 1 or more, got 0"):
+            modelled(grid(), limits=0)
+        with pytest.raises(InvalidArgument, match="chance lies between 0 and 1, got 1"):
+            modelled(grid(), chances=[1.0])
+        with pytest.raises(InvalidArgument, match="evaluations 200: the table holds 121"):
+            modelled(grid(), evaluations=[200])
+
+    def test_the_command(self, tmp_path: Path) -> None:
+        grid().to_csv(tmp_path / "t.csv", index=False)
+        words = [
+            "benchmark", "search", str(tmp_path / "t.csv"), "--genes", "g*", "--maximize",
+            "quality", "--minimize", "cost", "--strategy", "random", "--evaluations", "40",
+            "--seeds", "2", "--limits", "3",
+        ]  # fmt: skip
+        share = ["--model-share", "0.5", "--chance", "0.5", "--chance", "0.9"]
+        told = CliRunner().invoke(cli.app, [*words, *share, "--json", "--quiet"])
+        assert told.exit_code == 0, told.output
+        found = json.loads(told.stdout)
+        assert len(found["limits"]) == 3 and len(found["rows"]) == 2 * 2 * 3 * 2
+        text = CliRunner().invoke(cli.app, [*words, *share])
+        assert "best row" in text.stdout and "all rows" in text.stdout
+        refused = CliRunner().invoke(cli.app, words)
+        assert refused.exit_code != 0 and isinstance(refused.exception, InvalidArgument)
+
+
+@pytest.mark.slow
+def test_on_a_published_table_a_model_guides_nearly_as_well_as_the_truth() -> None:
+    path = SHARED / "accel_nasbench.csv"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: published tables are not shipped")
+    found = benchmark_model.strategies_on_a_model(
+        pd.read_csv(path), genes=["block*"], maximize="val_top1", minimize="latency_vck190_mean",
+        names=["random", "weighted"], evaluations=[200], seeds=3,
+    )  # fmt: skip
+    mean: dict[str, list[float]] = {}
+    for m in found["means"]:
+        mean.setdefault(m["strategy"], []).append(m["regret"])
+    regret = {name: float(np.mean(values)) for name, values in mean.items()}
+    blind = float(np.mean([x["blind_regret"] for x in found["limits"]]))
+    assert found["model"]["quality_spearman"] > 0.98
+    assert regret[benchmark_model.ALL_ROWS] < 0.5  # points of top-1
+    assert regret[benchmark_model.ALL_ROWS] < regret["random"] < blind / 3
+    assert regret["weighted"] < blind / 3
