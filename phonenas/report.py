@@ -12,6 +12,7 @@ from typing import Any
 from .data.files import write_atomic
 from .page import Page, number, table
 from .search.run_folder import Loaded, load
+from .search.strategy import names
 from .space.errors import StoreError, UnsupportedFormat
 
 __all__ = ["read_validation", "write_report"]
@@ -319,10 +320,21 @@ def _settings(run: Loaded) -> str:
     options = {"device": "device", "space": "space", "resolution": "resolution_px",
                "strategy": "strategy", "target": "target", "evaluations": "evaluations",
                "seed": "seed"}  # fmt: skip
-    given = {o: s[name] for o, name in options.items() if s.get(name) not in (None, "")}
+    given = [(o, s[name]) for o, name in options.items() if s.get(name) not in (None, "")]
+    for option, name in (("also", "also"), ("limit", "limits")):
+        given += [(option, text.split(" (")[0]) for text in s.get(name, ())]
+    given += [("chance", s["chance"])] if "chance" in s else []
+    words = [(f"--{o}", str(v)) for o, v in [*given, ("out", run.path)]]
+    words += [("--soft", "")] if s.get("soft") else []
     command = " ".join(
-        f'<span class="nobr">--{option} {escape(shlex.quote(str(value)))}</span>'
-        for option, value in (given | {"out": run.path}).items()
+        f'<span class="nobr">{option} {escape(shlex.quote(value)) if value else ""}</span>'
+        for option, value in words
+    )
+    again = (
+        f'<p>The same search again, with the same model:</p><div class="box command"><code>phonenas search {command}'
+        "</code></div>"
+        if s.get("strategy") in names()
+        else "<p>Not a search of its own: all that another run judged, ranked again after measuring.</p>"
     )
     estimator = str(s.get("accuracy", ""))
     scale = _SCALES.get(estimator.split("-")[0], f"Top-1 on the scale of {estimator}.")
@@ -330,7 +342,6 @@ def _settings(run: Loaded) -> str:
     rows += [("seconds", f"{run.seconds:.1f}"), ("hypervolume", f"{run.front.hypervolume:.4f}")]
     rows += [(name, f"version {version}") for name, version in run.libraries.items()]
     return (
-        f'<h2>The search</h2><p>The same search again:</p><div class="box command">'
-        f"<code>phonenas search {command}</code></div>{table((), rows, 'words')}"
+        f"<h2>The search</h2>{again}{table((), rows, 'words')}"
         f"<h2>What top-1 means here</h2><p>{escape(scale)}</p>"
     )

@@ -158,7 +158,7 @@ class StrategyContract:
         raise NotImplementedError
 
     def judge(self, space: SearchSpace, genomes: Any) -> tuple[Any, Any]:
-        """A made-up, deterministic judgement: two losses in conflict, and a constraint."""
+        """A made-up, deterministic judgement: two losses in conflict, and a limit."""
         share = genomes / (space.option_counts - 1).clip(1)
         first = share[:, ::2].mean(axis=1)
         second = 1 - share.mean(axis=1) + 0.1 * share[:, 0]
@@ -201,14 +201,41 @@ class StrategyContract:
         resumed.restore({**json.loads(plain), **kept}, np.concatenate(before))
         assert np.array_equal(np.concatenate(self.walk(resumed, space, 4)), after)
 
+    @pytest.mark.parametrize("target", [None, 0.6])
+    @pytest.mark.parametrize("objectives", [2, 3])
+    def test_state_resumes_to_the_bit_with_all_that_may_be_asked(
+        self, space: SearchSpace, target: float | None, objectives: int
+    ) -> None:
+        def walk(strategy: Strategy, turns: int) -> Any:
+            asked = []
+            for _ in range(turns):
+                genomes = strategy.ask(50)
+                losses, _ = self.judge(space, genomes)
+                third = -genomes[:, 1].astype(float)
+                losses = np.column_stack([losses, third])[:, :objectives]
+                strategy.tell(genomes, losses, losses[:, 0] - 0.5)
+                asked.append(genomes)
+            return np.concatenate(asked)
+
+        unbroken = self.make(9)
+        unbroken.start(space, target, objectives)
+        before = walk(unbroken, 6)
+        state = unbroken.state()
+        plain = json.dumps({k: v for k, v in state.items() if not isinstance(v, np.ndarray)})
+        kept = {k: v.copy() for k, v in state.items() if isinstance(v, np.ndarray)}
+        after = walk(unbroken, 4)
+        resumed = self.make(9)
+        resumed.start(space, target, objectives)
+        resumed.restore({**json.loads(plain), **kept}, before)
+        assert np.array_equal(walk(resumed, 4), after)
+
     def test_a_target_may_be_given_and_fewer_told_than_asked(self, space: SearchSpace) -> None:
         strategy = self.make(6)
         strategy.start(space, 0.6)
         for _ in range(6):
             genomes = strategy.ask(50)
             told = genomes[: max(1, len(genomes) // 2)]
-            losses, _ = self.judge(space, told)
-            strategy.tell(told, losses, losses[:, 1] / 0.6 - 1)
+            strategy.tell(told, *self.judge(space, told))
             space.check(genomes)
 
     def test_more_objectives_and_limits(self, space: SearchSpace) -> None:

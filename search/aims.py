@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from ..space.errors import InvalidArgument
 from .limits import Limit
-from .objectives import Objective
+from .objectives import NAME, RESERVED, Objective
 from .pareto import hypervolume
 from .run_folder import NUMBERS
 from .strategy import Objectives
@@ -52,6 +53,13 @@ class Aims:
         names = [o.name for o in self.also]
         if len(set(names)) < len(names):
             raise InvalidArgument(f"objectives of one name: {', '.join(names)}")
+        known: dict[str, Objective] = {}
+        for objective in (*self.also, *(q.objective for q in self.limits)):
+            other = known.setdefault(objective.name, objective)
+            if objective.name in RESERVED or not re.fullmatch(NAME, objective.name):
+                raise InvalidArgument(f"{objective.name!r} cannot name an objective")
+            if (type(other), other.digest) != (type(objective), objective.digest):
+                raise InvalidArgument(f"two different objectives are called {objective.name}")
 
     @property
     def told_of(self) -> tuple[Objective, ...]:
@@ -60,6 +68,11 @@ class Aims:
         for limit in self.limits:
             found.setdefault(limit.objective.name, limit.objective)
         return tuple(found.values())
+
+    @property
+    def binding(self) -> tuple[Limit, ...]:
+        """The hard limits."""
+        return tuple(q for q in self.limits if q.soft is None)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -79,7 +92,9 @@ class Aims:
         if self.chance is not None:
             found["chance"] = self.chance
         if self.also:
-            found["also"] = [f"{o.name} ({o.digest})" for o in self.also]
+            found["also"] = [
+                f"{o.name} ({o.digest})" + (" up" if o.maximise else "") for o in self.also
+            ]
         if self.limits:
             found["limits"] = [limit.describe() for limit in self.limits]
         if self.columns != NUMBERS:
@@ -88,37 +103,59 @@ class Aims:
 
     def losses(self, numbers: Objectives) -> Objectives:
         """What is minimised, (n, 2 + also): 1 - top1 weighed by soft limits, latency, and so on."""
-        top1 = numbers[:, 1].copy()
-        for limit in self.limits:
-            top1 *= limit.weight(self._of(limit.objective.name, numbers))
+        top1 = numbers[:, 1] * self.weights(numbers)
         more = [(-1 if o.maximise else 1) * self._of(o.name, numbers) for o in self.also]
         return np.column_stack([1 - top1, numbers[:, 0], *more])
+
+    def weights(self, numbers: Objectives) -> npt.NDArray[np.float64]:
+        """What all soft limits weigh top-1 by, (n,), in (0, 1]."""
+        found = np.ones(len(numbers))
+        for limit in self.limits:
+            found *= limit.weight(self._of(limit.objective.name, numbers))
+        return found
 
     def _of(self, name: str, numbers: Objectives) -> npt.NDArray[np.float64]:
         found: npt.NDArray[np.float64] = numbers[:, self.columns.index(name)]
         return found
 
-    def oversteps(self, numbers: Objectives) -> Objectives:
-        """How far each network oversteps each hard constraint, (n, constraints); ≤ 0: it does not."""
+    def beyond_target(self, numbers: Objectives) -> npt.NDArray[np.float64]:
+        """How far each network oversteps a hard target, relative, (n,); ≤ 0 where it does not."""
+        if self.target_ms is None or self.soft:
+            return np.full(len(numbers), -1.0)
+        found: npt.NDArray[np.float64] = numbers[:, 0] / self.target_ms - 1
+        return found
+
+    def beyond_limits(self, numbers: Objectives, cheap: bool = False) -> Objectives:
+        """How far each network oversteps the chance and each hard limit, (n, limits); ≤ 0: it does not.
+
+        Args:
+            numbers: (n, columns).
+            cheap: Leave out what costs more than a look-up to tell.
+        """
         found = []
-        if self.target_ms is not None and not self.soft:
-            over = numbers[:, 0] / self.target_ms - 1
-            found.append(over)
-            if self.chance is not None:
-                lacks = self.chance - self._of("chance", numbers)
-                # Far beyond the target the chance is 0 everywhere and shows no way.
-                found.append(np.where(lacks > 0, lacks + np.maximum(over, 0), lacks))
+        if self.chance is not None:
+            lacks = self.chance - self._of("chance", numbers)
+            # Far beyond the target the chance is 0 everywhere and shows no way.
+            far = np.maximum(self.beyond_target(numbers), 0)
+            found.append(np.where(lacks > 0, lacks + far, lacks))
         found += [
             limit.overstepped(self._of(limit.objective.name, numbers))
-            for limit in self.limits
-            if limit.soft is None
+            for limit in self.binding
+            if limit.objective.cheap or not cheap
         ]
         return np.column_stack(found) if found else np.empty((len(numbers), 0))
 
     def violation(self, numbers: Objectives) -> npt.NDArray[np.float64]:
-        """The farthest overstepped, (n,); 0 where nothing binds."""
-        over = self.oversteps(numbers)
-        return over.max(axis=1) if over.shape[1] else np.zeros(len(numbers))
+        """How far the limit overstepped most is, (n,), the target left out; ≤ 0 where all are kept."""
+        over = self.beyond_limits(numbers)
+        return over.max(axis=1) if over.shape[1] else np.full(len(numbers), -1.0)
+
+    def met(self, numbers: Objectives) -> npt.NDArray[np.bool_]:
+        """Which networks keep the target and all limits, (n,)."""
+        found: npt.NDArray[np.bool_] = (self.beyond_target(numbers) <= 0) & (
+            self.violation(numbers) <= 0
+        )
+        return found
 
     def words(self) -> str:
         """All hard constraints, for people."""
@@ -126,11 +163,11 @@ class Aims:
         if self.target_ms is not None and not self.soft:
             p = "" if self.chance is None else f" with a chance of {self.chance:.0%}"
             found.append(f"{self.target_ms:g} ms{p}")
-        found += [str(limit) for limit in self.limits if limit.soft is None]
+        found += [str(limit) for limit in self.binding]
         return " and ".join(found)
 
     def volume(self, losses: Objectives, slowest_ms: float, worst: Objectives) -> float:
-        """Share of a box that losses dominate, in [0, 1].
+        """Share of a box that losses dominate, in [0, 1]; an estimate with more than four objectives.
 
         The box: top-1 from 1 to 0, latency from 0 to the target or the slowest seen, each further
         objective from 0 (or the best seen, if below) to its hard bound or the worst seen. Two runs
@@ -143,7 +180,7 @@ class Aims:
         """
         bound = self.target_ms if self.target_ms is not None and not self.soft else slowest_ms
         ideal, reference = [0.0, 0.0], [1.0, bound * (1 + 1e-9)]
-        limits = {q.objective.name: q.at_most for q in self.limits if q.soft is None}
+        limits = {q.objective.name: q.at_most for q in self.binding}
         for i, objective in enumerate(self.also, start=2):
             low, high = float(worst[0, i]), float(worst[1, i])
             ideal.append(min(low, 0.0) if not objective.maximise else low)

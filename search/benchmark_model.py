@@ -34,8 +34,9 @@ import numpy.typing as npt
 from ..latency_model.metrics import score
 from ..latency_model.tabular import MINIMUM, TabularRegressor, groups_of
 from ..space.errors import InvalidArgument, NotEnoughData
-from .benchmark import Table, TableSpace, budgets_of, read, walk
+from .benchmark import Table, budgets_of, read, walk
 from .strategy import get
+from .table_space import TableSpace
 
 if TYPE_CHECKING:
     import pandas as pd

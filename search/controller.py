@@ -217,7 +217,7 @@ class Controller(Strategy):
         aims, self._places = self._aims[:count], self._places[:count]
         self._told += count
         self._seen.update(self.space.keys(genomes))
-        losses = penalised(losses, violation, self.target)
+        losses = penalised(losses, violation)
         self._losses = np.concatenate([self._losses, losses])
         advantage = self._advantage(losses, aims)
         self._losses = self._losses[-max(self.baseline, 100) :]

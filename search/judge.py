@@ -14,6 +14,7 @@ from ..space import Genomes, SearchSpace
 from ..space.errors import Infeasible
 from .accuracy import AccuracyEstimator
 from .aims import Aims
+from .objectives import checked
 from .pareto import non_dominated
 from .run_folder import NUMBERS
 from .strategy import Objectives
@@ -26,6 +27,19 @@ _SHOWN = 3  # objectives up to which each generation's hypervolume is cheap
 _PROBED = 10  # random networks that each way down begins at the best of
 
 
+class _Decoded(Sequence[str]):
+    """Networks by row, written out only where an error names one."""
+
+    def __init__(self, space: SearchSpace, genomes: Genomes) -> None:
+        self.space, self.genomes = space, genomes
+
+    def __len__(self) -> int:
+        return len(self.genomes)
+
+    def __getitem__(self, row: Any) -> Any:
+        return str(self.space.decode(self.genomes[row]))
+
+
 class Judge:
     """Judges each network once; remembers all in order.
 
@@ -35,7 +49,8 @@ class Judge:
     Attributes:
         repeats: Proposals that were known already.
         log: A row a generation: evaluations, repeats, hypervolume (NaN with many objectives),
-            fastest ms and best top-1 so far, seconds.
+            fastest ms and best top-1 so far, seconds. Without a hard target the hypervolume is of the
+        box known by then, which grows with the slowest network seen.
     """
 
     def __init__(
@@ -85,7 +100,7 @@ class Judge:
         self._slowest_ms = max(self._slowest_ms, float(numbers[:, 0].max()))
         self._fastest_ms = min(self._fastest_ms, float(numbers[:, 0].min()))
         self._best_top1 = max(self._best_top1, float(numbers[:, 1].max()))
-        within = losses[self.aims.violation(numbers) <= 0]
+        within = losses[self.aims.met(numbers)]
         if self._front is not None:
             within = np.concatenate([self._front, within])
         self._front = within[non_dominated(within)]
@@ -111,7 +126,8 @@ class Judge:
         told = self._accuracy_of(genomes)
         ms = self._latency_of(genomes)
         columns = [ms, told.top1, told.standard_error, told.outside]
-        columns += [of(genomes) for of in self._more]
+        for objective, of in zip(self.aims.told_of, self._more, strict=True):
+            columns.append(checked(objective.name, of(genomes), _Decoded(self.space, genomes)))
         if self._intervals_of is not None:
             assert self.aims.target_ms is not None
             low, high, _ = self._intervals_of(genomes)
@@ -145,14 +161,13 @@ class Judge:
         """Look, before a budget is spent, whether any network meets the hard constraints.
 
         From a few starts, each gene in turn takes the option that oversteps least, until none
-        helps. Only what is cheap to tell is looked at; what that finds does not count as judged.
+        helps. Limits on what is costly to tell are left out; what this finds does not count as judged.
 
         Raises:
             Infeasible: None was found; the closest is named.
         """
         aims = self.aims
-        cheap = all(q.objective.cheap for q in aims.limits if q.soft is None)
-        if not aims.words() or not cheap:
+        if not aims.words():
             return
         rng = np.random.default_rng(0)
         closest: tuple[float, Objectives] | None = None
@@ -175,7 +190,7 @@ class Judge:
                         here = options[best]
                     if closest is None or over[best] < closest[0]:
                         closest = (float(over[best]), numbers[best])
-                    if aims.violation(numbers[[best]])[0] <= 0:
+                    if over[best] <= 0:
                         return
                 if before is here:
                     break
@@ -194,7 +209,8 @@ class Judge:
 
     def _over(self, numbers: Objectives) -> npt.NDArray[np.float64]:
         """What is left to overcome, all constraints together."""
-        over: npt.NDArray[np.float64] = np.maximum(self.aims.oversteps(numbers), 0).sum(axis=1)
+        limits = np.maximum(self.aims.beyond_limits(numbers, cheap=True), 0).sum(axis=1)
+        over: npt.NDArray[np.float64] = limits + np.maximum(self.aims.beyond_target(numbers), 0)
         return over
 
     def _cheap_numbers(self, genomes: Genomes) -> Objectives:
@@ -211,7 +227,7 @@ class Judge:
         return found
 
     def _described(self, numbers: Objectives) -> str:
-        names = [q.objective.name for q in self.aims.limits if q.soft is None]
+        names = [q.objective.name for q in self.aims.binding]
         words = [f"{numbers[0]:.2f} ms"]
         words += [f"{n} {numbers[self.aims.columns.index(n)]:,.4g}" for n in names]
         if self.aims.chance is not None:
@@ -221,4 +237,6 @@ class Judge:
     def closest(self) -> str:
         """Of all that was judged, what oversteps least, for people."""
         numbers = self.known()[1]
-        return self._described(numbers[int(np.argmin(self.aims.violation(numbers)))])
+        limits = np.maximum(self.aims.violation(numbers), 0)
+        over = limits + np.maximum(self.aims.beyond_target(numbers), 0)
+        return self._described(numbers[int(np.argmin(over))])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..latency_model import LatencyModel
 from ..space.errors import InvalidArgument
 from .objectives import Objective, named
+from .reward import SOFT
 
 __all__ = ["Limit", "parse_limit"]
 
@@ -27,8 +28,8 @@ class Limit:
     Args:
         objective: Of any kind; it need not be minimised or maximised besides.
         at_most, at_least: The bound, one of both, in the objective's unit, > 0.
-        soft: Exponent ≤ 0 of value over bound, where it is overstepped, that top-1 is weighed by
-            (weighted product); None: a hard bound, which no network of the front oversteps.
+        soft: Exponent ≤ 0 of one plus how far the bound is overstepped, relative (value over bound,
+            where that is a greatest one), that top-1 is weighed by; None: a hard bound, which no network of the front oversteps.
     Raises:
         InvalidArgument: Neither or both bounds, or one outside its range.
     """
@@ -49,7 +50,7 @@ class Limit:
 
     def __str__(self) -> str:
         sign, bound = ("<=", self.at_most) if self.at_most is not None else (">=", self.at_least)
-        return f"{self.objective.name}{sign}{'~' if self.soft is not None else ''}{bound:g}"
+        return f"{self.objective.name}{sign}{'~' if self.soft is not None else ''}{bound:.15g}"
 
     def overstepped(self, values: Floats) -> Floats:
         """How far each value oversteps the bound, relative, (n,); ≤ 0 where it does not."""
@@ -68,7 +69,7 @@ class Limit:
     def describe(self) -> str:
         """All of it in one line, for a run's settings."""
         of = hashlib.sha256(self.objective.digest.encode()).hexdigest()[:8]
-        return f"{self} ({of})" + ("" if self.soft is None else f" exponent {self.soft:g}")
+        return f"{self} ({of})" + ("" if self.soft is None else f" exponent {self.soft!r}")
 
 
 def parse_limit(text: str, model_of: Callable[[str], LatencyModel] | None = None) -> Limit:
@@ -87,7 +88,7 @@ def parse_limit(text: str, model_of: Callable[[str], LatencyModel] | None = None
         raise InvalidArgument(
             f"{text!r} is no limit: an objective, <= or >=, and a number, as macs<=300e6 (soft: macs<=~300e6)"
         ) from error
-    soft = -0.07 if match["soft"] else None
+    soft = SOFT[1] if match["soft"] else None
     objective = named(match["name"], model_of)
     if match["sign"] == "<=":
         return Limit(objective, at_most=bound, soft=soft)

@@ -20,11 +20,11 @@ from .judge import Judge
 from .limits import Limit
 from .objectives import Objective
 from .pareto import Candidate, ParetoFront, non_dominated
-from .reward import check_target, reward
+from .reward import SOFT, check_target, reward
 from .run_folder import NUMBERS, RunFolder
 from .strategy import Strategy
 
-__all__ = ["Evaluated", "Searched", "run"]
+__all__ = ["Evaluated", "Searched", "run", "search"]
 
 log = logging.getLogger("phonenas")
 
@@ -134,7 +134,8 @@ def search(
         into: Run folder; a run stopped in it is taken up and ends as if never stopped.
         target: How the target was given, kept for the report.
         soft: The target only weighs, by the paper's soft exponents: what lies beyond it stays in
-            the front, with a smaller reward.
+            the front, with a smaller reward. `weighted` and `rl` follow that reward, and must have
+            those exponents; the others look for the whole front.
         chance: Least probability that a measurement meets the target, in (0, 1), by the model's
             interval. None: the prediction is held to the target.
         also: Objectives besides top-1 and latency; the front is that of all.
@@ -171,8 +172,14 @@ def search(
     if into is None or not (Path(into) / "run.json").exists():
         judge.refuse_impossible()  # before a folder is made for it
     folder = RunFolder(into, settings, latency.summary()) if into is not None else None
-    strategy.start(space, target_ms, 2 + len(aims.also))
-    resumed, before_s = 0, 0.0
+    # A soft target is nothing but the reward's; who follows no reward looks for the whole front.
+    follows = getattr(strategy, "exponents", None)
+    if soft and follows not in (None, SOFT):
+        raise InvalidArgument(
+            f"a soft target needs soft exponents, and {strategy.name} has {follows}: make it with exponents=SOFT"
+        )
+    strategy.start(space, None if soft and follows is None else target_ms, 2 + len(aims.also))
+    resumed, before_s, stale = 0, 0.0, 0
     if folder is not None and (stopped := folder.checkpoint()) is not None:
         try:
             judge.remember(space.check(stopped.genomes), stopped.numbers)
@@ -182,11 +189,12 @@ def search(
             ) from error
         log.info("%s: goes on from %d evaluations", folder.path, len(stopped.genomes))
         before_s = stopped.seconds
+        stale = stopped.stale
         judge.repeats, judge.log = stopped.repeats, [tuple(row) for row in stopped.log.tolist()]
         strategy.restore(stopped.state, stopped.genomes)
         resumed = len(judge)
-    stale = 0
-    while len(judge) < evaluations and stale < _STALE_ASKS:
+    over = folder is not None and folder.finished()
+    while not over and len(judge) < evaluations and stale < _STALE_ASKS:
         genomes = strategy.ask(evaluations - len(judge))
         if not len(genomes):
             break
@@ -202,12 +210,12 @@ def search(
                 Evaluated(len(judge), evaluations, judge.repeats, row[3], row[4], volume, seconds)
             )
         if folder is not None and folder.due():
-            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log)
+            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale)
     front = _front(judge, latency, settings)
     seconds = before_s + time.monotonic() - began
     searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed)
     if folder is not None and (resumed < len(judge) or not folder.finished()):
-        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log)
+        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale)
         folder.finish(front, judge.space, *judge.known(), searched.seconds)
     return searched
 
@@ -215,7 +223,7 @@ def search(
 def _front(judge: Judge, latency: LatencyModel, settings: dict[str, Any]) -> ParetoFront:
     genomes, numbers = judge.known()
     aims, target_ms = judge.aims, judge.aims.target_ms
-    within = np.flatnonzero(aims.violation(numbers) <= 0)
+    within = np.flatnonzero(aims.met(numbers))
     if not len(within):
         raise Infeasible(
             f"none of {len(numbers):,} networks seen meets {aims.words()} on {latency.device}; the fastest takes "
@@ -230,7 +238,9 @@ def _front(judge: Judge, latency: LatencyModel, settings: dict[str, Any]) -> Par
     low, high, covered = latency.intervals(space)(genomes[rows])
     counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes[rows])
     rewards = (
-        reward(numbers[rows, 1], numbers[rows, 0], target_ms) if target_ms is not None else None
+        reward(numbers[rows, 1], numbers[rows, 0], target_ms) * aims.weights(numbers[rows])
+        if target_ms is not None
+        else None
     )
     candidates = tuple(
         Candidate(

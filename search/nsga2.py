@@ -63,7 +63,7 @@ class NSGA2(Strategy):
         return {**super().settings, "population": self.population, "crossover": self.crossover}
 
     def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
-        self.space = space
+        self.space, self.target = space, target
         self._algorithm = _algorithm(self, objectives)
 
     def ask(self, n: int) -> Genomes:
@@ -84,6 +84,8 @@ class NSGA2(Strategy):
         self.told += len(genomes)
         self._seen.update(self.space.keys(genomes))
         self._asked = self._asked[: len(genomes)]
+        if self.target is not None:
+            violation = np.maximum(violation, losses[:, 1] / self.target - 1)
         # What pymoo's evaluator would set, one look-up by name for each number left out.
         over = np.maximum(violation, 0.0)
         for row, individual in enumerate(self._asked):

@@ -21,12 +21,13 @@ from ..space.additive import PeakTable
 from ..space.errors import InvalidArgument, InvalidObjective, UnknownName, nearest
 
 __all__ = [
-    "Function", "Latency", "Macs", "Objective", "Params", "PeakActivation", "named",
+    "NAME", "RESERVED", "Function", "Latency", "Macs", "Objective", "Params", "PeakActivation", "checked", "named",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 _BYTES = 4  # of an activation in float32
-_RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance")
+NAME = r"[\w:.-]{1,64}"
+RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance")  # columns of every run
 
 
 class Objective(ABC):
@@ -135,13 +136,19 @@ class Function(Objective):
         processes: bool = False,
         version: str = "1",
     ) -> None:
-        if name in _RESERVED or not re.fullmatch(r"[\w:.-]{1,64}", name):
+        taken = (*RESERVED, *_counted())
+        if name in taken or not re.fullmatch(NAME, name):
             raise InvalidArgument(
-                f"{name!r} names no objective: letters, digits, _ - : and . are allowed, and the names "
-                f"{', '.join(_RESERVED)} are taken"
+                f"{name!r} names no objective of yours: letters, digits, _ - : and . are allowed, and "
+                f"{', '.join(taken)} are taken"
             )
         if workers < 1:
             raise InvalidArgument(f"workers of the objective {name}: 1 or more, got {workers}")
+        if (batched and workers > 1) or (processes and workers == 1):
+            raise InvalidArgument(
+                f"the objective {name}: workers take networks one by one, so not `batched` with several "
+                "workers, nor `processes` with one"
+            )
         self.name, self.function, self.unit, self.maximise = name, function, unit, maximise
         self.batched, self.workers, self.processes = batched, int(workers), processes
         self.version = version
@@ -163,12 +170,15 @@ class Function(Objective):
                 told: list[Any] = [self._told(self.function, n, [n]) for n in networks]
                 return self._checked(told, networks)
             pool: type[Executor] = ProcessPoolExecutor if self.processes else ThreadPoolExecutor
-            with pool(min(self.workers, len(networks))) as executor:  # type: ignore[call-arg]
+            executor = pool(min(self.workers, len(networks)))  # type: ignore[call-arg]
+            try:
                 futures = [executor.submit(self.function, n) for n in networks]
                 told = [
                     self._told(_result, future, [network])
                     for future, network in zip(futures, networks, strict=True)
                 ]
+            finally:  # what has not begun when one fails need not begin
+                executor.shutdown(wait=True, cancel_futures=True)
             return self._checked(told, networks)
 
         return judge
@@ -179,33 +189,42 @@ class Function(Objective):
         except Exception as error:
             raise InvalidObjective(
                 f"the objective {self.name} failed with {type(error).__name__}: {error}, asked for "
-                f"{self._names(of)}"
+                f"{_names(of)}"
             ) from error
-
-    @staticmethod
-    def _names(networks: Sequence[Architecture]) -> str:
-        more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
-        return f"{networks[0]}{more}" if networks else "no network"
 
     def _checked(self, told: Any, networks: list[Architecture]) -> Floats:
-        try:
-            values = np.asarray(told, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InvalidObjective(
-                f"the objective {self.name} gave what are no numbers for {self._names(networks)}: {error}"
-            ) from error
-        if values.shape != (len(networks),):
-            raise InvalidObjective(
-                f"the objective {self.name} gave values of shape {values.shape} for {len(networks)} "
-                f"networks, from {self._names(networks)}: one number a network is needed"
-            )
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            raise InvalidObjective(
-                f"the objective {self.name} gave {values[wrong[0]]} for {networks[wrong[0]]}; a finite "
-                "number is needed. Give a large one for a network that must not be"
-            )
-        return values
+        return checked(self.name, told, networks)
+
+
+def checked(name: str, told: Any, networks: Sequence[Any]) -> Floats:
+    """What an objective told of n networks as numbers, (n,).
+
+    Raises:
+        InvalidObjective: No finite number for each; the network is named.
+    """
+    try:
+        values = np.asarray(told, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidObjective(
+            f"the objective {name} gave what are no numbers for {_names(networks)}: {error}"
+        ) from error
+    if values.shape != (len(networks),):
+        raise InvalidObjective(
+            f"the objective {name} gave values of shape {values.shape} for {len(networks)} "
+            f"networks, from {_names(networks)}: one number a network is needed"
+        )
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise InvalidObjective(
+            f"the objective {name} gave {values[wrong[0]]} for {networks[wrong[0]]}; a finite "
+            "number is needed. Give a large one for a network that must not be"
+        )
+    return values
+
+
+def _names(networks: Sequence[Any]) -> str:
+    more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
+    return f"{networks[0]}{more}" if len(networks) else "no network"
 
 
 def _result(future: Future[Any]) -> Any:
@@ -221,7 +240,7 @@ def named(name: str, model_of: Callable[[str], LatencyModel] | None = None) -> O
     Raises:
         UnknownName: No such objective; the message offers the nearest.
     """
-    kinds: dict[str, type[Objective]] = {k.name: k for k in (Macs, Params, PeakActivation)}
+    kinds = _counted()
     if name.startswith("latency:") and model_of is not None:
         return Latency(model_of(name.removeprefix("latency:")))
     if name not in kinds:
@@ -229,3 +248,8 @@ def named(name: str, model_of: Callable[[str], LatencyModel] | None = None) -> O
             f"no objective is called {name!r}. {nearest(name, [*kinds, 'latency:DEVICE'])}"
         )
     return kinds[name]()
+
+
+def _counted() -> dict[str, type[Objective]]:
+    kinds: tuple[type[Objective], ...] = (Macs, Params, PeakActivation)
+    return {kind.name: kind for kind in kinds}

@@ -150,14 +150,12 @@ def aims_of(
 
 
 def penalised(
-    losses: npt.NDArray[np.float64], violation: npt.NDArray[np.float64], target: float | None
+    losses: npt.NDArray[np.float64], violation: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Losses, (n, k), in which nothing that oversteps a limit is worth as much as what keeps it.
 
-    The less it oversteps, the more it is worth. The target is left out: the reward weighs it.
+    The less it oversteps, the more it is worth. The target is no limit: the reward weighs it.
     """
-    own = np.zeros(len(losses)) if target is None else np.maximum(losses[:, 1] / target - 1, 0)
-    other = np.where(violation > own + 1e-12, violation, 0.0)
-    found = losses.copy()
-    found[other > 0, 0] = 1 - _OVERSTEPPED / (1 + other[other > 0])
+    found, wrong = losses.copy(), violation > 0
+    found[wrong, 0] = 1 - _OVERSTEPPED / (1 + violation[wrong])
     return found

@@ -66,7 +66,7 @@ class RoundBegan:
 class Ranked:
     """Event: the model was fitted on what was measured, and the front ranked anew.
 
-    `shift` is what measured winners took beyond the fitted model, relative; the others count
+    `shift` is n / (n + 1) of what n measured winners took beyond the fitted model, relative; the others count
     networks of both fronts, of the new one alone, and of the one before alone.
     """
 

@@ -28,14 +28,14 @@ from ..space import Genomes, SearchSpace
 from ..space.errors import SettingsChanged, StoreError, UnknownName, UnsupportedFormat
 from .pareto import Candidate, ParetoFront
 
-__all__ = ["RunFolder", "Stopped", "load"]
+__all__ = ["LOG", "NUMBERS", "Loaded", "RunFolder", "Stopped", "load"]
 
 FORMAT, VERSION = "phonenas-run", 1
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
 LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
-_LIBRARIES = ("phonenas", "numpy", "pymoo", "lightgbm")
+_LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Stopped:
     repeats: int
     seconds: float
     log: npt.NDArray[np.float64]
+    stale: int = 0
 
 
 class RunFolder:
@@ -114,12 +115,20 @@ class RunFolder:
         repeats: int,
         seconds: float = 0.0,
         log: Sequence[Sequence[float]] = (),
+        stale: int = 0,
     ) -> None:
-        """Write the checkpoint; `seconds` are those that the run has taken so far, `log` its rows."""
+        """Write the checkpoint.
+
+        Args:
+            state, genomes, numbers, repeats: Of the strategy and the judge.
+            seconds: That the run has taken so far.
+            log: Its rows.
+            stale: Asks in a row that brought nothing new.
+        """
         began = time.monotonic()
         arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        text = json.dumps({"state": plain, "repeats": repeats, "seconds": seconds})
+        text = json.dumps({"state": plain, "repeats": repeats, "seconds": seconds, "stale": stale})
         buffer = io.BytesIO()
         rows = np.array(log, np.float64).reshape(-1, len(LOG))
         np.savez(
@@ -154,7 +163,15 @@ class RunFolder:
                     raise ValueError(f"genomes {genomes.shape}, numbers {numbers.shape}")
                 if log.ndim != 2 or log.shape[1] != len(LOG):
                     raise ValueError(f"log {log.shape}")
-                return Stopped(state, genomes, numbers, plain["repeats"], plain["seconds"], log)
+                return Stopped(
+                    state,
+                    genomes,
+                    numbers,
+                    plain["repeats"],
+                    plain["seconds"],
+                    log,
+                    plain.get("stale", 0),
+                )
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UnsupportedFormat(
                 f"{path} is damaged ({error}). Remove it to start this run anew."

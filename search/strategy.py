@@ -51,8 +51,8 @@ class Strategy(ABC):
 
         Args:
             space: Where to look.
-            target: What the second loss may be, in its unit, > 0: the constraint that
-                `violation` is taken against. None where the whole front is asked for.
+            target: What the second loss may be, in its unit, > 0. None where the whole front is
+                asked for.
             objectives: How many losses will be told, k ≥ 2.
         """
 
@@ -71,8 +71,8 @@ class Strategy(ABC):
             genomes: (m, genes), the first m that `ask` gave, or what was judged in their stead.
             losses: (m, k), each minimised: 1 - quality, quality in [0, 1]; cost, ≥ 0; and
                 further ones of any sign.
-            violation: (m,), how far each oversteps the constraint that it oversteps most,
-                relative; ≤ 0 where it keeps all.
+            violation: (m,), how far each oversteps the limit that it oversteps most, relative;
+                ≤ 0 where it keeps all. The target is not among them: the second loss tells it.
         """
 
     def state(self) -> State:

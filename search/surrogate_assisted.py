@@ -76,9 +76,9 @@ class SurrogateAssisted(Strategy):
         codes, rows = self._codes(self._genomes), slice(-_MEMORY, None)
         try:
             for model, losses in zip(self._models[:-1], self._losses.T, strict=True):
-                model.learn(codes[rows], losses[rows])
+                model.learn(codes[rows], losses[rows], max(0, told - _MEMORY))
             if self._limited:
-                self._models[-1].learn(codes[rows], self._violation[rows])
+                self._models[-1].learn(codes[rows], self._violation[rows], max(0, told - _MEMORY))
         except NotEnoughData:  # an objective that never changed yet
             return self._fresh(self.space.sample(self.rng, 10 * count))[:count]
         front, corner = self._front()
@@ -97,8 +97,7 @@ class SurrogateAssisted(Strategy):
         self._genomes = np.concatenate([self._genomes, genomes])
         self._losses = np.concatenate([self._losses, losses])
         self._violation = np.concatenate([self._violation, violation])
-        own = 0.0 if self.target is None else np.maximum(losses[:, 1] / self.target - 1, 0)
-        self._limited |= bool((violation > own + 1e-12).any())
+        self._limited |= bool((violation > 0).any())
         self._seen.update(self.space.keys(genomes))
 
     def _codes(self, genomes: Genomes) -> Floats:
@@ -193,7 +192,7 @@ class SurrogateAssisted(Strategy):
             "violation": self._violation, "limited": self._limited,
         }  # fmt: skip
         for i, model in enumerate(self._models):
-            found[f"model{i}"] = [model.chosen_at, model.settled_at]
+            found[f"model{i}"] = [model.chosen_at, model.settled_at, model.began]
             found[f"strengths{i}"] = model.strengths
         return found
 
@@ -206,11 +205,11 @@ class SurrogateAssisted(Strategy):
         self._seen = set(self.space.keys(self._genomes)) if len(self._genomes) else set()
         codes = self._codes(self._genomes)
         for i, model in enumerate(self._models):
-            chosen_at, settled_at = state[f"model{i}"]
+            chosen_at, settled_at, began = state[f"model{i}"]
             if chosen_at:
                 told = self._violation if i == self._losses.shape[1] else self._losses[:, i]
                 model.go_on(
-                    codes[:chosen_at], told[:chosen_at], settled_at,
+                    codes[began : began + chosen_at], told[began : began + chosen_at], settled_at, began,
                     np.asarray(state[f"strengths{i}"], np.float64),
                 )  # fmt: skip
 
@@ -228,18 +227,21 @@ class _Growing(TabularRegressor):
     there are three times as many; the strengths go on being settled.
     """
 
-    chosen_at = settled_at = 0
+    chosen_at = settled_at = began = 0
     strengths: Floats = np.empty(0)
 
-    def learn(self, codes: Floats, target: Floats) -> None:
+    def learn(self, codes: Floats, target: Floats, forgotten: int = 0) -> None:
         """Rest on these rows; all but those forgotten were there before.
 
+        Args:
+            codes, target: (n, genes) and (n,).
+            forgotten: Rows before these.
         Raises:
             NotEnoughData: The target never changes.
         """
         n = len(target)
         if not self.chosen_at or (self.chosen_at < _CHOOSING and n >= _ANEW * self.chosen_at):
-            self._choose(codes[:_CHOOSING], target[:_CHOOSING])
+            self._choose(codes, target, forgotten)
             self.strengths = self._strengths
         self._z = self._process.reading(codes)
         bent, _ = self._bend.forth(np.maximum(target, self._least))
@@ -252,15 +254,23 @@ class _Growing(TabularRegressor):
         self._strengths = self.strengths
         self._solve(t)
 
-    def _choose(self, codes: Floats, target: Floats) -> None:
-        self.fit(codes, target)
+    def _choose(self, codes: Floats, target: Floats, forgotten: int) -> None:
+        some = np.arange(min(_CHOOSING, len(target)))
+        if (target[some] == target[0]).all():  # then as many of the first that are not alike
+            other = np.flatnonzero(target != target[0])
+            some = np.concatenate([some[: _CHOOSING // 2], other[: _CHOOSING // 2]])
+        self.fit(codes[some], target[some])
         # The target may be bent by its logarithm, and a later row be 0.
-        self._least = float(target.min()) / 2 if target.min() > 0 else float("-inf")
-        self.chosen_at = self.settled_at = len(target)
+        least = float(target[some].min())
+        self._least = least / 2 if least > 0 else float("-inf")
+        self.chosen_at, self.settled_at = len(target), len(some)
+        self.began = forgotten
 
-    def go_on(self, codes: Floats, target: Floats, settled_at: int, strengths: Floats) -> None:
-        """What `learn` had come to, from the rows that chose, and the strengths."""
-        self._choose(codes[:_CHOOSING], target[:_CHOOSING])
+    def go_on(
+        self, codes: Floats, target: Floats, settled_at: int, began: int, strengths: Floats
+    ) -> None:
+        """What `learn` had come to, from the rows that it chose by, and the strengths."""
+        self._choose(codes, target, began)
         self.settled_at, self.strengths = settled_at, strengths
 
 

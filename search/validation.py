@@ -35,7 +35,7 @@ class Validated:
     Args:
         candidate: As the search found it.
         predicted_ms, low_ms, high_ms: The promise and its 90 % interval, ms.
-        measured_ms: Median over the rounds' medians, ms.
+        measured_ms: Pseudo-median over the rounds' medians, ms.
         spread: How far its rounds stand apart, ± relative.
         error: (predicted - measured) / measured.
         inside: Whether the measurement lies in the interval.

@@ -36,7 +36,7 @@ class WeightedProduct(Strategy):
         seed: Of all chance.
         population: Networks alive, ≥ 2. It grows with what was told (a fifth of it, 10 at
             least) until it is so large, since few evaluations leave no time for many alive.
-        tournament: Share of the living that a parent is the best of, in (0, 1].
+        tournament: How many of the living a parent is the best of, ≥ 1.
         exponents: Of latency over target, at or below, and above it; ≤ 0.
     Raises:
         InvalidArgument: A number outside its range.
@@ -101,7 +101,7 @@ class WeightedProduct(Strategy):
         self._seen.update(self.space.keys(genomes))
         alive = min(max(self._told // _ALIVE, _FIRST), self.population)
         self._alive = np.concatenate([self._alive, genomes])[-alive:]
-        losses = penalised(losses, violation, self.target)
+        losses = penalised(losses, violation)
         self._losses = np.concatenate([self._losses, losses])[-alive:]
         # Of all, not of the living: they age away from its ends.
         front = np.concatenate([self._front, losses])

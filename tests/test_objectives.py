@@ -23,9 +23,16 @@ from phonenas.search.limits import Limit, parse_limit
 from phonenas.search.objectives import Function, Latency, named
 from phonenas.search.pareto import hypervolume, non_dominated
 from phonenas.space import Architecture, Operator
-from phonenas.space.errors import Infeasible, InvalidArgument, InvalidObjective, UnknownName
+from phonenas.space.errors import (
+    Infeasible,
+    InvalidArgument,
+    InvalidObjective,
+    SettingsChanged,
+    UnknownName,
+)
 
 TINY = TinySpace(resolution=32)
+EVALUATIONS = {"nsga2": 150, "weighted": 150, "surrogate": 100, "rl": 200}
 STRATEGIES = ["nsga2", "random", "weighted", "rl", "surrogate"]
 
 
@@ -90,18 +97,22 @@ def test_no_limit_is_ignored(fitted: LatencyModel, strategy: str) -> None:
     assert all(c.macs <= bound and c.latency_ms <= ms for c in found.front)
 
 
-@pytest.mark.parametrize("strategy", ["nsga2", "weighted", "surrogate"])
+@pytest.mark.parametrize("with_target", [False, True])
+@pytest.mark.parametrize("strategy", ["nsga2", "weighted", "surrogate", "rl"])
 def test_a_limit_draws_the_search_to_where_it_holds(
-    fitted: LatencyModel, strategy: str, tmp_path: Path
+    fitted: LatencyModel, strategy: str, with_target: bool, tmp_path: Path
 ) -> None:
+    if strategy == "rl":
+        pytest.importorskip("torch")
+    ms = float(np.median(fitted.on(TINY)(TINY.sample(np.random.default_rng(0), 400))))
     drawn = search.Params().on(TINY)(TINY.sample(np.random.default_rng(0), 1000))
     bound = float(np.quantile(drawn, 0.1))
     go(
         fitted, strategy=search.get(strategy, 2), limits=[Limit(search.Params(), at_most=bound)],
-        evaluations=150, into=tmp_path / "r",
+        target_ms=ms if with_target else None, evaluations=EVALUATIONS[strategy], into=tmp_path / "r",
     )  # fmt: skip
     table = pd.read_parquet(tmp_path / "r" / "evaluations.parquet")
-    assert (table.params[75:] <= bound).mean() > 0.2  # a tenth by chance
+    assert (table.params[len(table) // 2 :] <= bound).mean() > 0.2  # a tenth by chance
 
 
 def test_at_least_binds_too(fitted: LatencyModel) -> None:
@@ -247,7 +258,7 @@ def test_unknown_objectives_offer_the_nearest(fitted: LatencyModel) -> None:
 
 def test_limits_as_the_command_line_has_them() -> None:
     hard, soft, least = map(parse_limit, ("macs<=300e6", " params <= ~4e6", "peak_activation>=10"))
-    assert (hard.at_most, hard.soft, str(hard)) == (300e6, None, "macs<=3e+08")
+    assert (hard.at_most, hard.soft, str(hard)) == (300e6, None, "macs<=300000000")
     assert (soft.at_most, soft.soft) == (4e6, -0.07)
     assert (least.at_least, least.at_most) == (10, None)
 
@@ -310,3 +321,86 @@ def test_a_run_with_further_objectives_resumes(fitted: LatencyModel, tmp_path: P
     pd.testing.assert_frame_equal(
         logs[0].tail(3).reset_index(drop=True), logs[1].tail(3).reset_index(drop=True)
     )
+
+
+def test_a_finished_run_is_not_searched_on(fitted: LatencyModel, tmp_path: Path) -> None:
+    """One that ended because nothing new came is given again as it is."""
+    more: dict[str, Any] = {"strategy": search.WeightedProduct(seed=1), "evaluations": 10**6}
+    first = go(fitted, into=tmp_path / "r", **more)
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    again = go(fitted, into=tmp_path / "r", **(more | {"strategy": search.WeightedProduct(seed=1)}))
+    assert again.front == first.front and again.evaluations == first.evaluations < TINY.size + 1
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+def test_turning_an_objective_round_is_a_change(fitted: LatencyModel, tmp_path: Path) -> None:
+    go(fitted, also=[Function("layers", layers)], evaluations=30, into=tmp_path / "r")
+    with pytest.raises(SettingsChanged, match="up"):
+        go(
+            fitted,
+            also=[Function("layers", layers, maximise=True)],
+            evaluations=30,
+            into=tmp_path / "r",
+        )
+
+
+def test_a_limit_changed_in_its_ninth_digit_is_a_change(
+    fitted: LatencyModel, tmp_path: Path
+) -> None:
+    big = [Limit(search.Macs(), at_most=bound) for bound in (301234567.0, 301234568.0)]
+    go(fitted, limits=big[:1], evaluations=30, into=tmp_path / "r")
+    with pytest.raises(SettingsChanged, match="301234567.*301234568"):
+        go(fitted, limits=big[1:], evaluations=30, into=tmp_path / "r")
+    assert parse_limit(str(big[0])) == big[0] or str(parse_limit(str(big[0]))) == str(big[0])
+
+
+def test_one_name_means_one_objective(fitted: LatencyModel) -> None:
+    limit = Limit(Function("layers", layers, version="2"), at_most=30)
+    with pytest.raises(InvalidArgument, match="two different objectives are called layers"):
+        go(fitted, also=[Function("layers", layers)], limits=[limit])
+    with pytest.raises(InvalidArgument, match="macs"):
+        Function("macs", layers)
+
+
+def test_an_impossible_target_beside_a_costly_limit_ends_at_once(fitted: LatencyModel) -> None:
+    asked: list[str] = []
+    slow = Function("slow", lambda n: asked.append(str(n)) or 1.0)
+    with pytest.raises(Infeasible, match="1e-06 ms"):
+        go(fitted, target_ms=1e-6, limits=[Limit(slow, at_most=2.0)])
+    assert asked == []
+
+
+def test_an_objective_of_ones_own_is_held_to_its_shape(fitted: LatencyModel) -> None:
+    class Two(search.Objective):
+        name = "two"
+
+        def on(self, space: Any) -> Any:
+            return lambda genomes: np.zeros((len(genomes), 2))
+
+    with pytest.raises(
+        InvalidObjective, match=r"the objective two gave values of shape \(\d+, 2\)"
+    ):
+        go(fitted, also=[Two()])
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "surrogate", "random"])
+def test_a_soft_target_leaves_others_the_whole_front(fitted: LatencyModel, strategy: str) -> None:
+    ms = float(np.quantile(fitted.on(TINY)(TINY.sample(np.random.default_rng(0), 400)), 0.3))
+    more: dict[str, Any] = {"evaluations": 60}
+    soft = go(fitted, strategy=search.get(strategy, 4), target_ms=ms, soft=True, **more).front
+    free = go(fitted, strategy=search.get(strategy, 4), **more).front
+    assert [c.block_args for c in soft] == [c.block_args for c in free]
+
+
+def test_a_soft_target_needs_soft_exponents(fitted: LatencyModel) -> None:
+    with pytest.raises(InvalidArgument, match="exponents=SOFT"):
+        go(fitted, strategy=search.WeightedProduct(seed=0), target_ms=5.0, soft=True)
+    found = go(fitted, strategy=search.get("weighted", 0, soft=True), target_ms=5.0, soft=True)
+    assert len(found.front) > 0
+
+
+def test_many_objectives_are_estimated() -> None:
+    rng = np.random.default_rng(0)
+    losses = rng.random((40, 5))
+    exact = np.mean([(losses <= p).all(axis=1).any() for p in rng.random((20_000, 5))])
+    assert hypervolume(losses, [0] * 5, [1] * 5) == pytest.approx(exact, abs=0.02)

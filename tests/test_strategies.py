@@ -273,11 +273,13 @@ def test_further_losses_weigh_by_their_distance() -> None:
 
 def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
     losses = np.array([[0.9, 8.0], [0.1, 2.0], [0.1, 2.0], [0.1, 8.0]])
-    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 1.0]), 4.0)
+    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 0.3]))
     quality = 1 - found[:, 0]
     assert quality[0] == pytest.approx(0.1)
-    assert quality[0] > quality[1] > quality[2] > 0
-    assert quality[3] == pytest.approx(0.9)  # twice the target: the reward weighs that itself
+    assert quality[0] > quality[1] > quality[3] > quality[2] > 0
+    # Who breaks the target and a limit is worth less than who breaks the target alone.
+    told = rewards_of(np.vstack([found, [[0.9, 8.0]]]), 4.0, HARD)
+    assert told[4] > told[3]
     assert (found[:, 1] == losses[:, 1]).all()
 
 

@@ -51,6 +51,7 @@ NEAR = 0.2  # of the target: "around" it
 ALIKE = 0.02  # MACs that are "nearly equal"
 ENTROPY = 0.2  # see `STRATEGIES`
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the evaluations, at which budgets are compared
+_MARGIN = 0.005  # of top-1: what is not worse by more counts as well
 AT = (1.0, 1.5, 2.0)  # multiples of the target at which layer diversity is held
 
 # With its default entropy the controller settles on the soft reward within a thousand networks, and
@@ -312,8 +313,17 @@ def _spread(values: Sequence[float] | Floats, form: str = "{:.2f}") -> str:
 def _sign(differences: Sequence[float] | Floats) -> int:
     """1 or -1 where Student's 95 % interval of a mean over seeds leaves 0 out, else 0."""
     off = np.asarray(differences, float)
-    doubt = stats.t.ppf(0.975, len(off) - 1) * off.std(ddof=1) / np.sqrt(len(off))
-    return int(np.sign(off.mean())) if abs(off.mean()) > doubt else 0
+    return int(np.sign(off.mean())) if abs(off.mean()) > _doubt(off) else 0
+
+
+def _doubt(off: Floats) -> float:
+    """Half of Student's 95 % interval of a mean over seeds."""
+    return float(stats.t.ppf(0.975, len(off) - 1) * off.std(ddof=1) / np.sqrt(len(off)))
+
+
+def _no_worse(differences: Floats) -> bool:
+    """Whether that interval lies above a loss of half a point: as well, not merely not told apart."""
+    return bool(differences.mean() - _doubt(differences) > -_MARGIN)
 
 
 def _judged(sign: int) -> str:
@@ -458,7 +468,7 @@ def evolution(ground: Ground) -> Claim:
     over = min(_sign(best[f"evolution, {r}"][:, -1] - best["random"][:, -1]) for r in apart)
     figures |= {f"evolution less RL, {r}": float(off.mean()) for r, off in apart.items()}
     words = {1: "evolution ahead", -1: "RL ahead", 0: "no difference that counts"}
-    if over > 0 and min(signs.values()) >= 0:
+    if over > 0 and all(_no_worse(off) for off in apart.values()):
         verdict = AGREES
     elif over < 0 or max(signs.values()) < 0:
         verdict = DISAGREES
@@ -480,6 +490,7 @@ def evolution(ground: Ground) -> Claim:
             f"{len(STRATEGIES)} strategies, {ground.seeds} seeds, {ground.evaluations:,} networks each; budgets "
             "count distinct networks, since a network judged before costs nothing. All see the same "
             "estimator and the same latency model.",
+            f"As well: Student's 95 % interval of the difference lies above -{100 * _MARGIN:g} points, for both rewards.",
             f"{sum(outside)} of the {len(outside)} winners are outside what the surrogate was fitted on: that "
             "bears on how good they truly are, not on which search finds what this estimator likes.",
             f"The controller's settings are this project's, its weight of entropy {ENTROPY:g} where not the default; "
@@ -662,7 +673,12 @@ def diversity(ground: Ground) -> Claim:
             top[where.name, times] = found
             figures[f"{where.name}: {times:g}"] = found.top1
             cells.append(
-                _spread(100 * found.tops) if len(found.tops) > 1 else f"{100 * found.top1:.2f}"
+                (_spread(100 * found.tops) if len(found.tops) > 1 else f"{100 * found.top1:.2f}")
+                + (
+                    f" ({len(found.tops)} of {len(runs)} seeds)"
+                    if len(found.tops) < len(runs)
+                    else ""
+                )
             )
         rows.append([where.name, *cells])
     verdicts, kept = [], []
@@ -868,6 +884,8 @@ def macs(ground: Ground) -> Claim:
              f"{counted[slow] / 1e6:.0f} M, {mark} {measured[slow]:.2f} ms", f"{ratio:.2f}"]
         )  # fmt: skip
     longer, outside = _steered(ground)
+    score = ground.model.scores.get("model")
+    told = 1 + 2 * (0.05 if score is None else score.mape)
     figures |= {"steered by MACs": float(np.median(longer)), "steered, most": float(longer.max())}
     rows.append(
         ["networks of the exact front in MACs against those of the exact front in latency, at equal top-1: "
@@ -888,7 +906,8 @@ def macs(ground: Ground) -> Claim:
             "Random networks differ more than those that a search compares, in MACs as in kinds of layer: more "
             "MACs raise the rank correlation, more kinds lower it.",
             "The last line of the table needs sums: it takes an additive accuracy fitted to the surrogate, and "
-            f"dynamic programming over the whole space, between half and twice {ground.target:.2f} ms; from 5 % more time it counts. "
+            f"dynamic programming over the whole space, between half and twice {ground.target:.2f} ms. Nothing of it is measured, so it counts from twice the "
+            f"model's mean error on, {told:.2f} times. "
             f"{outside:.0%} of these networks are outside what the surrogate saw.",
         ),
         (
@@ -896,7 +915,7 @@ def macs(ground: Ground) -> Claim:
              f"up to {figures['greatest ratio']:.2f} times, {figures['median ratio']:.2f} times in the median "
              "pair"),
             ("A search must see latency instead of MACs",
-             _judged(1 if np.median(longer) > 1.05 else -1 if np.median(longer) < 1.01 else 0),
+             _judged(1 if np.median(longer) > told else -1 if np.median(longer) < 1.01 else 0),
              f"searched by MACs, networks of the same additive top-1 take {np.median(longer):.2f} times as long "
              f"in the median (predicted), at most {longer.max():.2f} times"),
         ),
