@@ -13,6 +13,9 @@ from .pareto import Candidate, ParetoFront, hypervolume
 __all__ = ["chances", "worth_measuring"]
 
 _NEAR = 0.95  # of the best reward: what is worth less is not what was asked for
+_ACCURATE = (
+    0.97  # of the best top-1 that likely meets the target: the soft reward hardly tells 4 from 7 ms
+)
 
 
 def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
@@ -32,8 +35,8 @@ def worth_measuring(front: ParetoFront, k: int, measured: Collection[str] = ()) 
     The first is the one that the user asked for: the greatest reward (without a target, top-1)
     times the chance to meet the target. Each further one adds most to the hypervolume that is
     expected of those chosen, so they lie along the front, near-twins add nothing, and what would
-    hardly meet the target waits. With a target only those within 5 % of the best reward are
-    looked at, if they are enough.
+    hardly meet the target waits. With a target only those within 5 % of the best reward, and 3 %
+    of the best top-1 that likely meets it, are looked at, if they are enough.
 
     What was measured before counts as chosen: the first is then the one that is expected to gain
     most reward over the best of them, if any is, and near-twins of them wait too.
@@ -54,7 +57,11 @@ def worth_measuring(front: ParetoFront, k: int, measured: Collection[str] = ()) 
     gain = np.where(done, -1.0, np.maximum(value - best, 0.0) * chance)
     # Where nothing better is in sight, all are chosen to fill the gaps.
     chosen = [int(np.argmax(gain))] if gain.max() > 0 else []
-    near = value >= (_NEAR * value.max() if front.target_ms is not None else 0)
+    top1 = np.array([c.top1 for c in candidates])
+    near = np.ones(len(candidates), bool)
+    if front.target_ms is not None:
+        likely = top1[chance > 0.5].max(initial=0.0)
+        near = (value >= _NEAR * value.max()) & (top1 >= _ACCURATE * likely)
     near[chosen] = True
     if (near & ~done).sum() < k:
         near[:] = True

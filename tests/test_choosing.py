@@ -56,6 +56,8 @@ def test_what_would_hardly_meet_the_target_waits() -> None:
     # All are near to what was asked for.
     top = max(c.reward or 0 for c in found)
     assert all((c.reward or 0) >= 0.95 * top for c in chosen)
+    likely = max(c.top1 for c in found if chance[c.id] > 0.5)
+    assert all(c.top1 >= 0.97 * likely for c in chosen)
 
 
 def test_a_short_front_is_measured_whole() -> None:
