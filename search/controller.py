@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -145,6 +147,10 @@ class Controller(Strategy):
     # -- sampling ---------------------------------------------------------------------------------
 
     def ask(self, n: int) -> Genomes:
+        with _one_thread(self._torch):
+            return self._ask(n)
+
+    def _ask(self, n: int) -> Genomes:
         self._aim(min(self.batch, max(_FIRST, self._told // _BATCH)))
         genomes = self._draw(self._places)
         for _ in range(_TRIES):
@@ -224,7 +230,8 @@ class Controller(Strategy):
         # Of all, not of the last: aims over what it draws just now would draw together with it.
         front = np.concatenate([self._front, losses])
         self._front = front[non_dominated(front)]
-        self._learn(genomes, advantage)
+        with _one_thread(self._torch):
+            self._learn(genomes, advantage)
 
     def _advantage(self, losses: Objectives, aims: Floats) -> Floats:
         """Rewards less the mean of the networks told last, in their deviations, (n,)."""
@@ -317,6 +324,17 @@ class Controller(Strategy):
                 np.array(state[f"first_{name}"], np.float32),
                 np.array(state[f"second_{name}"], np.float32),
             )
+
+
+@contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """Sums of several threads depend on how many there are; and matrices so small want but one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _torch() -> Any:
