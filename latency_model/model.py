@@ -147,13 +147,19 @@ class LatencyModel:
         if unknown:
             beyond = [o for o in unknown if self.regressor is None or not self.regressor.reaches(o)]
             if beyond or self.regressor is None:
+                imported = self.conditions.origin == "imported"
                 raise UncoveredOperator(
                     f"{self.device} has no {beyond[0]}"
                     + (f" and {len(beyond) - 1} others" if len(beyond) > 1 else "")
-                    + f", and they lie beyond what it can be predicted from. It covers "
-                    f"{len(self.table)} operators, measured {self.table.date[:10]}. Measure what "
-                    f"is missing:  phonenas profile --device {self.device} "
-                    + (remedy or "--network 'BLOCKS'")
+                    + ", beyond what it can be predicted from. It covers "
+                    f"{len(self.table)} operators, "
+                    + (
+                        "imported: nothing can be measured there. Ask for a space that the table is of, as "
+                        "--space proxylessnas"
+                        if imported
+                        else f"measured {self.table.date[:10]}. Measure what is missing:  phonenas "
+                        f"profile --device {self.device} " + (remedy or "--network 'BLOCKS'")
+                    )
                 )
             told = self.regressor.predict_ms(unknown)
             pairs = np.column_stack([told, told * self.regressor.doubt(unknown)]).tolist()

@@ -58,7 +58,7 @@ def search(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let strategies search a table, and state what share of its exact front they find.
+    """Let strategies search a table, and state what share of its exact front's hypervolume they find.
 
     With --model-share: by what a model says, stated as regret at limits of the cost.
     """
@@ -108,9 +108,11 @@ def _shares(found: dict[str, Any], maximize: str, minimize: str) -> str:
         [
             f"{maximize} up, {minimize} down: the exact front holds "
             f"{found['exact_front']['networks']} networks{_left(found)}",
-            table(["strategy", "seed", "evaluations", "share of the front"], lines),
+            table(["strategy", "seed", "evaluations", "hypervolume, share of the front's"], lines),
             "",
-            table(["strategy", "", "evaluations", "share of the front", "worst"], means),
+            table(
+                ["strategy", "", "evaluations", "hypervolume, share of the front's", "worst"], means
+            ),
             *(
                 f"{r['strategy']}, seed {r['seed']}: nothing new after {r['distinct']:,} networks"
                 for r in short

@@ -147,7 +147,13 @@ def search(
             f"{found.evaluations:,} networks judged in {found.seconds:.1f} s by {found.strategy}"
             f"{aim}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}"
             + (f", resumed from {found.resumed_from:,}" if found.resumed_from else "")
-            + f"\n\n{table(header, rows)}\n\n* after a 16-epoch schedule: it ranks networks, it "
+            + f"\n\n{table(header, rows)}"
+            + (
+                f"\n({len(rows)} of {len(front)}, evenly; all are in {out / 'run.json'})"
+                if len(front) > len(rows)
+                else ""
+            )
+            + "\n\n* after a 16-epoch schedule: it ranks networks, it "
             f"does not promise ImageNet accuracy\nwritten to {out}"
             + (
                 f"; measure the best:  phonenas validate {out} --device {device} --db {shown_db(db)}"
@@ -293,6 +299,8 @@ def validate(
             measured = sum(len(r.validation.networks) for r in found.rounds)
             aim = f"; {meet} of them meet the target" if last.target_ms is not None else ""
             lines.append(f"the best {len(found.best)} of {measured} that were measured{aim}")
+            if len(found.rounds) > 1:
+                lines.append(f"the last round's model: {found.rounds[-1].folder / 'model.json'}")
             for r in found.rounds:
                 lines += [] if r.ranked is None else [str(r.ranked)]
                 lines.append(f"round {r.number}: {told_by_round(r)}")

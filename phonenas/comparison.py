@@ -359,7 +359,9 @@ def _label(runs: Sequence[Loaded], of: Sequence[int], groups: Sequence[Sequence[
         if _teller(runs[g[0]]) == teller and runs[g[0]].settings["strategy"] == mine["strategy"]
     ]
     told = [str(mine["strategy"])]
-    for name in dict.fromkeys(k for s in alike for k in s if k not in ("seed", "target")):
+    for name in dict.fromkeys(
+        k for s in alike for k in s if k not in ("seed", "target", "columns")
+    ):
         if len({str(s.get(name)) for s in alike}) > 1:
             value, unit = mine.get(name), name[-3:] if name.endswith(("_ms", "_px")) else ""
             shown = f"{value:.6g}" if isinstance(value, float) else value
@@ -377,7 +379,9 @@ def _settings(runs: Sequence[Loaded]) -> tuple[Setting, ...]:
         {**r.settings, **{f"version of {name}": v for name, v in r.libraries.items()}} for r in runs
     ]
     found = []
-    for name in dict.fromkeys(k for t in told for k in t):
+    for name in dict.fromkeys(
+        k for t in told for k in t if k != "columns"
+    ):  # they follow from others
         values = tuple(t.get(name) for t in told)
         having = {str(t[name]) for t in told if name in t}
         kind: Literal["differs", "some", "same"] = "differs" if len(having) > 1 else "same"

@@ -358,8 +358,14 @@ def fronts_figure(found: Comparison, place: int) -> Any:
                 {"color": hues[i], "size": 7, "symbol": "circle-open", "line": {"width": 1.4}},
                 f"{run}, network %{{customdata}}<br>○ %{{x:.2f}} ms<br>○ top-1 %{{y:.2f}} %",
                 [s.id for s in of], legendgroup=key, showlegend=first,
-            ).update(mode="lines+markers", line={"shape": "hv", "width": 0.8})
+            )
         )  # fmt: skip
+        best = -1.0
+        rising = [
+            best < s.top1 and (best := s.top1) > 0 for s in sorted(of, key=lambda s: s.latency_ms)
+        ]
+        if all(rising):  # a front of these two; one of more objectives is no line
+            traces[-1].update(mode="lines+markers", line={"shape": "hv", "width": 0.8})
     for i in scale.runs:
         measured = [s for s in found.spots if s.run == i and s.measured_ms is not None]
         if not measured:
