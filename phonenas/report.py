@@ -13,11 +13,11 @@ from .data.files import write_atomic
 from .page import Page, number, table
 from .search.run_folder import Loaded, load
 from .search.strategy import names
+from .search.validation import FORMAT, VERSION
 from .space.errors import StoreError, UnsupportedFormat
 
 __all__ = ["read_validation", "write_report"]
 
-FORMAT, VERSION = "phonenas-validation", 1
 _NUMBERS = ("top1", "predicted_ms", "low_ms", "high_ms", "measured_ms", "spread", "error")
 _FLAGS = ("inside", "meets_target", "outside")
 _SCALES = {

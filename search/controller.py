@@ -13,14 +13,13 @@ from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument, MissingExtra
 from .pareto import non_dominated
 from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
-from .strategy import Objectives, State, Strategy
+from .strategy import ONE_GENE, Objectives, State, Strategy, unseen
 
 __all__ = ["Controller"]
 
 _FIRST, _BATCH = 10, 10  # networks of the first turns; later one for so many told, up to `batch`
 _TRIES = 5  # further draws for a network that was told before
 _FURTHER = 8  # steps that a network told before may take to one that was not
-_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 _LOUD = 10.0  # of the place among the tokens, so that it is heard from the first turns on
 _INITIAL = 0.1  # weights start uniform in ± so much
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # Adam's defaults
@@ -163,17 +162,12 @@ class Controller(Strategy):
             known = self._known(genomes)
             if not known.any():
                 break
-            genomes[known] = self.space.mutate(genomes[known], self.rng, _ONE)
+            genomes[known] = self.space.mutate(genomes[known], self.rng, ONE_GENE)
         return genomes[:n]
 
     def _known(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
         """Which were told before, or stand earlier in these rows, (n,)."""
-        now: set[bytes] = set()
-        found = np.empty(len(genomes), bool)
-        for row, key in enumerate(self.space.keys(genomes)):
-            found[row] = key in self._seen or key in now
-            now.add(key)
-        return found
+        return ~unseen(self.space, genomes, self._seen)
 
     def _draw(self, places: Floats) -> Genomes:
         """A genome for each place in the range of targets, (n, genes)."""

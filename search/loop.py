@@ -167,17 +167,17 @@ def search(
         **aims.settings,
         **strategy.settings,
     }
-    began = time.monotonic()
-    judge = Judge(space, latency, accuracy, aims)
-    if into is None or not (Path(into) / "run.json").exists():
-        judge.refuse_impossible()  # before a folder is made for it
-    folder = RunFolder(into, settings, latency.summary()) if into is not None else None
     # A soft target is nothing but the reward's; who follows no reward looks for the whole front.
     follows = getattr(strategy, "exponents", None)
     if soft and follows not in (None, SOFT):
         raise InvalidArgument(
             f"a soft target needs soft exponents, and {strategy.name} has {follows}: make it with exponents=SOFT"
         )
+    began = time.monotonic()
+    judge = Judge(space, latency, accuracy, aims)
+    if into is None or not (Path(into) / "run.json").exists():
+        judge.refuse_impossible()  # before a folder is made for it
+    folder = RunFolder(into, settings, latency.summary()) if into is not None else None
     strategy.start(space, None if soft and follows is None else target_ms, 2 + len(aims.also))
     resumed, before_s, stale = 0, 0.0, 0
     if folder is not None and (stopped := folder.checkpoint()) is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument
-from .strategy import Objectives, State, Strategy
+from .strategy import ONE_GENE, Objectives, State, Strategy, unseen
 
 __all__ = ["NSGA2"]
 
@@ -19,7 +18,6 @@ _CHILDREN, _SURVIVORS = 10, 5  # one child a generation for so many networks tol
 _MATINGS = 3  # rounds of mating a generation before mutants take further steps
 _HURRY = 5000  # networks told from which on there is one round
 _FURTHER = 8  # that a mutant may take to what was not seen
-_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 
 
 class NSGA2(Strategy):
@@ -97,15 +95,6 @@ class NSGA2(Strategy):
             individual.evaluated = {"F", "G", "H"}
         self._algorithm.tell(infills=self._asked)
 
-    def unseen(self, genomes: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
-        """Which rows decode to networks neither told before nor earlier in these rows, (n,)."""
-        fresh = np.empty(len(genomes), bool)
-        now: set[bytes] = set()
-        for i, key in enumerate(self.space.keys(genomes)):
-            fresh[i] = key not in self._seen and key not in now
-            now.add(key)
-        return fresh
-
     def state(self) -> State:
         algorithm = self._algorithm
         found: State = {
@@ -165,15 +154,15 @@ def _algorithm(strategy: NSGA2, objectives: int) -> Any:
 
     class OtherOption(Mutation):  # type: ignore[misc]
         def _do(self, problem: Any, X: Any, *args: Any, random_state: Any, **kw: Any) -> Any:
-            mutants = space.mutate(X.astype(np.int8), random_state, _ONE)
+            mutants = space.mutate(X.astype(np.int8), random_state, ONE_GENE)
             strategy.matings += 1
             # Other parents are better than a longer way, as long as there are enough, and cost time.
             rounds = _MATINGS if strategy.told < _HURRY else 0
             for _ in range(_FURTHER if strategy.matings > rounds else 0):
-                stale = np.flatnonzero(~strategy.unseen(mutants))
+                stale = np.flatnonzero(~unseen(space, mutants, strategy._seen))
                 if not len(stale):
                     break
-                mutants[stale] = space.mutate(mutants[stale], random_state, _ONE)
+                mutants[stale] = space.mutate(mutants[stale], random_state, ONE_GENE)
             return mutants
 
     class Unseen(DuplicateElimination):  # type: ignore[misc]
@@ -181,7 +170,7 @@ def _algorithm(strategy: NSGA2, objectives: int) -> Any:
             if not len(pop):
                 return pop
             genomes = pop.get("X").astype(np.int8)
-            fresh = strategy.unseen(genomes)
+            fresh = unseen(space, genomes, strategy._seen)
             # The first of `others` are the parents, which were told; then children of this turn.
             chosen = {
                 k for o in others[1:] if len(o) for k in space.keys(o.get("X").astype(np.int8))

@@ -12,7 +12,9 @@ from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument, UnknownName, nearest
 from .reward import SOFT
 
-__all__ = ["Objectives", "RandomSearch", "State", "Strategy", "get", "names"]
+__all__ = ["ONE_GENE", "Objectives", "RandomSearch", "State", "Strategy", "get", "names", "unseen"]
+
+ONE_GENE = 1e-9  # mutation rate at which the one gene that must change is the only one
 
 Objectives = npt.NDArray[np.float64]
 State = dict[str, Any]
@@ -82,6 +84,16 @@ class Strategy(ABC):
     def restore(self, state: State, seen: Genomes) -> None:
         """Go on from a state; `seen` are all genomes told so far, (n, genes), in order."""
         self.rng.bit_generator.state = state["rng"]
+
+
+def unseen(space: SearchSpace, genomes: Genomes, seen: set[bytes]) -> npt.NDArray[np.bool_]:
+    """Which rows decode to networks neither among `seen` keys nor earlier in these rows, (n,)."""
+    fresh = np.empty(len(genomes), bool)
+    now: set[bytes] = set()
+    for row, key in enumerate(space.keys(genomes)):
+        fresh[row] = key not in seen and key not in now
+        now.add(key)
+    return fresh
 
 
 class RandomSearch(Strategy):

@@ -11,7 +11,7 @@ from ..latency_model.tabular import MINIMUM, TabularRegressor, groups_of
 from ..space import Genomes, SearchSpace
 from ..space.errors import NotEnoughData
 from .pareto import non_dominated
-from .strategy import Objectives, State, Strategy
+from .strategy import ONE_GENE, Objectives, State, Strategy, unseen
 
 __all__ = ["SurrogateAssisted", "chebyshev_improvement", "expected_improvement"]
 
@@ -19,7 +19,6 @@ _DRAWS = 20  # random networks for each one of the first, of which it is the mos
 _BATCH, _LEAST = 20, 4  # one proposal a turn for so many networks told; at least so many
 _RANDOM, _NEAR = 200, 300  # candidates drawn at random, and mutants of the front
 _ROUNDS, _MUTANTS = 3, 100  # of further candidates, from the best so far
-_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 _MEMORY = 1000  # networks that a model rests on; its cost grows with their cube
 _CHOOSING = 60  # networks that choose how genes are read
 _ANEW = 3.0  # growth after which that is chosen anew, up to _CHOOSING
@@ -106,13 +105,7 @@ class SurrogateAssisted(Strategy):
 
     def _fresh(self, genomes: Genomes) -> Genomes:
         """Those never told, each once."""
-        known = dict.fromkeys(self._seen, -1)
-        rows = []
-        for row, key in enumerate(self.space.keys(genomes)):
-            if key not in known:
-                known[key] = row
-                rows.append(row)
-        return genomes[rows]
+        return genomes[unseen(self.space, genomes, self._seen)]
 
     def _unlike(self, count: int) -> Genomes:
         """Networks that differ from each other, and from those told, in many genes."""
@@ -147,7 +140,7 @@ class SurrogateAssisted(Strategy):
         pool = np.concatenate(
             [
                 space.sample(rng, _RANDOM),
-                space.mutate(parents[rng.integers(0, len(parents), _NEAR)], rng, _ONE),
+                space.mutate(parents[rng.integers(0, len(parents), _NEAR)], rng, ONE_GENE),
             ]
         )
         k = self._losses.shape[1]
@@ -157,7 +150,7 @@ class SurrogateAssisted(Strategy):
                 gain = kept * self._gain(expected, deviation, points, corner)
                 best = np.argsort(-gain, kind="stable")[: _MUTANTS // 4]
                 parents = pool[best[rng.integers(0, max(len(best), 1), _MUTANTS)]]
-                pool = np.concatenate([pool, space.mutate(parents, rng, _ONE)])
+                pool = np.concatenate([pool, space.mutate(parents, rng, ONE_GENE)])
             pool = self._fresh(pool)
             if not len(pool):
                 return space.sample(rng, 1), np.zeros((1, k)), np.ones((1, k)), np.ones(1)

@@ -10,7 +10,7 @@ from ..space import Genomes, SearchSpace
 from ..space.errors import InvalidArgument
 from .pareto import non_dominated
 from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
-from .strategy import Objectives, State, Strategy
+from .strategy import ONE_GENE, Objectives, State, Strategy
 
 __all__ = ["WeightedProduct"]
 
@@ -18,7 +18,6 @@ _CHILDREN = 20  # one child a turn for so many networks told
 _FIRST = 10  # networks before the first tournament
 _ALIVE = 5  # one alive for so many
 _TRIES = 8  # further steps of a mutant that was seen before
-_ONE = 1e-9  # mutation rate at which the one gene that must change is the only one
 
 
 class WeightedProduct(Strategy):
@@ -88,12 +87,14 @@ class WeightedProduct(Strategy):
         sampled = self.rng.integers(0, len(self._alive), (count, self.tournament))
         rewards = rewards_of(self._losses[sampled], aims, self.exponents, spans_of(self._losses))
         best = rewards.argmax(axis=1)
-        children = self.space.mutate(self._alive[sampled[np.arange(count), best]], self.rng, _ONE)
+        children = self.space.mutate(
+            self._alive[sampled[np.arange(count), best]], self.rng, ONE_GENE
+        )
         for _ in range(_TRIES):
             known = [k in self._seen for k in self.space.keys(children)]
             if not any(known):
                 break
-            children[known] = self.space.mutate(children[known], self.rng, _ONE)
+            children[known] = self.space.mutate(children[known], self.rng, ONE_GENE)
         return children[:n]
 
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:

@@ -392,9 +392,11 @@ def test_a_soft_target_leaves_others_the_whole_front(fitted: LatencyModel, strat
     assert [c.block_args for c in soft] == [c.block_args for c in free]
 
 
-def test_a_soft_target_needs_soft_exponents(fitted: LatencyModel) -> None:
+def test_a_soft_target_needs_soft_exponents(fitted: LatencyModel, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"target_ms": 5.0, "soft": True, "into": tmp_path / "r"}
     with pytest.raises(InvalidArgument, match="exponents=SOFT"):
-        go(fitted, strategy=search.WeightedProduct(seed=0), target_ms=5.0, soft=True)
+        go(fitted, strategy=search.WeightedProduct(seed=0), **more)
+    assert not (tmp_path / "r").exists()
     found = go(fitted, strategy=search.get("weighted", 0, soft=True), target_ms=5.0, soft=True)
     assert len(found.front) > 0
 
