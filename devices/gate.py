@@ -15,6 +15,10 @@ _CLOCK_LIMIT = 0.25
 # One run in ten that lost its core goes with many more that shared their caches unnoticed.
 _CROWDED, _CROWDED_TIMES = 0.05, 2.0
 _FASTER, _FASTER_IN_A_ROW = 0.15, 5
+# Of several threads: what two threads gain changes by half with where a computer's two virtual
+# cores lie, for seconds to a minute, and a model's gain is not the sentinel's.
+_SEVERAL_LIMIT = 0.25
+_SEVERAL_IN_A_ROW = 24  # with the pauses between them a minute and more
 _MOST_RESTARTS = 2
 
 
@@ -32,6 +36,8 @@ class Gate:
     Args:
         limit: Greatest relative drift of the sentinel that is ever believed.
         memory: How many readings are remembered.
+        threads: That compute. Several have two speeds on many computers: the usual one then stays
+            what it was at the start, and the other is refused until it has lasted.
 
     Attributes:
         sped_up: Set when the device turned out faster than was usual; reset by who reads it.
@@ -40,8 +46,9 @@ class Gate:
             too, so that a speed which sinks slowly does not take its own measure along.
     """
 
-    def __init__(self, limit: float, memory: int = 600) -> None:
-        self.most = limit
+    def __init__(self, limit: float, memory: int = 600, threads: int = 1) -> None:
+        self.several = threads > 1
+        self.most = min(limit, _SEVERAL_LIMIT) if self.several else limit
         self.anchor_ms: float | None = None
         self._best_mhz = 0.0
         self.sped_up = self.off_speed = False
@@ -54,6 +61,8 @@ class Gate:
     @property
     def usual_ms(self) -> float:
         """Where the sentinel mostly stands, in ms."""
+        if self.several and self.anchor_ms is not None:
+            return self.anchor_ms
         return _band(self._readings, 0.5)[0]
 
     @property
@@ -117,14 +126,27 @@ class Gate:
                 return f"the clock fell to {clock_mhz:.0f} MHz from {mostly:.0f} MHz: it throttles"
         return ""
 
-    def anchor(self) -> None:
-        """Take the speed and the clock that are usual now for those of the start."""
-        self.anchor_ms = self.usual_ms
+    def anchor(self, stated_ms: float | None = None) -> None:
+        """Take the speed and the clock that are usual now for those of the start.
+
+        Args:
+            stated_ms: The speed at which earlier jobs' numbers are stated; of several threads'
+                two speeds it is the one to wait for.
+        """
+        self.anchor_ms = None
+        if self.several and stated_ms:
+            near = [r for r in self._readings if abs(r / stated_ms - 1) <= self.most]
+            self.anchor_ms = _band(deque(near), 0.5)[0] if near else stated_ms
+        else:
+            self.anchor_ms = self.usual_ms
         self._best_mhz = _band(self._clocks, 0.5)[0] if self._clocks else 0.0
 
     def _notice_faster(self, sentinel_ms: float) -> None:
+        if self.several and self.anchor_ms is None:
+            return  # both speeds are still being watched
         self._faster.append(sentinel_ms)
-        if len(self._faster) >= _FASTER_IN_A_ROW and self._restarts < _MOST_RESTARTS:
+        enough = _SEVERAL_IN_A_ROW if self.several else _FASTER_IN_A_ROW
+        if len(self._faster) >= enough and self._restarts < _MOST_RESTARTS:
             self._readings.clear()
             # As heavy as the readings of a job's beginning.
             self._readings.extend(self._faster * 10)

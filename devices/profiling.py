@@ -25,6 +25,7 @@ from ..space import Architecture, Kernel, Operator, SearchSpace
 from ..space.errors import InvalidArgument
 from ..space.onnx_file import OnnxFile
 from ..space.random_cnn import RandomCNN
+from ..space.ssdlite import SSDLite
 from .device import Device
 from .job import MeasuringJob
 from .plan import Event, OnEvent, Subject
@@ -104,7 +105,7 @@ def profile(
     wholes: Sequence[Architecture] = (),
     operators: Sequence[Operator] = (),
     kernels: Sequence[Kernel] = (),
-    files: Sequence[OnnxFile | RandomCNN] = (),
+    files: Sequence[OnnxFile | RandomCNN | SSDLite] = (),
     quick: bool = False,
     again: bool = False,
     seed: int = 0,
@@ -125,7 +126,7 @@ def profile(
         wholes: Further networks, measured whole, without their operators.
         operators: Further operators.
         kernels: Single launches.
-        files: Networks by their ONNX files, and random ones, measured whole.
+        files: Networks by their ONNX files, random ones, and detectors, measured whole.
         quick: One round of operators and two of networks: a first look, with wider errors.
         again: Measure anew what is complete, as a new series, and what was given up.
         seed: Of the drawn networks and the order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -127,6 +128,37 @@ def test_bigger_operators_take_longer(tmp_path: Path) -> None:
     assert min(readings[1].samples_ms) > 10 * min(readings[0].samples_ms)  # 100 times the MACs
 
 
+def test_several_threads_are_one_pool_and_an_older_runtime_is_refused_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys; from phonenas.devices.runtimes.engine_onnxruntime import Engine; import onnxruntime\n"
+        "ask = {'threads': 2, 'provider': 'CPUExecutionProvider'}\n"
+        "if sys.argv[1] == 'old': del onnxruntime.set_global_thread_pool_sizes\n"
+        "engine = Engine(ask)\n"
+        "models = [engine.load(sys.argv[2]) for _ in range(8)]\n"
+        "[m.run() for m in models]\n"
+        "import pathlib; print(len(list(pathlib.Path('/proc/self/task').iterdir())))\n"
+    )
+    sentinel = tmp_path / "s.onnx"
+    sentinel.write_bytes(to_onnx(SENTINEL).SerializeToString())
+
+    def ran(which: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", program, which, str(sentinel)],
+            capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+
+    old = ran("old")
+    assert old.returncode == 1
+    assert "cannot share one pool of threads" in old.stderr
+    new = ran("new")
+    assert new.returncode == 0, new.stderr
+    assert new.stderr == ""
+    # Eight sessions with threads of their own would be eight more.
+    assert int(new.stdout) < 8
+
+
 def test_warm_up_by_time_holds_before_the_first_sample(tmp_path: Path) -> None:
     sentinel = tmp_path / "s.onnx"
     sentinel.write_bytes(to_onnx(SENTINEL).SerializeToString())
@@ -151,7 +183,9 @@ def test_two_threads_are_other_conditions() -> None:
     with devices.connect("local") as one:
         alone = one.conditions
     with devices.connect("local", threads=2) as two:
-        assert alone.differences(two.conditions) == ["threads: 1 / 2"]
+        version, threads = alone.differences(two.conditions)
+    assert threads == "threads: 1 / 2"
+    assert version.endswith(", one pool")
 
 
 def test_the_gate_follows_where_the_machine_mostly_is() -> None:

@@ -78,6 +78,70 @@ def test_a_speed_that_is_widened_to_stands_beside_the_old_one() -> None:
     assert gate.objection(1.3) == gate.objection(1.0) == ""
 
 
+def test_of_the_two_speeds_of_several_threads_the_usual_one_is_kept() -> None:
+    gate = Gate(0.35, threads=2)
+    for ms in [0.5] * 60 + [0.3] * 40:
+        gate.objection(ms)
+    gate.anchor()
+    assert gate.usual_ms == 0.5
+    assert gate.objection(0.54) == gate.objection(0.47) == ""
+    # A minute of the other speed is refused, and takes nothing along.
+    assert all(gate.objection(0.3) for _ in range(20))
+    assert not gate.sped_up
+    assert gate.objection(0.5) == ""
+    # Only what lasts is believed.
+    assert all(gate.objection(0.3) for _ in range(24))
+    assert gate.sped_up
+    assert gate.usual_ms == 0.3
+    assert gate.objection(0.3) == ""
+    # A speed at which earlier numbers are stated is the one to wait for.
+    gate.anchor(0.5)
+    assert gate.objection(0.3) != ""
+
+
+class TwoSpeeds(FakeDevice):
+    """Two threads: for a third of the time faster, the sentinel by more than the models."""
+
+    @property
+    def conditions(self) -> Conditions:
+        return replace(super().conditions, threads=2)
+
+    def run_ms(
+        self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
+    ) -> Iterator[Reading]:
+        for reading in super().run_ms(
+            jobs, sentinel=sentinel, warmup_runs=warmup_runs, warmup_s=warmup_s
+        ):
+            self.clock_s += 0.1
+            if self.clock_s % 21 < 7:
+                reading = replace(
+                    reading,
+                    samples_ms=tuple(s * 0.75 for s in reading.samples_ms),
+                    sentinel_ms=tuple(s * 0.6 for s in reading.sentinel_ms),
+                )
+            yield reading
+
+
+def test_a_device_of_two_speeds_is_measured_at_the_usual_one(tmp_path: Path) -> None:
+    told: list[Event] = []
+    with data.MeasurementStore(tmp_path / "x.db") as store:
+        with TwoSpeeds() as device:
+            first = devices.measure(
+                few(40), on=device, into=store, protocol=QUICK, on_event=told.append
+            )
+            assert store.reference_ms(device.conditions) == pytest.approx(SENTINEL_MS)
+        # A later job that begins at the other speed waits for the one of the first.
+        with TwoSpeeds() as device:
+            later = devices.measure(few(50), on=device, into=store, protocol=QUICK, again=True)
+    assert first.rejected > 5
+    assert any("two speeds" in e.reason for e in told if isinstance(e, Waiting))
+    assert first.unstable == later.unstable == {}
+    for outcome in (first, later):
+        for m in outcome.results.values():
+            # No round of the other speed among them: each would stand 25 % off.
+            assert max(m.medians_ms) / min(m.medians_ms) < 1.02
+
+
 def test_a_phone_that_sinks_slowly_is_unstable_and_no_number_is_wrong(tmp_path: Path) -> None:
     class Sinking(FakeDevice):
         def circumstances(self) -> dict[str, Any]:

@@ -47,12 +47,9 @@ class BenchmarkModel(CommandRuntime):
             raise InvalidArgument(f"device {settings.name}: {self.provider} has no float16")
 
     def lower(self, model: Measurable, stem: Path) -> Path:
-        from ...space.lowering import layers_alone
-        from ...space.to_tflite import to_tflite
+        from ...space.lowering import write_tflite
 
-        path = stem.with_suffix(".tflite")
-        path.write_bytes(to_tflite(layers_alone(model, self.name)))
-        return path
+        return write_tflite(model, stem.with_suffix(".tflite"), self.name)
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float
