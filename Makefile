@@ -9,10 +9,10 @@ DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 export PHONENAS_DB = $(DB)
 
-.PHONY: demo test slow real install check bench bench-device paper lint clean help
+.PHONY: demo test slow real install check bench bench-device bench-training paper lint clean help
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@sh tools/install.sh $(VENV) $(PYTHON) .
@@ -38,13 +38,14 @@ $(MODEL):
 	$(BIN)/phonenas fit --device local --out $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or faults or qemu or phone)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone)"
 
 slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed and resumed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
-real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd and PostgreSQL (see tools/real.sh)
+real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd, PostgreSQL and Ray (see tools/real.sh)
 	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults"
+	$(BIN)/python -m pytest -m ray
 	$(BIN)/python -m pytest tests/test_faults.py
 
 lint: $(VENV)/.dev  ## ruff and mypy
@@ -62,6 +63,11 @@ bench-device: $(VENV)/.dev  ## held-out networks and ONNX files, predicted and m
 	$(BIN)/python -m tests.bench_local --db runs/bench.db
 	$(BIN)/python -m tests.bench_local --db runs/bench2.db --threads 2
 	$(BIN)/python -m tests.bench_onnx --db runs/onnx.db
+
+bench-training: $(VENV)/.dev  ## training beside a bare loop, image pipeline, workers; on a GPU where there is one
+	$(BIN)/python -m tests.bench_training
+	$(BIN)/python -m tests.bench_pipeline
+	$(BIN)/python tests/bench_cluster.py
 
 # After `make demo`, on a quiet computer: some five minutes of searching, and of measuring.
 paper: $(VENV)/.dev  ## the MnasNet paper's claims, tried here: docs/paper.md

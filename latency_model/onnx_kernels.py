@@ -341,7 +341,10 @@ def _lrn(c: _Cutter, node: Node) -> Step | None:
 
 
 def _concat(c: _Cutter, node: Node) -> Step | None:
-    channels, *px = chw(c.shape(node.outputs[0]))
+    shape = c.shape(node.outputs[0])
+    if len(shape) == 3 and int(node.attributes.get("axis", 0)) % 3 == 1:
+        shape = (*shape, 1)  # rows behind rows, as a detector's boxes: they are what is joined
+    channels, *px = chw(shape)
     size = (px[0], px[1])
     kernel = Kernel("concat", channels, channels, size, size, operands=max(2, len(c.maps(node))))
     return c.step(kernel, node, node.outputs[0])

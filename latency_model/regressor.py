@@ -27,7 +27,7 @@ __all__ = ["FEATURES", "MINIMUM", "OperatorRegressor", "features"]
 
 Floats = npt.NDArray[np.float64]
 
-_KINDS = ("stem", "conv", "dsconv", "mbconv", "head")
+_KINDS = ("stem", "conv", "dsconv", "mbconv", "head", "proj")
 _SKIPS = ("none", "identity", "pool")
 FEATURES = (
     "kind", "kernel", "stride", "expansion", "se_channels", "skip", "in_px", "out_px",

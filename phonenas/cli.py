@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import (
+    commands_accuracy,
     commands_benchmark,
+    commands_benchmark_accuracy,
     commands_benchmark_search,
     commands_devices,
     commands_import,
     commands_model,
+    commands_promote,
     commands_search,
+    commands_supernet,
+    commands_training,
 )
 from .console import (
     DEFAULT_DB,
@@ -99,13 +104,13 @@ def _command(function: Callable[..., None], group: typer.Typer = app) -> Callabl
             # Typer would end in silence.
             raise _Stopped from stop
 
-    return group.command(name=function.__name__.rstrip("_"))(run)
+    return group.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
 
 
 @_command
 def space(
     name: Annotated[str, typer.Argument(help=SPACES)],
-    resolution: Resolution = 224,
+    resolution: Resolution = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -125,13 +130,13 @@ def space(
         "choices_per_block": list(per_block.values()),
         "size": found.size,
         "operators": len(found.operators()),
-        "resolution_px": resolution,
+        "resolution_px": found.resolution_px,
     }
     print_result(
         result,
         as_json,
         lambda: (
-            f"{name} at {resolution} px: {found.size:.3g} genomes in {len(per_block)} blocks "
+            f"{name} at {found.resolution_px} px: {found.size:.3g} genomes in {len(per_block)} blocks "
             f"({', '.join(map(str, per_block.values()))} choices), "
             f"{len(found.operators()):,} distinct operators"
         ),
@@ -141,7 +146,8 @@ def space(
 @_command
 def show(
     network: Annotated[
-        str, typer.Argument(help="Zoo name, block string, runs/x:3, .json or .onnx file.")
+        str,
+        typer.Argument(help="Zoo name, block string, runs/x:3, .json or .onnx file, ssdlite:NAME."),
     ],
     width: Width = 1.0,
     resolution: OwnResolution = None,
@@ -152,7 +158,7 @@ def show(
 ) -> None:
     """Show a network: its operators, parameters and MACs."""
     from .commands_kernels import show_file
-    from .search.networks import find
+    from .search.networks import detector, find
 
     if network.endswith(".onnx"):
         cut = show_file(network)
@@ -160,7 +166,7 @@ def show(
         rows.append(["whole", f"{cut['macs']:,}", f"{cut['params']:,}"])
         print_result(cut, as_json, lambda: table(["kernel", "MACs", "parameters"], rows))
         return
-    found = find(network, width, resolution)
+    found = detector(network, width, resolution) or find(network, width, resolution)
     operators = [{"key": o.key, "macs": o.macs, "params": o.params} for o in found.operators()]
     result = {
         "name": network,
@@ -192,7 +198,9 @@ _command(commands_model.check)
 def predict(
     network: Annotated[
         list[str],
-        typer.Argument(help="Zoo name, block string, runs/x:3, .json, or any .onnx file."),
+        typer.Argument(
+            help="Zoo name, block string, runs/x:3, .json, any .onnx file, or ssdlite:NAME."
+        ),
     ],
     device: DeviceName = "local",
     explain: Annotated[bool, typer.Option("--explain", help="By operator.")] = False,
@@ -209,9 +217,11 @@ def predict(
 ) -> None:
     """Predict the latency of networks that were never run."""
     from .commands_kernels import kernel_model, predict_file
-    from .search.networks import find
+    from .search.networks import detector, find
 
-    files = [n for n in network if n.strip().endswith(".onnx")]
+    named = ((n, detector(n, width, resolution)) for n in network)
+    detectors = {n: one for n, one in named if one is not None}
+    files = [n for n in network if n.strip().endswith(".onnx") or n in detectors]
     layered = [n for n in network if n not in files]
     result: list[dict[str, Any]] = []
     note = ""
@@ -240,7 +250,9 @@ def predict(
     if files:
         kernels = kernel_model(db, device, model)
         note = note or origin_note(kernels.conditions)
-        result += [predict_file(f.strip(), kernels, explain, target) for f in files]
+        result += [
+            predict_file(f.strip(), kernels, explain, target, detectors.get(f)) for f in files
+        ]
         result.sort(key=lambda r: network.index(r["network"]) if r["network"] in network else 0)
 
     def text() -> str:
@@ -296,6 +308,13 @@ _command(commands_search.validate)
 _command(commands_search.report)
 
 
+_command(commands_accuracy.accuracy)
+_command(commands_accuracy.fit_accuracy)
+_command(commands_training.train)
+_command(commands_supernet.supernet)
+_command(commands_promote.promote)
+
+
 @_command
 def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file.")],
@@ -325,3 +344,4 @@ _command(commands_benchmark.surrogate, benchmark)
 _command(commands_benchmark.transfer, benchmark)
 _command(commands_benchmark.networks, benchmark)
 _command(commands_benchmark_search.search, benchmark)
+_command(commands_benchmark_accuracy.accuracy, benchmark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from .console import (
     Db,
     OwnResolution,
     Quiet,
+    Ray,
     Seed,
     Threads,
     Verbose,
@@ -26,12 +28,14 @@ from .console import (
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from .devices import Device, Outcome
     from .space import Architecture, Operator, SearchSpace
+    from .space.onnx_file import OnnxFile
+    from .space.ssdlite import SSDLite
 
-__all__ = ["celsius", "devices", "profile"]
+__all__ = ["celsius", "devices", "profile", "reached"]
 
 
 def devices(
@@ -59,7 +63,9 @@ def profile(
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option("--network", help="Also this network or .onnx file, whole; repeatable."),
+        typer.Option(
+            "--network", help="Also this network, detector or .onnx file, whole; repeatable."
+        ),
     ] = None,
     operator: Annotated[
         list[str] | None,
@@ -75,7 +81,9 @@ def profile(
     ] = None,
     kernels_of: Annotated[
         list[str] | None,
-        typer.Option("--kernels-of", help="Every kernel of this .onnx file; repeatable."),
+        typer.Option(
+            "--kernels-of", help="Every kernel of this .onnx file or detector; repeatable."
+        ),
     ] = None,
     operators: Annotated[
         int | None,
@@ -100,6 +108,7 @@ def profile(
         str | None, typer.Option(help="Wait for the device to be cooler, as 45C.")
     ] = None,
     threads: Threads = None,
+    ray: Ray = None,
     seed: Seed = 0,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
@@ -112,26 +121,32 @@ def profile(
     from .devices.shelf import Shelf
     from .latency_model.relatives import choose_for
     from .progress import Bars
-    from .search.networks import find
+    from .search.networks import detector, find
 
     if mode not in ("steady", "sustained"):
         raise InvalidArgument(f"--mode: steady or sustained, got {mode!r}")
     below_c = celsius(wait_below)
-    files = [commands_kernels.network_file(n) for n in network or [] if n.endswith(".onnx")]
-    named = [find(n, 1.0, resolution) for n in network or [] if not n.endswith(".onnx")]
+    told = ((n, detector(n, 1.0, resolution)) for n in network or [])
+    detectors = {n: one for n, one in told if one is not None}
+    files: list[OnnxFile | SSDLite] = [
+        commands_kernels.network_file(n) for n in network or [] if n.endswith(".onnx")
+    ]
+    files += detectors.values()
+    layered = [n for n in network or [] if not n.endswith(".onnx") and n not in detectors]
+    named = [find(n, 1.0, resolution) for n in layered]
     lone_kernels = [spaces.Kernel.parse(key) for key in kernel or []]
-    lone_kernels += commands_kernels.kernels_of(kernels_of or [])
+    lone_kernels += commands_kernels.kernels_of(kernels_of or [], resolution)
     asked = {*map(str, named), *(f.key for f in files)}
-    phones = [d.connect(name, threads=threads) for name in dict.fromkeys(device or ["local"])]
+    phone_names = list(dict.fromkeys(device or ["local"]))
     keys = [spaces.Operator.parse(key) for key in operator or []]
     lone = space is None and (named or keys or files or lone_kernels or kernels is not None)
-    chosen = None if lone else spaces.get(space or "mnasnet", resolution or 224)
+    chosen = None if lone else spaces.get(space or "mnasnet", resolution)
     given = {"--like": like, "--operators": operators, "--measurements": measurements}
     few = _few_of(chosen, given)
     if kernels is not None and mode != "steady":
         raise InvalidArgument("--kernels: kernels are measured steady, without --mode")
 
-    with open_store(db, create=True) as store:
+    with reached(phone_names, threads, ray) as phones, open_store(db, create=True) as store:
 
         def work(phone: Device, tell: Any) -> Outcome:
             if kernels is not None:
@@ -172,9 +187,24 @@ def profile(
     if found.failures:
         first = next(iter(found.failures.values()))
         raise type(first)(
-            f"{len(found.failures)} of {len(phones)} devices were not measured to the end. What "
+            f"{len(found.failures)} of {len(phone_names)} devices were not measured to the end. What "
             "was measured is kept; the same command goes on from there."
         )
+
+
+@contextlib.contextmanager
+def reached(names: Sequence[str], threads: int | None, ray: str | None) -> Iterator[list[Device]]:
+    """Devices by name; with a Ray cluster those of its nodes too, for as long as this lasts."""
+    from . import devices as d
+
+    if ray is None:
+        yield [d.connect(name, threads=threads) for name in names]
+        return
+    from .search.device_workers import device_on
+    from .search.workers import workers_from
+
+    with workers_from(None, ray) as workers:
+        yield [device_on(workers, name, threads=threads) for name in names]
 
 
 def _few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     from .data.measurement import Conditions
     from .devices import Device, Outcome
     from .latency_model.kernel_file import KernelFile
+    from .latency_model.onnx_kernels import OnnxNetwork
     from .space import Kernel
     from .space.onnx_file import OnnxFile
+    from .space.ssdlite import SSDLite
 
 __all__ = [
-    "kernel_model", "kernels_of", "network_file", "predict_file", "profile_kernels",
+    "cut_detector", "kernel_model", "kernels_of", "network_file", "predict_file", "profile_kernels",
     "save_kernel_model", "show_file",
 ]  # fmt: skip
 
@@ -42,11 +45,25 @@ def network_file(path: str) -> OnnxFile:
     return OnnxFile.at(Path(path), macs)
 
 
-def kernels_of(paths: Sequence[str]) -> list[Kernel]:
-    """The distinct kernels of ONNX files."""
+def kernels_of(names: Sequence[str], resolution: int | None = None) -> list[Kernel]:
+    """The distinct kernels of ONNX files, and of detectors by their words."""
     from .latency_model.onnx_kernels import cut
+    from .search.networks import detector
 
-    return list(dict.fromkeys(k for p in paths for k in cut(Path(p)).kernels))
+    found: dict[Kernel, None] = {}
+    for name in names:
+        named = detector(name, resolution=resolution)
+        network = cut(Path(name)) if named is None else cut_detector(named)
+        found.update(dict.fromkeys(network.kernels))
+    return list(found)
+
+
+def cut_detector(detector: SSDLite) -> OnnxNetwork:
+    """A detector as the kernels that a runtime launches."""
+    from .latency_model.onnx_kernels import cut
+    from .space.ssdlite_to_onnx import ssdlite_to_onnx
+
+    return cut(ssdlite_to_onnx(detector))
 
 
 def profile_kernels(
@@ -188,12 +205,17 @@ def predict_file(
     held: KernelFile,
     explain: bool = False,
     target_ms: float | None = None,
+    detector: SSDLite | None = None,
 ) -> dict[str, Any]:
-    """A row of `phonenas predict` for an ONNX file."""
+    """A row of `phonenas predict` for an ONNX file; for a detector, if one is given, of that name."""
     from .latency_model.onnx_kernels import cut
+    from .search.networks import detector as named
 
-    network, model, conditions = cut(Path(path)), held.model, held.conditions
-    told = model.predict(network, conditions.device, path)
+    network = cut(Path(path)) if detector is None else cut_detector(detector)
+    model, conditions = held.model, held.conditions
+    # A width or size of its own stands in its text, not always in the words that were typed.
+    own = detector is not None and named(path) != detector
+    told = model.predict(network, conditions.device, shlex.quote(str(detector) if own else path))
     row: dict[str, Any] = {
         "network": path,
         "latency_ms": told.ms,

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .commands_accuracy import (
+    AccuracyCache,
+    AccuracyWords,
+    Data,
+    HeldOut,
+    Unit,
+    WorkerCount,
+    estimating,
+)  # fmt: skip
 from .console import (
     DEFAULT_DB,
     AsJson,
@@ -15,6 +24,7 @@ from .console import (
     DeviceName,
     ModelFile,
     Quiet,
+    Ray,
     Resolution,
     Seed,
     Space,
@@ -68,7 +78,14 @@ def search(
     soft: Annotated[
         bool, typer.Option("--soft", help="The target weighs; it does not bind.")
     ] = False,
-    resolution: Resolution = 224,
+    accuracy: AccuracyWords = "surrogate",
+    data: Data = None,
+    workers: WorkerCount = None,
+    ray: Ray = None,
+    hold_out: HeldOut = None,
+    unit: Unit = None,
+    accuracy_cache: AccuracyCache = None,
+    resolution: Resolution = None,
     seed: Seed = 0,
     model: ModelFile = None,
     db: Db = DEFAULT_DB,
@@ -80,6 +97,7 @@ def search(
     from . import search as s
     from . import space as spaces
     from .progress import Bars
+    from .search.judge import told_reasons
 
     chosen = spaces.get(space, resolution)
     how = s.get(strategy, seed, soft=soft)
@@ -89,20 +107,25 @@ def search(
         target_ms = s.check_target(number)
     told = find_model(db, device, model, quiet)
     if target is not None and number is None:
-        target_ms = _measured_ms(target, told, db, resolution)
+        target_ms = _measured_ms(target, told, db, chosen.resolution_px)
 
     def model_of(other: str) -> LatencyModel:
         return find_model(db, other, None, quiet)
 
     further = [s.objectives.named(name, model_of) for name in also or ()]
     limits = [s.parse_limit(text, model_of) for text in limit or ()]
-    with Bars(quiet) as bars:
+    with Bars(quiet) as bars, estimating(
+        accuracy, space=chosen, data=data, workers=workers, ray=ray, hold_out=hold_out, unit=unit,
+        cache=accuracy_cache,
+    ) as judged_by:  # fmt: skip
+        note = judged_by.note
         found = s.search(
-            chosen, latency=told, accuracy=s.accuracy.Surrogate(), strategy=how,
+            chosen, latency=told, accuracy=judged_by, strategy=how,
             target_ms=target_ms, target=target or "", evaluations=evaluations, into=out,
             soft=soft, chance=chance, also=further, limits=limits, on_event=bars.searching,
         )  # fmt: skip
     front = found.front
+    failed = sum(found.failed.values())
     keys = (
         "id", "block_args", "top1", "top1_error", "outside", "latency_ms", "low_ms", "high_ms",
         "covered", "macs", "params", "reward", "values",
@@ -115,6 +138,8 @@ def search(
         "target_ms": front.target_ms,
         "resumed_from": found.resumed_from,
         "origin": told.conditions.origin,
+        "accuracy": judged_by.name,
+        "failed": dict(found.failed),
         "front": [{k: c.to_dict()[k] for k in keys} for c in front],
     }
 
@@ -136,7 +161,7 @@ def search(
             "id",
             "predicted",
             "90 % interval",
-            "top-1*",
+            "top-1*" if note else "top-1",
             "MACs",
             "parameters",
             "reward",
@@ -153,8 +178,15 @@ def search(
                 if len(front) > len(rows)
                 else ""
             )
-            + "\n\n* after a 16-epoch schedule: it ranks networks, it "
-            f"does not promise ImageNet accuracy\nwritten to {out}"
+            + "\n\n"
+            + (
+                f"{failed:,} of {found.evaluations:,} networks gave no accuracy: "
+                f"{told_reasons(found.failed)}\n"
+                if failed
+                else ""
+            )
+            + (f"* {note}\n" if note else "")
+            + f"written to {out}"
             + (
                 f"; measure the best:  phonenas validate {out} --device {device} --db {shown_db(db)}"
                 if told.conditions.origin != "imported"
@@ -203,6 +235,7 @@ def validate(
     ] = 1,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
     threads: Threads = None,
+    ray: Ray = None,
     model: ModelFile = None,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
@@ -210,8 +243,8 @@ def validate(
     quiet: Quiet = False,
 ) -> None:
     """Measure the best networks of a run whole, beside what was promised."""
-    from . import devices as d
     from . import search as s
+    from .commands_devices import reached
     from .latency_model.upkeep import upkeep
     from .progress import Bars
     from .search.limits import parse_limit
@@ -232,7 +265,12 @@ def validate(
     asked = loaded.settings if rounds > 1 else {}
     also = [named(text.split(" (")[0], model_of) for text in asked.get("also", ())]
     limits = [parse_limit(text.split(" (")[0], model_of) for text in asked.get("limits", ())]
-    with d.connect(device, threads=threads) as phone, open_store(db) as store, Bars(quiet) as bars:
+    with (
+        reached([device], threads, ray) as (known,),
+        known as phone,
+        open_store(db) as store,
+        Bars(quiet) as bars,
+    ):
 
         def show(event: Event | RoundBegan | Ranked) -> None:
             if not isinstance(event, RoundBegan | Ranked):

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .latency_model.upkeep import Upkeep
 
 __all__ = [
-    "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Resolution",
+    "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Ray", "Resolution",
     "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "measurable", "model_path", "open_store",
     "origin_note", "print_result", "refit_lines", "score_table", "shown_db", "set_up_logging", "table",
     "uncalibrated_note",
 ]  # fmt: skip
 
 # Told without importing them: the help comes up at once.
-SPACES = "mnasnet, mnasnet-flat, accel-nasbench or proxylessnas."
+SPACES = "mnasnet, mnasnet-flat, accel-nasbench, proxylessnas or nasbench-macro."
 Db = Annotated[
     str, typer.Option("--db", envvar="PHONENAS_DB", help="Measurement store: a path or a URL.")
 ]
@@ -38,7 +38,10 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="Device, as `phonenas devices` lists it.")
 ]
 Space = Annotated[str, typer.Option("--space", help=SPACES)]
-Resolution = Annotated[int, typer.Option(help="Side of the input image, in pixels.")]
+Resolution = Annotated[
+    int | None,
+    typer.Option(help="Side of the input image, in pixels; default: the space's own, mostly 224."),
+]
 OwnResolution = Annotated[
     int | None, typer.Option("--resolution", help="Input side in pixels, instead of its own.")
 ]
@@ -46,6 +49,9 @@ Width = Annotated[float, typer.Option(help="Width multiplier.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute, pinned to as many cores.")]
 ModelFile = Annotated[
     Path | None, typer.Option("--model", help="Latency model file; default: the store's.")
+]
+Ray = Annotated[
+    str | None, typer.Option("--ray", help="A Ray cluster: auto, or HOST:PORT of its head.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of all chance.")]
 DEFAULT_DB = "phonenas.db"

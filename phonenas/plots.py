@@ -102,7 +102,7 @@ def front_points(run: Loaded, validation: Mapping[str, Any] | None = None) -> li
     front = run.front
     limit_ms = _FAR * (front.target_ms or max((c.latency_ms for c in front), default=np.inf))
     numbers = run.numbers()
-    near = numbers[numbers[:, 0] <= limit_ms]
+    near = numbers[(numbers[:, 0] <= limit_ms) & ~np.isnan(numbers[:, 1])]  # some may have failed
     if len(near) > _MOST:
         near = near[np.linspace(0, len(near) - 1, _MOST).round().astype(int)]
     points = [FrontPoint("evaluated", None, *row[:3]) for row in near.tolist()]

@@ -11,6 +11,7 @@ from typing import Any
 
 from .data.files import write_atomic
 from .page import Page, number, table
+from .report_promoted import promoted_section
 from .search.run_folder import Loaded, load
 from .search.strategy import names
 from .search.validation import FORMAT, VERSION
@@ -142,7 +143,7 @@ def _sections(run: Loaded, found: dict[str, Any] | None, page: Page) -> list[str
         for title in _VALIDATED:
             body.append(f"<h2>{title}</h2><p>Nothing has been measured yet. Do so with")
             body.append(f"<code>{escape(command)}</code></p>")
-        return [*body, _log(run), _settings(run)]
+        return [*body, promoted_section(run.path, page), _log(run), _settings(run)]
     body += [f"<h2>{_VALIDATED[0]}</h2>", _networks(found)]
     if found["rounds"]:
         body.append(_rounds(found, run.path))
@@ -158,7 +159,7 @@ def _sections(run: Loaded, found: dict[str, Any] | None, page: Page) -> list[str
     else:
         body.append("<p>The validation does not tell it by operator.</p>")
     body.append(_conditions(found))
-    return [*body, _log(run), _settings(run)]
+    return [*body, promoted_section(run.path, page), _log(run), _settings(run)]
 
 
 def _headline(run: Loaded, found: Mapping[str, Any] | None) -> str:
@@ -337,7 +338,9 @@ def _settings(run: Loaded) -> str:
         else "<p>Not a search of its own: all that another run judged, ranked again after measuring.</p>"
     )
     estimator = str(s.get("accuracy", ""))
-    scale = _SCALES.get(estimator.split("-")[0], f"Top-1 on the scale of {estimator}.")
+    scale = str(s.get("scale") or "") or _SCALES.get(
+        estimator.split("-")[0], f"Top-1 on the scale of {estimator}."
+    )
     rows = [(k.replace("_", " "), "–" if v is None else v) for k, v in s.items()]
     rows += [("seconds", f"{run.seconds:.1f}"), ("hypervolume", f"{run.front.hypervolume:.4f}")]
     rows += [(name, f"version {version}") for name, version in run.libraries.items()]

@@ -20,9 +20,9 @@ import pytest
 from .devices import Device, Job
 from .devices.simulated import SimulatedPhone
 from .devices.timing import SENTINEL
-from .search.accuracy import AccuracyEstimator
+from .search.accuracy import Accuracy, AccuracyEstimator
 from .search.strategy import Strategy
-from .space import MnasNet, SearchSpace
+from .space import Architecture, MnasNet, SearchSpace
 from .space.errors import DeviceUnavailable
 
 __all__ = [
@@ -272,30 +272,106 @@ class StrategyContract:
 
 
 class EstimatorContract:
-    """An estimator gives shares with their doubt, alike by network and by genome."""
+    """An estimator gives shares with their doubt, the same ones whoever asks and however.
+
+    Give `estimator`, and `again` where it is not made without arguments. Slow ones also give few
+    and small `networks`.
+    """
+
+    #: How far two answers for one network may lie apart, for sums taken in another order.
+    tolerance = 1e-9
 
     @pytest.fixture
     def estimator(self) -> AccuracyEstimator:
         """The estimator under test."""
         raise NotImplementedError
 
-    def test_shares_with_their_doubt(self, estimator: AccuracyEstimator) -> None:
-        space = MnasNet()
-        genomes = space.sample(np.random.default_rng(0), 40)
-        told = estimator.estimate([space.decode(g) for g in genomes])
-        assert len(told) == 40
-        assert ((told.top1 >= 0) & (told.top1 <= 1)).all()
-        assert (told.standard_error > 0).all()
-        assert told.outside.dtype == bool
+    def again(self, estimator: AccuracyEstimator) -> AccuracyEstimator:
+        """Another one, made with equal settings."""
+        return type(estimator)()
 
-    def test_by_genome_and_by_network_alike(self, estimator: AccuracyEstimator) -> None:
-        space = MnasNet()
-        genomes = space.sample(np.random.default_rng(1), 40)
-        by_network = estimator.estimate([space.decode(g) for g in genomes])
-        by_genome = estimator.on(space)(genomes)
-        assert np.allclose(by_genome.top1, by_network.top1, rtol=0, atol=1e-9)
-        assert (by_genome.outside == by_network.outside).all()
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """Whose genomes are asked for."""
+        return MnasNet()
 
-    def test_equal_estimators_have_equal_digests(self, estimator: AccuracyEstimator) -> None:
-        assert estimator.digest == type(estimator)().digest
+    @pytest.fixture
+    def networks(self, space: SearchSpace) -> list[Architecture]:
+        """Different networks of the space, 4 or more."""
+        return [space.decode(g) for g in space.sample(np.random.default_rng(0), 40)]
+
+    def same(self, one: Accuracy, other: Accuracy) -> None:
+        """Assert that two answers are one."""
+        for a, b in ((one.top1, other.top1), (one.standard_error, other.standard_error)):
+            assert np.allclose(a, b, rtol=0, atol=self.tolerance, equal_nan=True)
+        assert np.array_equal(one.outside, other.outside)
+        assert one.failed == other.failed
+
+    def test_shares_with_their_doubt(
+        self, estimator: AccuracyEstimator, networks: list[Architecture]
+    ) -> None:
+        told = estimator.estimate(networks)
+        assert len(told) == len(networks)
+        well = told.well
+        assert ((told.top1[well] >= 0) & (told.top1[well] <= 1)).all()
+        assert (told.standard_error[well] > 0).all()
+        assert told.outside.dtype == bool and told.top1.dtype == np.float64
+
+    def test_a_failure_has_a_reason_and_no_number(
+        self, estimator: AccuracyEstimator, networks: list[Architecture]
+    ) -> None:
+        told = estimator.estimate(networks)
+        assert len(told.failed) in (0, len(networks))
+        reasons = told.failed or ("",) * len(networks)
+        for top1, error, why in zip(told.top1, told.standard_error, reasons, strict=True):
+            assert np.isnan(top1) == np.isnan(error) == bool(why)
+
+    def test_no_networks_are_no_trouble(
+        self, estimator: AccuracyEstimator, space: SearchSpace
+    ) -> None:
+        none = space.sample(np.random.default_rng(0), 0)
+        for told in (estimator.estimate([]), estimator.on(space)(none), estimator.gathered([])):
+            assert len(told) == 0 and told.failed == ()
+        estimator.estimate_each([], lambda place, told: pytest.fail("there was nothing to tell"))
+
+    def test_neither_company_nor_order_matters(
+        self, estimator: AccuracyEstimator, networks: list[Architecture]
+    ) -> None:
+        told = estimator.estimate(networks)
+        backwards = estimator.estimate(networks[::-1])
+        self.same(backwards.take(range(len(networks))[::-1]), told)
+        for place in (0, len(networks) - 1):
+            self.same(estimator.estimate([networks[place]]), told.take([place]))
+        twice = estimator.estimate([networks[0], networks[1], networks[0]])
+        self.same(twice, told.take([0, 1, 0]))
+
+    def test_each_is_told_once_and_alike(
+        self, estimator: AccuracyEstimator, networks: list[Architecture]
+    ) -> None:
+        seen: dict[int, Accuracy] = {}
+
+        def take(place: int, told: Accuracy) -> None:
+            assert place not in seen and len(told) == 1
+            assert len(told.seconds) == 1 and told.seconds[0] >= 0
+            seen[place] = told
+
+        estimator.estimate_each(networks, take)
+        assert sorted(seen) == list(range(len(networks)))
+        self.same(
+            Accuracy.joined(seen[i] for i in range(len(networks))), estimator.estimate(networks)
+        )
+
+    def test_by_genome_and_by_network_alike(
+        self, estimator: AccuracyEstimator, space: SearchSpace, networks: list[Architecture]
+    ) -> None:
+        genomes = np.array([space.encode(a) for a in networks])
+        self.same(estimator.on(space)(genomes), estimator.estimate(networks))
+
+    def test_equal_estimators_have_equal_digests_and_answers(
+        self, estimator: AccuracyEstimator, networks: list[Architecture]
+    ) -> None:
+        other = self.again(estimator)
+        assert estimator.digest == other.digest
         assert estimator.cost_s >= 0
+        few = networks[:4]
+        self.same(other.estimate(few), estimator.estimate(few))

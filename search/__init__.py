@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import accuracy, benchmark, objectives
+from . import accuracy, benchmark, objectives, training
 from .controller import Controller
 from .exact_front import ExactFront, exact_front
 from .limits import Limit, parse_limit
@@ -10,6 +10,8 @@ from .loop import Searched, run, search
 from .nsga2 import NSGA2
 from .objectives import Function, Latency, Macs, Objective, Params, PeakActivation
 from .pareto import Candidate, ParetoFront, hypervolume
+from .promoted import Promoted, read_promoted
+from .promotion import promote
 from .reward import HARD, SOFT, check_target, reward
 from .rounds import Rounds, validate_rounds
 from .run_folder import load
@@ -33,6 +35,7 @@ __all__ = [
     "Params",
     "ParetoFront",
     "PeakActivation",
+    "Promoted",
     "RandomSearch",
     "Rounds",
     "Searched",
@@ -50,9 +53,12 @@ __all__ = [
     "names",
     "objectives",
     "parse_limit",
+    "promote",
+    "read_promoted",
     "reward",
     "run",
     "search",
+    "training",
     "validate",
     "validate_rounds",
 ]

@@ -1,8 +1,14 @@
-"""Judge: each network of a search judged once, by all that was asked, and remembered in order."""
+"""Judge: each network of a search judged once, by all that was asked, and remembered in order.
+
+A network whose accuracy failed counts as judged. What is remembered of it is NaN and the reason; to
+strategies, which take numbers alone, it is told as the least accurate seen that oversteps a limit
+further than any other network does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +17,7 @@ import numpy.typing as npt
 from ..latency_model import LatencyModel
 from ..latency_model.interval import chance_within
 from ..space import Genomes, SearchSpace
-from ..space.errors import Infeasible
+from ..space.errors import Infeasible, NotEnoughData
 from .accuracy import AccuracyEstimator
 from .aims import Aims
 from .objectives import checked
@@ -19,12 +25,27 @@ from .pareto import non_dominated
 from .run_folder import NUMBERS
 from .strategy import Objectives
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "told_reasons"]
 
 _RESTARTS = 5  # of the way down to what oversteps least
 _SWEEPS = 20  # over all genes, at most; it mostly ends after three
 _SHOWN = 3  # objectives up to which each generation's hypervolume is cheap
+_REASONS = 3  # told to people
+_HOPELESS = 20  # networks without one accuracy, after which a search ends
+_FAILED = 10.0  # how far a failed network oversteps, at least
 _PROBED = 10  # random networks that each way down begins at the best of
+
+
+def told_reasons(reasons: Mapping[str, int]) -> str:
+    """Reasons with how often each came, the commonest first; at most three.
+
+    >>> told_reasons({"diverged": 2, "out of memory": 1})
+    'diverged (2), out of memory (1)'
+    """
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"{why} ({count:,})" for why, count in ranked[:_REASONS]]
+    more = sum(count for _, count in ranked[_REASONS:])
+    return ", ".join([*words, *([f"other reasons ({more:,})"] if more else [])])
 
 
 class _Decoded(Sequence[str]):
@@ -50,7 +71,8 @@ class Judge:
         repeats: Proposals that were known already.
         log: A row a generation: evaluations, repeats, hypervolume (NaN with many objectives),
             fastest ms and best top-1 so far, seconds. Without a hard target the hypervolume is of the
-        box known by then, which grows with the slowest network seen.
+            box known by then, which grows with the slowest network seen.
+        failed: Why a network has no accuracy, by its place in the order.
     """
 
     def __init__(
@@ -66,6 +88,8 @@ class Judge:
         self._numbers: list[Objectives] = []
         self.repeats = 0
         self.log: list[tuple[float, ...]] = []
+        self.failed: dict[int, str] = {}
+        self._worst_top1, self._furthest = float("inf"), 0.0
         self._front: Objectives | None = None
         self._seen = np.array([[np.inf], [-np.inf]])
         self._slowest_ms = 0.0
@@ -85,20 +109,34 @@ class Judge:
         self._numbers = [np.concatenate(self._numbers)]
         return self._genomes[0], self._numbers[0]
 
-    def remember(self, genomes: Genomes, numbers: Objectives) -> None:
-        """Take what was judged, now or in a run that stopped."""
+    def remember(
+        self, genomes: Genomes, numbers: Objectives, failed: Mapping[int, str] | None = None
+    ) -> None:
+        """Take what was judged, now or in a run that stopped.
+
+        Args:
+            genomes, numbers: (n, genes) and (n, columns of the aims).
+            failed: Why networks have no accuracy, by their rows here.
+        """
+        self.failed |= {len(self.rows) + row: why for row, why in (failed or {}).items()}
         for key in self.space.keys(genomes):
             self.rows.setdefault(key, len(self.rows))
         self._genomes.append(genomes)
         self._numbers.append(numbers)
         if not len(numbers):
             return
+        self._slowest_ms = max(self._slowest_ms, float(numbers[:, 0].max()))
+        self._fastest_ms = min(self._fastest_ms, float(numbers[:, 0].min()))
+        numbers = numbers[~np.isnan(numbers[:, 1])]
+        if not len(numbers):
+            return
+        over = np.maximum(self.aims.violation(numbers), self.aims.beyond_target(numbers))
+        self._furthest = max(self._furthest, float(over.max()))
+        self._worst_top1 = min(self._worst_top1, float(numbers[:, 1].min()))
         losses = self.aims.losses(numbers)
         self._seen = np.stack(
             [np.minimum(self._seen[0], losses.min(axis=0)), np.maximum(self._seen[1], losses.max(axis=0))]
         )  # fmt: skip
-        self._slowest_ms = max(self._slowest_ms, float(numbers[:, 0].max()))
-        self._fastest_ms = min(self._fastest_ms, float(numbers[:, 0].min()))
         self._best_top1 = max(self._best_top1, float(numbers[:, 1].max()))
         within = losses[self.aims.met(numbers)]
         if self._front is not None:
@@ -121,8 +159,8 @@ class Judge:
         self.log.append(row)
         return row
 
-    def numbers_of(self, genomes: Genomes) -> Objectives:
-        """Judge genomes without remembering them, (n, columns of the aims)."""
+    def numbers_of(self, genomes: Genomes) -> tuple[Objectives, dict[int, str]]:
+        """Judge genomes without remembering them, (n, columns of the aims), and why rows failed."""
         told = self._accuracy_of(genomes)
         ms = self._latency_of(genomes)
         columns = [ms, told.top1, told.standard_error, told.outside]
@@ -132,7 +170,7 @@ class Judge:
             assert self.aims.target_ms is not None
             low, high, _ = self._intervals_of(genomes)
             columns.append(chance_within(ms, low, high, self.aims.target_ms))
-        return np.column_stack(columns)
+        return np.column_stack(columns), {i: why for i, why in enumerate(told.failed) if why}
 
     def __call__(
         self, genomes: Genomes, room: int
@@ -150,12 +188,49 @@ class Judge:
         self.repeats += taken - len(fresh)
         if fresh:
             new = genomes[list(fresh.values())]
-            self.remember(new, self.numbers_of(new))
+            self.remember(new, *self.numbers_of(new))
+            self._refuse_hopeless()
         if len(fresh) == taken:
             numbers = self._numbers[-1]
         else:
             numbers = self.known()[1][[self.rows[k] for k in keys[:taken]]]
-        return taken, self.aims.losses(numbers), self.aims.violation(numbers)
+        return taken, *self._told(numbers)
+
+    def _told(self, numbers: Objectives) -> tuple[Objectives, npt.NDArray[np.float64]]:
+        """Losses and violation as a strategy hears them: finite, and the failed behind all others."""
+        failed = np.isnan(numbers[:, 1])
+        if not failed.any():
+            return self.aims.losses(numbers), self.aims.violation(numbers)
+        told = numbers.copy()
+        # Not 0: a model of top-1 would be drawn down around each network that failed.
+        told[failed, 1] = self._worst_top1 if self._worst_top1 < np.inf else 0.0
+        violation = self.aims.violation(told)
+        violation[failed] = max(_FAILED, 2 * (1 + self._furthest))
+        return self.aims.losses(told), violation
+
+    def _refuse_hopeless(self) -> None:
+        if len(self) >= _HOPELESS and len(self.failed) == len(self):
+            self.refuse_without_accuracy()
+
+    def refuse_without_accuracy(self) -> None:
+        """Say so if no network that was judged has an accuracy.
+
+        Raises:
+            NotEnoughData: None has; the reasons are in the message.
+        """
+        if not len(self.failed) or len(self.failed) < len(self):
+            return
+        raise NotEnoughData(
+            f"none of {len(self):,} networks that were judged got an accuracy: {self.failures()}. Try one of "
+            f"them alone:  phonenas accuracy '{self._first_failed()}' ... Then search with another --out."
+        )
+
+    def failures(self) -> str:
+        """The reasons for which networks failed, the commonest first, for people."""
+        return told_reasons(Counter(self.failed.values()))
+
+    def _first_failed(self) -> str:
+        return str(self.space.decode(self.known()[0][min(self.failed)]))
 
     def refuse_impossible(self) -> None:
         """Look, before a budget is spent, whether any network meets the hard constraints.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..latency_model import LatencyModel
 from ..space import AdditiveTable, SearchSpace
 from ..space.errors import Infeasible, InvalidArgument, UnsupportedFormat
 from .accuracy import AccuracyEstimator
+from .accuracy.cache import kept
 from .aims import Aims
 from .judge import Judge
 from .limits import Limit
@@ -28,6 +30,7 @@ __all__ = ["Evaluated", "Searched", "run", "search"]
 
 log = logging.getLogger("phonenas")
 
+_SHIPPED = "surrogate-1-"  # as digests begin of runs that need not name their estimator
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhausted
 
 
@@ -41,6 +44,7 @@ class Evaluated:
         fastest_ms, best_top1: Of all seen so far, whether they meet the target or not.
         hypervolume: Of the front so far, share of the box; None with more than three objectives.
         seconds: Since the run began, stops left out.
+        failed: Of those judged, how many got no accuracy.
     """
 
     evaluations: int
@@ -50,6 +54,7 @@ class Evaluated:
     best_top1: float
     hypervolume: float | None = None
     seconds: float = 0.0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Searched:
     """What a search did, and its front.
 
     `evaluations` counts distinct networks, `repeats` proposals that were known already;
-    `resumed_from` is the evaluation at which a stopped run was taken up, 0 for a new one.
+    `resumed_from` is the evaluation at which a stopped run was taken up, 0 for a new one. `failed`
+    counts the networks that got no accuracy, by reason; they are among the evaluations.
     """
 
     front: ParetoFront
@@ -66,6 +72,7 @@ class Searched:
     repeats: int
     seconds: float
     resumed_from: int
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -131,7 +138,8 @@ def search(
         target_ms: Constraint on predicted latency, in ms, > 0; networks beyond it rank behind
             all within it and never enter the front. None for the whole front.
         evaluations: Distinct networks to judge, ≥ 1.
-        into: Run folder; a run stopped in it is taken up and ends as if never stopped.
+        into: Run folder; a run stopped in it is taken up and ends as if never stopped. What a slow
+            estimator says is kept in its `accuracy.db`, network by network.
         target: How the target was given, kept for the report.
         soft: The target only weighs, by the paper's soft exponents: what lies beyond it stays in
             the front, with a smaller reward. `weighted` and `rl` follow that reward, and must have
@@ -147,6 +155,7 @@ def search(
         Infeasible: A short look beforehand found no network that meets the target and the
             limits, or the search saw none; the closest is named.
         InvalidObjective: A user's function gave no number; the network is named.
+        NotEnoughData: No network at all, of the first 20 or of all, got an accuracy.
         UncoveredOperator: The model cannot predict some operator of the space.
         StoreError: The folder cannot be written.
     """
@@ -173,6 +182,10 @@ def search(
         raise InvalidArgument(
             f"a soft target needs soft exponents, and {strategy.name} has {follows}: make it with exponents=SOFT"
         )
+    if accuracy.name != "recorded" and not accuracy.digest.startswith(_SHIPPED):
+        settings |= {"estimator": accuracy.name, "scale": accuracy.note}
+    if into is not None:
+        accuracy = kept(accuracy, Path(into) / "accuracy.db")
     began = time.monotonic()
     judge = Judge(space, latency, accuracy, aims)
     if into is None or not (Path(into) / "run.json").exists():
@@ -182,7 +195,7 @@ def search(
     resumed, before_s, stale = 0, 0.0, 0
     if folder is not None and (stopped := folder.checkpoint()) is not None:
         try:
-            judge.remember(space.check(stopped.genomes), stopped.numbers)
+            judge.remember(space.check(stopped.genomes), stopped.numbers, stopped.failed)
         except InvalidArgument as error:
             raise UnsupportedFormat(
                 f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start anew."
@@ -206,24 +219,38 @@ def search(
         row = judge.note(seconds)
         if on_event is not None:
             volume = None if np.isnan(row[2]) else row[2]
-            on_event(
-                Evaluated(len(judge), evaluations, judge.repeats, row[3], row[4], volume, seconds)
-            )
+            event = Evaluated(
+                len(judge), evaluations, judge.repeats, row[3], row[4], volume, seconds,
+                len(judge.failed),
+            )  # fmt: skip
+            on_event(event)
         if folder is not None and folder.due():
-            folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale)
+            folder.save(
+                strategy.state(),
+                *judge.known(),
+                judge.repeats,
+                seconds,
+                judge.log,
+                stale,
+                judge.failed,
+            )
     front = _front(judge, latency, settings)
     seconds = before_s + time.monotonic() - began
-    searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed)
+    failed = dict(sorted(Counter(judge.failed.values()).items()))
+    searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed, failed)
     if folder is not None and (resumed < len(judge) or not folder.finished()):
-        folder.save(strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale)
-        folder.finish(front, judge.space, *judge.known(), searched.seconds)
+        folder.save(
+            strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale, judge.failed
+        )
+        folder.finish(front, judge.space, *judge.known(), searched.seconds, judge.failed)
     return searched
 
 
 def _front(judge: Judge, latency: LatencyModel, settings: dict[str, Any]) -> ParetoFront:
     genomes, numbers = judge.known()
     aims, target_ms = judge.aims, judge.aims.target_ms
-    within = np.flatnonzero(aims.met(numbers))
+    judge.refuse_without_accuracy()
+    within = np.flatnonzero(aims.met(numbers) & ~np.isnan(numbers[:, 1]))
     if not len(within):
         raise Infeasible(
             f"none of {len(numbers):,} networks seen meets {aims.words()} on {latency.device}; the fastest takes "

@@ -108,8 +108,11 @@ class ParetoFront:
 def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     """Rows of (n, k) losses, all minimised, that no other row beats; by rising first loss.
 
-    Of equal rows the first is kept.
+    Of equal rows the first is kept. A row with a NaN beats none and is never kept.
     """
+    if np.isnan(losses).any():
+        whole = np.flatnonzero(~np.isnan(losses).any(axis=1))
+        return whole[non_dominated(losses[whole])]
     if losses.shape[1] == 2:
         order = np.lexsort((np.arange(len(losses)), losses[:, 1], losses[:, 0]))
         second = losses[order, 1]

@@ -81,14 +81,16 @@ class Recorded:
             raise UnsupportedFormat(f"{wrong}: its front is not among them. {again}")
         self.run, self.space, self.also, self.limits = run, space, also, limits
         self.columns = list(RunFolder(run.path, run.settings).columns)
-        self.numbers = stopped.numbers
+        self.numbers, self.failed = stopped.numbers, stopped.failed
 
     def __call__(self, name: str) -> Callable[[Genomes], Array]:
         """One column for genomes."""
         column = self.columns.index(name)
-        return lambda genomes: self.numbers[
-            [self.rows[k] for k in self.space.keys(genomes)], column
-        ]
+        return lambda genomes: self.numbers[self.places(genomes), column]
+
+    def places(self, genomes: Genomes) -> list[int]:
+        """Where genomes stand in the order of the run."""
+        return [self.rows[k] for k in self.space.keys(genomes)]
 
     def ranked(self, latency: LatencyModel, into: Path) -> ParetoFront:
         """The front of all of them under a latency model, written as a run in a folder of its own.
@@ -159,7 +161,8 @@ class _Accuracy(AccuracyEstimator):
 
         def of(genomes: Genomes) -> Accuracy:
             top1, error, outside = (column(genomes) for column in columns)
-            return Accuracy(top1, error, outside.astype(bool))
+            failed = tuple(self._known.failed.get(i, "") for i in self._known.places(genomes))
+            return Accuracy(top1, error, outside.astype(bool), failed)
 
         return of
 

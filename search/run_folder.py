@@ -3,9 +3,12 @@
     run.json            format, version, settings, versions of the libraries, front, seconds
     checkpoint.npz      strategy state and every evaluated genome with its numbers
     evaluations.parquet every evaluated genome by decision name, once the run is done
+    accuracy.db         what a slow estimator said, as it came (see `accuracy.cache`)
     log.csv             a row a generation, as of the last checkpoint
 
-All are written atomically; arrays are plain (nothing is pickled). Version 1 is the first.
+All are written atomically; arrays are plain (nothing is pickled). Version 1 is the first. A network
+that got no accuracy has NaN in the columns top1 and top1_error; why, the checkpoint keeps, and the
+table in a column `failed` that it has only then.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ FORMAT, VERSION = "phonenas-run", 1
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
 LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
+_TOLD = {"target", "columns", "estimator", "scale"}  # settings that follow from others
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 
@@ -49,6 +54,7 @@ class Stopped:
     seconds: float
     log: npt.NDArray[np.float64]
     stale: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -71,8 +77,8 @@ class RunFolder:
         if (self.path / "run.json").exists():
             found = _read(self.path)
             changed = [
-                f"{k} was {found['settings'].get(k)!r} and is now {self.settings.get(k)!r}"
-                for k in sorted({*found["settings"], *self.settings} - {"target", "columns"})
+                f"{k} was {_shown(found['settings'], k)} and is now {_shown(self.settings, k)}"
+                for k in sorted({*found["settings"], *self.settings} - _TOLD)
                 if found["settings"].get(k) != self.settings.get(k)
             ]
             if changed:
@@ -116,6 +122,7 @@ class RunFolder:
         seconds: float = 0.0,
         log: Sequence[Sequence[float]] = (),
         stale: int = 0,
+        failed: Mapping[int, str] | None = None,
     ) -> None:
         """Write the checkpoint.
 
@@ -124,11 +131,15 @@ class RunFolder:
             seconds: That the run has taken so far.
             log: Its rows.
             stale: Asks in a row that brought nothing new.
+            failed: Why networks have no accuracy, by row.
         """
         began = time.monotonic()
         arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        text = json.dumps({"state": plain, "repeats": repeats, "seconds": seconds, "stale": stale})
+        text = json.dumps(
+            {"state": plain, "repeats": repeats, "seconds": seconds, "stale": stale}
+            | ({"failed": {str(row): why for row, why in failed.items()}} if failed else {})
+        )
         buffer = io.BytesIO()
         rows = np.array(log, np.float64).reshape(-1, len(LOG))
         np.savez(
@@ -163,6 +174,9 @@ class RunFolder:
                     raise ValueError(f"genomes {genomes.shape}, numbers {numbers.shape}")
                 if log.ndim != 2 or log.shape[1] != len(LOG):
                     raise ValueError(f"log {log.shape}")
+                failed = {int(row): str(why) for row, why in plain.get("failed", {}).items()}
+                if sorted(failed) != np.flatnonzero(np.isnan(numbers[:, 1])).tolist():
+                    raise ValueError(f"{len(failed)} reasons for networks without an accuracy")
                 return Stopped(
                     state,
                     genomes,
@@ -171,8 +185,11 @@ class RunFolder:
                     plain["seconds"],
                     log,
                     plain.get("stale", 0),
+                    failed,
                 )
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
+        ) as error:  # fmt: skip
             raise UnsupportedFormat(
                 f"{path} is damaged ({error}). Remove it to start this run anew."
             ) from error
@@ -184,17 +201,29 @@ class RunFolder:
         genomes: Genomes,
         numbers: npt.NDArray[np.float64],
         seconds: float,
+        failed: Mapping[int, str] | None = None,
     ) -> None:
-        """Write the front, and every evaluation as a table."""
+        """Write the front, and every evaluation as a table; `failed` as for `save`."""
         import pandas as pd
 
         table = pd.DataFrame(genomes, columns=list(space.decisions))
         for column, name in enumerate(self.columns):
             table[name] = numbers[:, column]
+        if failed:
+            table["failed"] = [failed.get(row, "") for row in range(len(table))]
         write_atomic(
             self.path / "evaluations.parquet", lambda beside: table.to_parquet(beside, index=False)
         )
-        self._write_json({"complete": True, "seconds": seconds, **_front_dict(front)})
+        told = {"failed": dict(sorted(Counter(failed.values()).items()))} if failed else {}
+        self._write_json({"complete": True, "seconds": seconds, **told, **_front_dict(front)})
+
+
+def _shown(settings: dict[str, Any], name: str) -> str:
+    """A setting for people; an estimator's digest with its name."""
+    value = settings.get(name)
+    if name == "accuracy" and "estimator" in settings:
+        return f"{value!r} ({settings['estimator']})"
+    return repr(value)
 
 
 def _version(name: str) -> str:
@@ -232,6 +261,7 @@ def _read(path: Path) -> dict[str, Any]:
     parts: dict[str, type] = {"settings": dict, "model": dict, "complete": bool}
     if found.get("complete"):
         parts |= {"front": list, "seconds": float, "hypervolume": float, "libraries": dict}
+        parts |= {"failed": dict} if "failed" in found else {}
     for name, kind in parts.items():
         if not isinstance(found.get(name), kind):
             raise UnsupportedFormat(f"{path / 'run.json'} is damaged: {name} is missing or wrong")
@@ -242,7 +272,8 @@ def _read(path: Path) -> dict[str, Any]:
 class Loaded:
     """A finished run: its settings, front, seconds, and the latency model that promised.
 
-    `model` holds that model's digest, conditions, scores and the networks that examined it.
+    `model` holds that model's digest, conditions, scores and the networks that examined it;
+    `failed` how many networks got no accuracy, by reason.
     """
 
     path: Path
@@ -251,9 +282,13 @@ class Loaded:
     seconds: float
     libraries: dict[str, str]
     model: dict[str, Any]
+    failed: dict[str, int] = field(default_factory=dict)
 
     def numbers(self) -> npt.NDArray[np.float64]:
-        """latency_ms, top1, top1_error, outside of all evaluations, and what more was asked, (n, 4 + more)."""
+        """latency_ms, top1, top1_error, outside of all evaluations, and what more was asked, (n, 4 + more).
+
+        top1 and top1_error are NaN where a network got no accuracy.
+        """
         stopped = RunFolder(self.path, self.settings).checkpoint()
         return np.empty((0, 4)) if stopped is None else stopped.numbers
 
@@ -300,5 +335,6 @@ def load(path: str | Path) -> Loaded:
     except (TypeError, KeyError, ValueError) as error:
         raise UnsupportedFormat(f"{folder / 'run.json'} is damaged: {error}") from error
     return Loaded(
-        folder, found["settings"], front, found["seconds"], found["libraries"], found["model"]
-    )
+        folder, found["settings"], front, found["seconds"], found["libraries"], found["model"],
+        found.get("failed", {}),
+    )  # fmt: skip

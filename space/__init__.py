@@ -10,9 +10,11 @@ from .errors import UnknownName, nearest
 from .kernel import Kernel
 from .mnasnet import MnasNet
 from .mnasnet_flat import MnasNetFlat
+from .nasbench_macro import NASBenchMacro
 from .operator import Operator
 from .proxylessnas import ProxylessNAS
 from .search_space import Genomes, Part, SearchSpace
+from .ssdlite import SSDLite
 
 __all__ = [
     "AccelNASBench",
@@ -23,9 +25,11 @@ __all__ = [
     "Kernel",
     "MnasNet",
     "MnasNetFlat",
+    "NASBenchMacro",
     "Operator",
     "Part",
     "ProxylessNAS",
+    "SSDLite",
     "SearchSpace",
     "errors",
     "get",
@@ -34,7 +38,7 @@ __all__ = [
 ]
 
 _SPACES: dict[str, type[SearchSpace]] = {
-    s.name: s for s in (MnasNet, MnasNetFlat, AccelNASBench, ProxylessNAS)
+    s.name: s for s in (MnasNet, MnasNetFlat, AccelNASBench, ProxylessNAS, NASBenchMacro)
 }
 
 
@@ -43,8 +47,8 @@ def names() -> list[str]:
     return sorted(_SPACES)
 
 
-def get(name: str, resolution: int = 224) -> SearchSpace:
-    """A search space by name.
+def get(name: str, resolution: int | None = None) -> SearchSpace:
+    """A search space by name, at an input side in pixels or at its own (224; 32 of CIFAR's).
 
     Raises:
         UnknownName: No such space; the message offers the nearest.
@@ -52,4 +56,5 @@ def get(name: str, resolution: int = 224) -> SearchSpace:
     """
     if name not in _SPACES:
         raise UnknownName(f"no search space is called {name!r}. {nearest(name, _SPACES)}")
-    return _SPACES[name](resolution)
+    own = _SPACES[name]
+    return own() if resolution is None else own(resolution)

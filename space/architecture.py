@@ -5,10 +5,11 @@ The text is that of the official MnasNet code, one word per block::
     r3_k5_s22_e3_i24_o40_se0.25      3 layers, 5×5, first stride 2, expansion 3, 24→40, SE
     r1_k3_s11_e1_i32_o16_noskip      expansion 1 is the depthwise-separable convolution
     r2_k3_s22_conv_i16_o24_pool      a regular convolution; pool skip      (our own words)
+    r1_k1_s22_proj_i32_o64           one without an activation: a shortcut that changes shape
 
 The default skip is the identity, in each layer where shapes allow it. Words that are not blocks
-set what is not the default: `stem8` (else the first block's input), `head1280`, `classes1000`,
-`res224`. Words are parted by blanks, commas or `·`.
+set what is not the default: `stem8` (else the first block's input), `stemstride2`, `head1280`,
+`classes1000`, `res224`. Words are parted by blanks, commas or `·`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = ["CLASSES", "HEAD_CHANNELS", "RESOLUTION_PX", "Architecture", "Block",
 HEAD_CHANNELS = 1280
 CLASSES = 1000
 RESOLUTION_PX = 224
+STEM_STRIDE = 2
 _MAX_PX = 2048  # a typing error beyond this would ask for gigabytes of activations
 _MAX_LAYERS = 1000  # and these bounds keep one from asking for gigabytes of layers or weights
 _MAX_PARAMS = 10**9
@@ -50,7 +52,8 @@ class Block:
     """`repeats` layers alike; the first carries the stride and the change of channels.
 
     `expansion` 0 means a regular convolution, 1 a depthwise-separable one, 2 and more an MBConv.
-    `se_ratio` is the squeeze over the layer's input channels, 0 or in [0.0001, 1].
+    `linear` leaves a regular convolution's activation out. `se_ratio` is the squeeze over the
+    layer's input channels, 0 or in [0.0001, 1].
     """
 
     repeats: int
@@ -61,9 +64,11 @@ class Block:
     out_channels: int
     se_ratio: float = 0.0
     skip: Skip = "identity"
+    linear: bool = False
 
     def __str__(self) -> str:
-        kind = f"e{self.expansion}" if self.expansion else "conv"
+        regular = "proj" if self.linear else "conv"
+        kind = f"e{self.expansion}" if self.expansion else regular
         # All digits, so that the text is the value: `:g` would round a third.
         se = f"_se{float(self.se_ratio)!r}".removesuffix(".0") if self.se_ratio else ""
         skip = {"identity": "", "pool": "_pool", "none": "_noskip"}[self.skip]
@@ -83,7 +88,7 @@ class Block:
 
 
 def _block_operators(block: Block, in_px: int) -> tuple[Operator, ...]:
-    kind = {0: "conv", 1: "dsconv"}.get(block.expansion, "mbconv")
+    kind = {0: "proj" if block.linear else "conv", 1: "dsconv"}.get(block.expansion, "mbconv")
     layers: list[Operator] = []
     for index in range(block.repeats):
         first = index == 0
@@ -116,13 +121,15 @@ class Architecture:
 
     Args:
         blocks: In order; each block's input channels are its forerunner's output.
-        stem_channels: Output of the 3×3 stride-2 stem.
+        stem_channels: Output of the 3×3 stem.
         head_channels: Output of the head's 1×1 convolution.
         classes: Outputs of the classifier.
         resolution_px: Side of the square RGB input, in pixels.
+        stem_stride: 2, or 1 as for small images.
     Raises:
-        InvalidArchitecture: Channels do not meet, there is no block, one without layers or with
-            a squeeze ratio out of range, or more than 1,000 layers.
+        InvalidArchitecture: Channels do not meet, there is no block, one without layers, linear
+            though no regular convolution, or with a squeeze ratio out of range, a stem stride
+            other than 1 and 2, or more than 1,000 layers.
         InvalidArgument: A resolution that the network cannot take: below its total stride, so
             that a map would be strided away to nothing, or above 2,048 px.
 
@@ -136,6 +143,7 @@ class Architecture:
     head_channels: int = HEAD_CHANNELS
     classes: int = CLASSES
     resolution_px: int = RESOLUTION_PX
+    stem_stride: int = STEM_STRIDE
 
     def __post_init__(self) -> None:
         if not self.blocks:
@@ -146,6 +154,8 @@ class Architecture:
             raise InvalidArchitecture(
                 f"a network has at most {_MAX_LAYERS} layers, and these r tokens add up to more"
             )
+        if self.stem_stride not in (1, 2):
+            raise InvalidArchitecture(f"a stem's stride is 1 or 2, got {self.stem_stride}")
         channels = self.stem_channels
         for number, block in enumerate(self.blocks):
             if block.repeats < 1:
@@ -156,6 +166,11 @@ class Architecture:
                 raise InvalidArchitecture(
                     f"block {number}: se_ratio is 0 or in [{_MIN_SE_RATIO:g}, 1], "
                     f"got {block.se_ratio:g}"
+                )
+            if block.linear and block.expansion:
+                raise InvalidArchitecture(
+                    f"block {number}: only a regular convolution (expansion 0) can be linear, and "
+                    f"this one has expansion {block.expansion}"
                 )
             if block.in_channels != channels:
                 before = f"block {number - 1} gives" if number else "the stem gives"
@@ -173,14 +188,14 @@ class Architecture:
     @property
     def total_stride(self) -> int:
         """Input side over the side of the last map, stem included."""
-        stride = 2
+        stride = self.stem_stride
         for block in self.blocks:
             stride *= block.stride
         return stride
 
     @cached_property
     def _operators(self) -> tuple[Operator, ...]:
-        stem = stem_operator(self.stem_channels, self.resolution_px)
+        stem = stem_operator(self.stem_channels, self.resolution_px, self.stem_stride)
         found, px = [stem], stem.out_px
         for block in self.blocks:
             found.extend(block.operators(px))
@@ -236,6 +251,8 @@ class Architecture:
             words.append(f"head{self.head_channels}")
         if self.classes != CLASSES:
             words.append(f"classes{self.classes}")
+        if self.stem_stride != STEM_STRIDE:
+            words.append(f"stemstride{self.stem_stride}")
         if self.resolution_px != RESOLUTION_PX:
             words.append(f"res{self.resolution_px}")
         return " ".join(words)
@@ -250,18 +267,18 @@ class Architecture:
         return _parse(text)
 
 
-def stem_operator(channels: int, resolution_px: int) -> Operator:
-    """The stem of every network here: 3×3, stride 2, from RGB."""
-    return Operator("stem", 3, channels, resolution_px, kernel=3, stride=2)
+def stem_operator(channels: int, resolution_px: int, stride: int = STEM_STRIDE) -> Operator:
+    """The stem of every network here: 3×3, from RGB."""
+    return Operator("stem", 3, channels, resolution_px, kernel=3, stride=stride)
 
 
-_SETTING = re.compile(r"(stem|head|classes|res)([0-9]{1,6})")
+_SETTING = re.compile(r"(stem|stemstride|head|classes|res)([0-9]{1,6})")
 _TOKENS: dict[str, tuple[re.Pattern[str], str]] = {
     "repeats": (re.compile(r"r([0-9]{1,3})"), "r and a number of layers, as in r3"),
     "kernel": (re.compile(r"k([0-9]{1,2})"), "k and an odd kernel, as in k5"),
     "stride": (re.compile(r"s([12])\1?"), "s11 or s22"),
     "expansion": (re.compile(r"e([0-9]{1,2})"), "e and an expansion, as in e6"),
-    "regular": (re.compile(r"(conv)"), "conv"),
+    "regular": (re.compile(r"(conv|proj)"), "conv, or proj for one without an activation"),
     "in_channels": (re.compile(r"i([0-9]{1,5})"), "i and input channels, as in i24"),
     "out_channels": (re.compile(r"o([0-9]{1,5})"), "o and output channels, as in o40"),
     "se_ratio": (re.compile(r"se(0?\.[0-9]{1,20}|0|1|1\.0)"), "se and a ratio in [0, 1], as in se0.25"),
@@ -305,6 +322,7 @@ def _parse(text: str) -> Architecture:
         head_channels=settings.get("head", HEAD_CHANNELS),
         classes=settings.get("classes", CLASSES),
         resolution_px=settings.get("res", RESOLUTION_PX),
+        stem_stride=settings.get("stemstride", STEM_STRIDE),
     )
     if found.params > _MAX_PARAMS:
         largest = max(blocks, key=lambda b: sum(o.params for o in b.operators(1)))
@@ -345,6 +363,7 @@ def _parse_block(word: str, number: int) -> Block:
         out_channels=int(found["out_channels"]),
         se_ratio=float(found.get("se_ratio", 0)),
         skip={"noskip": "none", "pool": "pool"}.get(found.get("skip", ""), "identity"),  # type: ignore[arg-type]
+        linear=found.get("regular") == "proj",
     )
     wrong = {
         f"r{block.repeats}": block.repeats < 1,

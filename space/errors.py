@@ -13,11 +13,16 @@
     ├── InvalidObjective       ValueError     an objective's function gave no number for a network
     ├── SettingsChanged        ValueError     a run or table is being resumed under other settings
     ├── UnsupportedFormat      ValueError     a file of a newer version, of another kind, or damaged
+    │   └── InvalidImage                      a file that is no whole image; names it
     ├── MissingExtra           ImportError    an optional dependency is not installed
     ├── StoreError             OSError        the store cannot be read or written (full disk, locked)
     ├── DeviceError            RuntimeError   the device answered, and the answer is no measurement
     │   └── UnstableDevice                    readings contradict each other beyond the limit
-    └── DeviceUnavailable      ConnectionError  the device is not there, or was lost
+    ├── DeviceUnavailable      ConnectionError  the device is not there, or was lost
+    ├── ExportDiffers          ValueError     an exported model does not compute what was trained
+    ├── TaskFailed             RuntimeError   a task on a worker raised what is no error of ours, or ended it
+    ├── WorkersUnavailable     ConnectionError  nobody can do the work: no cluster, or no node fit for it
+    └── UncoveredNetwork       LookupError    a table of trained networks lacks this one
 
 Each message says what was asked, what stands against it and what to do next. `exit_code`
 is what the command line returns for it: 2 where the request was amiss, 1 where it was
@@ -32,9 +37,11 @@ from collections.abc import Iterable
 __all__ = [
     "DeviceError",
     "DeviceUnavailable",
+    "ExportDiffers",
     "Infeasible",
     "InvalidArchitecture",
     "InvalidArgument",
+    "InvalidImage",
     "InvalidObjective",
     "MissingExtra",
     "NotEnoughData",
@@ -42,10 +49,13 @@ __all__ = [
     "PhonenasError",
     "SettingsChanged",
     "StoreError",
+    "TaskFailed",
+    "UncoveredNetwork",
     "UncoveredOperator",
     "UnknownName",
     "UnstableDevice",
     "UnsupportedFormat",
+    "WorkersUnavailable",
     "nearest",
 ]
 
@@ -126,6 +136,26 @@ class UnstableDevice(DeviceError):
 
 class DeviceUnavailable(PhonenasError, ConnectionError):
     """The device is not there, cannot be started, or was lost in mid-work."""
+
+
+class ExportDiffers(PhonenasError, ValueError):
+    """An exported model does not compute what the trained network does; the message says by how much."""
+
+
+class TaskFailed(PhonenasError, RuntimeError):
+    """A task on a worker raised what is no error of phonenas, or took its worker down each time."""
+
+
+class WorkersUnavailable(PhonenasError, ConnectionError):
+    """Nobody can do the work: no cluster, none of its nodes has what is needed, or it went away."""
+
+
+class UncoveredNetwork(PhonenasError, LookupError):
+    """A network that a table of trained networks lacks; the first one is named, and how many."""
+
+
+class InvalidImage(UnsupportedFormat):
+    """A file that is no whole image; the message names it and says how to go on without it."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,10 +11,11 @@ from .kernel import Kernel
 from .onnx_file import OnnxFile, elsewhere, graph_bytes
 from .operator import Operator
 from .random_cnn import RandomCNN
+from .ssdlite import SSDLite
 
-__all__ = ["Measurable", "layers_alone", "write_onnx"]
+__all__ = ["Measurable", "layers_alone", "write_onnx", "write_tflite"]
 
-Measurable = Operator | Architecture | Kernel | RandomCNN | OnnxFile
+Measurable = Operator | Architecture | SSDLite | Kernel | RandomCNN | OnnxFile
 
 
 def write_onnx(model: Measurable, path: Path) -> Path:
@@ -33,6 +34,24 @@ def write_onnx(model: Measurable, path: Path) -> Path:
     return path
 
 
+def write_tflite(model: Measurable, path: Path, runtime: str) -> Path:
+    """Write a model as a TFLite file for one image at `path`.
+
+    Raises:
+        MissingExtra: ai-edge-litert is not installed.
+        InvalidArgument: A kernel or somebody else's network, which `runtime` cannot be given.
+    """
+    if isinstance(model, SSDLite):
+        from .ssdlite_to_tflite import ssdlite_to_tflite
+
+        path.write_bytes(ssdlite_to_tflite(model))
+        return path
+    from .to_tflite import to_tflite
+
+    path.write_bytes(to_tflite(layers_alone(model, runtime)))
+    return path
+
+
 def layers_alone(model: Measurable, runtime: str) -> Operator | Architecture:
     """The model, if it is built of the spaces' layers, which have forms beside ONNX.
 
@@ -47,13 +66,17 @@ def layers_alone(model: Measurable, runtime: str) -> Operator | Architecture:
     )
 
 
-def _built(model: Operator | Architecture | Kernel | RandomCNN) -> Any:
+def _built(model: Operator | Architecture | SSDLite | Kernel | RandomCNN) -> Any:
     if isinstance(model, RandomCNN):
         return model.to_onnx()
     if isinstance(model, Kernel):
         from .kernel_to_onnx import kernel_to_onnx
 
         return kernel_to_onnx(model)
+    if isinstance(model, SSDLite):
+        from .ssdlite_to_onnx import ssdlite_to_onnx
+
+        return ssdlite_to_onnx(model)
     from .to_onnx import to_onnx
 
     return to_onnx(model)

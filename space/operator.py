@@ -20,10 +20,10 @@ from .errors import InvalidArgument
 
 __all__ = ["Convolution", "Kind", "Operator", "Skip"]
 
-Kind = Literal["stem", "conv", "dsconv", "mbconv", "head"]
+Kind = Literal["stem", "conv", "proj", "dsconv", "mbconv", "head"]
 Skip = Literal["identity", "pool", "none"]
 _KEY = re.compile(
-    r"(?:head(?P<features>\d+)|(?:mbconv(?P<expansion>\d+)|(?P<kind>stem|conv|dsconv))"
+    r"(?:head(?P<features>\d+)|(?:mbconv(?P<expansion>\d+)|(?P<kind>stem|conv|proj|dsconv))"
     r"_k(?P<kernel>\d+)_s(?P<stride>[12])(?:_se(?P<se>\d+))?(?P<skip>_skip|_pool)?)"
     r"_(?P<px>\d+)x(?P<px2>\d+)x(?P<cin>\d+)_(?P<cout>\d+)",
     re.ASCII,
@@ -74,7 +74,8 @@ class Operator:
     """One layer with its shapes.
 
     Args:
-        kind: "stem" (3×3, BatchNorm, ReLU), "conv" (regular), "dsconv" (depthwise-separable,
+        kind: "stem" (3×3, BatchNorm, ReLU), "conv" (regular), "proj" (regular without an
+            activation, as a shortcut that changes shape has), "dsconv" (depthwise-separable,
             the same as an MBConv of expansion 1), "mbconv", or "head" (1×1, pool, classifier).
         in_channels, out_channels: Channels in and out (for a head: classes out), ≥ 1.
         in_px: Side of the square input map in pixels, ≥ 1.
@@ -196,8 +197,9 @@ class Operator:
                 Convolution("classifier", mid, cout, 1, 1, 1, 1, False, "none"),
             )
         found: list[Convolution] = []
-        if self.kind in ("stem", "conv"):
-            found.append(Convolution("conv", cin, cout, k, s, 1, out_px, True, "relu"))
+        if self.kind in ("stem", "conv", "proj"):
+            act: Activation = "none" if self.kind == "proj" else "relu"
+            found.append(Convolution("conv", cin, cout, k, s, 1, out_px, True, act))
             se_width = cout
         else:
             if self.expansion > 1:

@@ -24,6 +24,7 @@ from .architecture import (
     CLASSES,
     HEAD_CHANNELS,
     RESOLUTION_PX,
+    STEM_STRIDE,
     Architecture,
     Block,
     stem_operator,
@@ -66,6 +67,7 @@ class SearchSpace(ABC):
 
     name: str
     stem_channels: int
+    stem_stride: int = STEM_STRIDE
     head_channels: int = HEAD_CHANNELS
     classes: int = CLASSES
 
@@ -192,7 +194,12 @@ class SearchSpace(ABC):
             if isinstance(built, tuple):
                 blocks.extend(b.canonical() for b in built)
         return Architecture(
-            tuple(blocks), self.stem_channels, self.head_channels, self.classes, self.resolution_px
+            tuple(blocks),
+            self.stem_channels,
+            self.head_channels,
+            self.classes,
+            self.resolution_px,
+            self.stem_stride,
         )
 
     def encode(self, architecture: Architecture) -> Genomes:
@@ -246,7 +253,7 @@ class SearchSpace(ABC):
     @cached_property
     def stem(self) -> Operator:
         """The stem, alike in all networks of the space."""
-        return stem_operator(self.stem_channels, self.resolution_px)
+        return stem_operator(self.stem_channels, self.resolution_px, self.stem_stride)
 
     @cached_property
     def part_columns(self) -> list[list[int]]:

@@ -8,7 +8,7 @@ takes as long as with trained ones, and hundreds of models can be built in a sec
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,10 @@ from .architecture import Architecture
 from .operator import Convolution, Operator
 from .weights import Arrays, folded
 
-__all__ = ["INPUT", "OUTPUT", "to_onnx"]
+if TYPE_CHECKING:
+    from .head_layer import HeadLayer
+
+__all__ = ["INPUT", "OUTPUT", "Graph", "to_onnx"]
 
 INPUT, OUTPUT = "input", "output"
 # Old enough for the runtimes that phones carry, new enough for Pad and Slice with inputs.
@@ -45,33 +48,27 @@ def to_onnx(
         InvalidArgument: Weights lack an array, or one has another shape; it is named.
     """
     operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
-    graph = _Graph(weights, seed)
+    graph = Graph(weights, seed)
     value = INPUT
     for index, operator in enumerate(operators):
         value = graph.operator(f"{index}.", operator, value)
-    graph.nodes[-1].output[0] = OUTPUT
     first, last = operators[0], operators[-1]
-    in_shape = [1, first.in_channels, first.in_px, first.in_px]
     out_shape = [1, last.out_channels]
     if last.kind != "head":
         out_shape += [last.out_px, last.out_px]
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "network" if isinstance(subject, Architecture) else subject.key,
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, in_shape)],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, out_shape)],
-            graph.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        producer_name="phonenas",
+    return graph.packed(
+        "network" if isinstance(subject, Architecture) else subject.key,
+        [1, first.in_channels, first.in_px, first.in_px],
+        {OUTPUT: (value, out_shape)},
     )
-    model.ir_version = _IR_VERSION
-    return model
 
 
-class _Graph:
-    """Nodes and weights under construction."""
+class Graph:
+    """Nodes and weights under construction; a value goes by the name of the node that gives it.
+
+    Args:
+        weights, seed: As for `to_onnx`.
+    """
 
     def __init__(self, weights: Arrays | None, seed: int) -> None:
         self.weights = weights
@@ -93,7 +90,8 @@ class _Graph:
         self.initializers.append(tensor)
         return name
 
-    def operator(self, prefix: str, operator: Operator, value: str) -> str:
+    def operator(self, prefix: str, operator: Operator | HeadLayer, value: str) -> str:
+        """The nodes of one layer; what they give."""
         source = value
         if operator.kind == "head":
             features, classifier = operator.convolutions
@@ -114,7 +112,7 @@ class _Graph:
                     value = self.node("Mul", f"{prefix}se_scale", [value, gate])
             else:
                 value = self.convolution(prefix, convolution, value)
-        if operator.skip == "pool":
+        if isinstance(operator, Operator) and operator.skip == "pool":
             source = self.pooled(prefix, operator, source)
         if operator.skip != "none":
             value = self.node("Add", f"{prefix}skip", [value, source])
@@ -154,3 +152,34 @@ class _Graph:
             return value
         kind = {"relu": "Relu", "sigmoid": "Sigmoid"}[convolution.activation]
         return self.node(kind, f"{name}_{convolution.activation}", [value])
+
+    def packed(
+        self, name: str, in_shape: list[int], outputs: dict[str, tuple[str, list[int]]]
+    ) -> onnx.ModelProto:
+        """The model.
+
+        Args:
+            name: Of the graph.
+            in_shape: Of the one input.
+            outputs: Value and shape of each, by the name that it is to have.
+        """
+        given = {value: name for name, (value, _) in outputs.items()}
+        for node in self.nodes:
+            node.input[:] = [given.get(i, i) for i in node.input]
+            node.output[:] = [given.get(o, o) for o in node.output]
+        infos = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, (_, s) in outputs.items()
+        ]
+        model = helper.make_model(
+            helper.make_graph(
+                self.nodes,
+                name,
+                [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, in_shape)],
+                infos,
+                self.initializers,
+            ),
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            producer_name="phonenas",
+        )
+        model.ir_version = _IR_VERSION
+        return model

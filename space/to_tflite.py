@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,10 @@ from .errors import InvalidArgument, MissingExtra
 from .operator import Convolution, Operator
 from .weights import Arrays, folded
 
-__all__ = ["INPUT", "OUTPUT", "to_tflite"]
+if TYPE_CHECKING:
+    from .head_layer import HeadLayer
+
+__all__ = ["INPUT", "OUTPUT", "Graph", "to_tflite"]
 
 INPUT, OUTPUT = "input", "output"
 _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
@@ -42,12 +45,14 @@ _MAX_BYTES = 2**31 - 1  # a flatbuffer's offsets are signed and have 32 bits
 _OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "MEAN": "ReducerOptions",
     "MUL": "MulOptions",
     "PAD": "PadOptions",
+    "RESHAPE": "ReshapeOptions",
     "SLICE": "SliceOptions",
 }
 
@@ -75,7 +80,7 @@ def to_tflite(
     Source: tensorflow/lite/schema/schema.fbs, as `ai_edge_litert.schema_py_generated` has it.
     """
     operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
-    graph = _Graph(weights, seed)
+    graph = Graph(weights, seed)
     if 4 * subject.params > _MAX_BYTES:
         raise InvalidArgument(
             f"a TFLite file holds at most 2.1 GB, and {subject.params:.2g} parameters take "
@@ -100,8 +105,14 @@ class _Constant:
         return self.buffer.Pack(builder)
 
 
-class _Graph:
-    """Tensors, nodes and weights under construction; a value is the index of its tensor."""
+class Graph:
+    """Tensors, nodes and weights under construction; a value is the index of its tensor.
+
+    Args:
+        weights, seed: As for `to_tflite`.
+    Raises:
+        MissingExtra: ai-edge-litert is not installed.
+    """
 
     def __init__(self, weights: Arrays | None, seed: int) -> None:
         try:
@@ -164,7 +175,7 @@ class _Graph:
         one, height, width, channels = self.tensors[value].shape
         return one, height, width, channels
 
-    def operator(self, prefix: str, operator: Operator, value: int) -> int:
+    def operator(self, prefix: str, operator: Operator | HeadLayer, value: int) -> int:
         source = value
         if operator.kind == "head":
             features, classifier = operator.convolutions
@@ -184,7 +195,7 @@ class _Graph:
                     value = self.node("MUL", f"{prefix}se_scale", [value, gate], self.shape(value))
             else:
                 value = self.convolution(prefix, convolution, value)
-        if operator.skip == "pool":
+        if isinstance(operator, Operator) and operator.skip == "pool":
             source = self.pooled(prefix, operator, source)
         if operator.skip != "none":
             value = self.node("ADD", f"{prefix}skip", [value, source], self.shape(value))
@@ -272,7 +283,7 @@ class _Graph:
             return self.node("LOGISTIC", f"{name}_sigmoid", [value], shape)
         return value
 
-    def packed(self, name: str, output: int) -> bytes:
+    def packed(self, name: str, *outputs: int) -> bytes:
         import flatbuffers  # comes with ai-edge-litert
 
         schema = self.schema
@@ -291,7 +302,7 @@ class _Graph:
                 schema.SubGraphT(
                     tensors=self.tensors,
                     inputs=[0],
-                    outputs=[output],
+                    outputs=list(outputs),
                     operators=self.nodes,
                     name=name,
                 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,12 @@ from .operator import Convolution, Operator
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-__all__ = ["BN_EPSILON", "BN_MOMENTUM", "state_arrays", "to_torch"]
+    from .head_layer import HeadLayer
+
+__all__ = [
+    "BN_EPSILON", "BN_MOMENTUM", "initialise", "layer_class", "state_arrays", "to_torch",
+    "torch_or_extra",
+]  # fmt: skip
 
 BN_MOMENTUM = 0.01  # torch's word for what TensorFlow calls a decay of 0.99
 BN_EPSILON = 1e-3
@@ -52,6 +57,25 @@ def to_torch(
     """
     if not 0 <= dropout < 1:
         raise InvalidArgument(f"dropout lies in [0, 1), got {dropout:g}")
+    torch = torch_or_extra()
+    layer = layer_class()
+    operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
+    network: nn.Sequential = torch.nn.Sequential(
+        *(layer(operator, dropout) for operator in operators)
+    )
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for operator, module in zip(operators, network, strict=True):
+        for c in operator.convolutions:
+            initialise(c, module.get_submodule(c.name), generator)
+    return network
+
+
+def torch_or_extra() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtra: torch is not installed.
+    """
     try:
         import torch
     except ImportError as error:
@@ -59,14 +83,7 @@ def to_torch(
             "a torch network was asked for, and torch cannot be imported here. "
             "Install it:  pip install 'phonenas[torch]'"
         ) from error
-    layer = _layer_class()
-    operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
-    network = torch.nn.Sequential(*(layer(operator, dropout) for operator in operators))
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    for operator, module in zip(operators, network, strict=True):
-        for c in operator.convolutions:
-            _initialise(c, module.get_submodule(c.name), generator)
-    return network
+    return torch
 
 
 def state_arrays(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
@@ -85,7 +102,8 @@ def state_arrays(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
-def _initialise(c: Convolution, module: nn.Module, generator: Generator | None) -> None:
+def initialise(c: Convolution, module: nn.Module, generator: Generator | None) -> None:
+    """Give the module of a convolution its first weights, as the official MnasNet code does."""
     from torch import Tensor
     from torch.nn import init
 
@@ -104,8 +122,8 @@ def _initialise(c: Convolution, module: nn.Module, generator: Generator | None) 
 
 
 @cache
-def _layer_class() -> type[nn.Module]:
-    """The module of one operator, defined when torch is first needed."""
+def layer_class() -> type[nn.Module]:
+    """The module of one layer, defined when torch is first needed: `layer_class()(operator, dropout)`."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -113,12 +131,12 @@ def _layer_class() -> type[nn.Module]:
     class Layer(nn.Module):
         """One operator: (n, in_channels, in_px, in_px) → (n, out_channels, out_px, out_px)."""
 
-        def __init__(self, operator: Operator, dropout: float) -> None:
+        def __init__(self, operator: Operator | HeadLayer, dropout: float) -> None:
             super().__init__()
             self.operator = operator
             for c in operator.convolutions:
                 # Built without values: torch would draw first weights, from its global chance,
-                # only for `_initialise` to throw them away.
+                # only for `initialise` to throw them away.
                 module: nn.Module
                 if c.name == "classifier":
                     self.dropout = nn.Dropout(dropout)
@@ -135,8 +153,13 @@ def _layer_class() -> type[nn.Module]:
                     self.add_module(f"{c.name}_bn", norm)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = gate = x
-            for c in self.operator.convolutions:
+            return self.with_first(x)[0]
+
+        def with_first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            """What it gives, and what its first convolution gives, which a detector reads."""
+            operator = self.operator
+            y = gate = first = x
+            for c in operator.convolutions:
                 module = getattr(self, c.name)
                 if c.name == "se_reduce":
                     gate = torch.relu(module(y.mean((2, 3), keepdim=True)))
@@ -145,15 +168,21 @@ def _layer_class() -> type[nn.Module]:
                 elif c.name == "classifier":
                     y = module(self.dropout(y.mean((2, 3))))
                 else:
-                    y = getattr(self, f"{c.name}_bn")(module(y))
+                    y = module(y)
+                    if c.normalised:
+                        y = getattr(self, f"{c.name}_bn")(y)
                     if c.activation == "relu":
                         y = torch.relu(y)
-            if self.operator.skip == "identity":
-                return y + x
-            return y + self._pooled(x) if self.operator.skip == "pool" else y
+                if c is operator.convolutions[0]:
+                    first = y
+            if operator.skip == "identity":
+                return y + x, first
+            if isinstance(operator, Operator) and operator.skip == "pool":
+                return y + self._pooled(operator, x), first
+            return y, first
 
-        def _pooled(self, x: Tensor) -> Tensor:
-            stride, out = self.operator.stride, self.operator.out_channels
+        def _pooled(self, operator: Operator, x: Tensor) -> Tensor:
+            stride, out = operator.stride, operator.out_channels
             pooled = functional.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
             missing = out - pooled.shape[1]
             if missing > 0:

@@ -161,6 +161,7 @@ def start_up() -> None:
 
 def published() -> None:
     """The models on tables that others measured, where these lie beside the checkout."""
+    from bench_accuracy import bench_accuracy
     from bench_networks import bench_networks
     from bench_search import bench_on_a_model, bench_search
     from bench_surrogate import bench_surrogate
@@ -178,6 +179,7 @@ def published() -> None:
     bench_search(say)
     bench_on_a_model(say)
     bench_transfer(say)
+    bench_accuracy(say)
 
 
 def main() -> None:

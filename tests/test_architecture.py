@@ -71,26 +71,31 @@ def architectures(draw: st.DrawFn) -> Architecture:
     channels = st.one_of(st.integers(1, 64), st.sampled_from([96, 112, 320]))
     stem = before = draw(channels)
     blocks = []
+    total_stride = stem_stride = draw(st.sampled_from([2, 2, 1]))
     for _ in range(draw(st.integers(1, 8))):
         after = draw(st.one_of(st.just(before), channels))
         block = Block(
             repeats=draw(st.integers(1, 5)),
             kernel=draw(st.sampled_from([1, 3, 5, 7, 11])),
             stride=draw(st.sampled_from([1, 1, 2])),
-            expansion=draw(st.sampled_from([0, 1, 2, 3, 4, 6, 10])),
+            expansion=(expansion := draw(st.sampled_from([0, 1, 2, 3, 4, 6, 10]))),
             in_channels=before,
             out_channels=after,
             se_ratio=draw(st.one_of(st.sampled_from([0.0, 0.25, 1.0]), st.floats(1e-4, 1))),
             skip=draw(st.sampled_from(["identity", "pool", "none"])),
+            linear=expansion == 0 and draw(st.booleans()),
         )
         blocks.append(block)
+        total_stride *= block.stride
         before = after
     return Architecture(
         tuple(blocks),
         stem,
         head_channels=draw(st.sampled_from([1, 640, 1280, 1792])),
         classes=draw(st.sampled_from([1, 10, 1000])),
-        resolution_px=draw(st.one_of(st.just(224), st.integers(512, 2048))),
+        # Eight strides of 2 and the stem's come to 512.
+        resolution_px=draw(st.one_of(st.just(max(224, total_stride)), st.integers(512, 2048))),
+        stem_stride=stem_stride,
     )
 
 

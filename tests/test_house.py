@@ -121,7 +121,10 @@ def documented_commands() -> list[str]:
     found = []
     for name in (
         "README.md",
+        "docs/accuracy.md",
         "docs/architecture.md",
+        "docs/cluster.md",
+        "docs/detection.md",
         "docs/latency.md",
         "docs/phones.md",
         "docs/search.md",

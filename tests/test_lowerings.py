@@ -200,7 +200,7 @@ def test_node_names_are_unique_and_start_with_their_operator(name: str) -> None:
     (given,), (taken,) = model.graph.input, model.graph.output
     assert (given.name, taken.name) == ("input", "output")
     assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [1, 3, 64, 64]
-    assert [d.dim_value for d in taken.type.tensor_type.shape.dim] == [1, 1000]
+    assert [d.dim_value for d in taken.type.tensor_type.shape.dim] == [1, network.classes]
 
 
 def test_onnx_forms_without_weights_are_equal_for_equal_seeds() -> None:

@@ -114,7 +114,7 @@ def test_identities_are_equal_where_the_networks_are(any_space: SearchSpace) -> 
         assert alike == (any_space.keys(genome) == any_space.keys(other))
         assert alike == (one == two)
         same += alike
-    if any_space.name != "accel-nasbench":  # all of whose choices show
+    if any_space.name not in ("accel-nasbench", "nasbench-macro"):  # all of whose choices show
         assert 0 < same < 250
 
 
@@ -242,7 +242,7 @@ def test_a_foreign_kernel_names_its_part() -> None:
         mnasnet.encode(Architecture.parse(" ".join(text)))
 
 
-@pytest.mark.parametrize("resolution", [0, -1, 31, 5000, 224.5, float("nan")])
+@pytest.mark.parametrize("resolution", [0, -1, 7, 5000, 224.5, float("nan")])
 @pytest.mark.parametrize("name", NAMES)
 def test_resolutions_that_cannot_be_taken(name: str, resolution: float) -> None:
     with pytest.raises(InvalidArgument, match=f"{resolution} px cannot be taken"):

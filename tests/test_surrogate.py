@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Surrogate
-from phonenas.search.accuracy.surrogate import FEATURES, VERSION, table_path
+from phonenas.search.accuracy.surrogate import CORRECTED, FEATURES, VERSION, table_path
 from phonenas.space import AccelNASBench, Architecture, MnasNet, MnasNetFlat, zoo
 from phonenas.space.errors import (
     InvalidArgument,
@@ -263,14 +263,15 @@ def test_the_shipped_file_is_small_and_tells_its_source(surrogate):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": VERSION + 1}, [f"version {VERSION + 1}", f"version {VERSION}", "Update"]),
-        ({"version": 0}, ["version 0", f"version {VERSION}", "fit_surrogate"]),
+        ({"version": CORRECTED + 1}, [f"version {CORRECTED + 1}", f"and {CORRECTED}", "Update"]),
+        ({"version": 0}, ["version 0", f"versions {VERSION}", "fit-accuracy"]),
+        ({"version": CORRECTED}, ["damaged", "fit-accuracy"]),
         ({"format": "phonenas lookup table"}, ["'phonenas lookup table'", "accuracy surrogate"]),
         ({"features": ["macs"]}, ["features"]),
         ({"model": {}}, ["damaged"]),
         ({"model": None}, ["damaged"]),
     ],
-    ids=["newer", "older", "foreign", "features", "no model", "null model"],
+    ids=["newer", "older", "no correction", "foreign", "features", "no model", "null model"],
 )
 def test_refuses_a_file_that_it_cannot_read(tmp_path, change, words):
     path = tmp_path / "other.json"

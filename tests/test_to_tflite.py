@@ -282,7 +282,7 @@ def test_the_file_is_as_the_schema_wants_it(name: str) -> None:
     (graph,) = found.subgraphs
     ((given,), (taken,)) = graph.inputs, graph.outputs
     assert list(graph.tensors[given].shape) == [1, 64, 64, 3]
-    assert list(graph.tensors[taken].shape) == [1, 1000]
+    assert list(graph.tensors[taken].shape) == [1, network.classes]
     # Each buffer but the first is the constant of one tensor, and holds as much as its shape says.
     constants = [t for t in graph.tensors if t.buffer]
     assert sorted(t.buffer for t in constants) == list(range(1, len(found.buffers)))

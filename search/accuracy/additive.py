@@ -43,7 +43,8 @@ def _row(operator: Operator, resolution_px: int) -> list[float]:
 class Additive(AccuracyEstimator):
     """Top-1 as a sum over operators, on the scale of the estimator that taught it.
 
-    Sums may leave [0, 1] far from what was taught; they are not cut, for then they would be none.
+    Sums may leave [0, 1] far from what was taught. `table` does not cut them, for then they would be
+    none; `estimate` and `on` do.
 
     Args:
         teacher: Whose judgement is approximated; the shipped surrogate by default.
@@ -115,7 +116,7 @@ class Additive(AccuracyEstimator):
 
     def _told(self, top1: Floats, teacher: Accuracy) -> Accuracy:
         error = np.hypot(teacher.standard_error, top1 - teacher.top1)
-        return Accuracy(top1, error, teacher.outside)
+        return Accuracy(np.clip(top1, 0.0, 1.0), error, teacher.outside)
 
 
 def _table(space: SearchSpace) -> AdditiveTable:

@@ -38,11 +38,14 @@ from ...space.architecture import CLASSES
 from ...space.errors import InvalidArgument, UnsupportedFormat
 from .estimator import Accuracy, AccuracyEstimator
 
-__all__ = ["FEATURES", "FORMAT", "VERSION", "Surrogate", "features", "sums", "table_path"]
+__all__ = [
+    "CORRECTED", "FEATURES", "FORMAT", "VERSION", "Surrogate", "features", "raw_sums", "sums", "table_path",
+]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 FORMAT = "phonenas accuracy surrogate"
-VERSION = 1
+VERSION = 1  # a file that stands alone
+CORRECTED = 2  # one that corrects the shipped file, as `refit` writes it
 STAGES = 5
 # What is summed over the layers of each stage; `first` are the layers that no identity fits.
 _STAGE_SUMS = (
@@ -63,7 +66,7 @@ SKIP_POINTS = 3.5
 CHANCE = 0.001
 WIDTH_TOLERANCE = log2(1.26)  # a quarter, the step between widths in MnasNet's own space
 RANGE_TOLERANCE = 1.1
-_AGAIN = "Fit it again:  python -m phonenas.search.accuracy.fit_surrogate TABLE.csv"
+_AGAIN = "Fit it again:  phonenas fit-accuracy TABLE.csv"
 _CHUNK = 512  # rows whose kernel stays in the L2 cache
 
 
@@ -99,6 +102,14 @@ def sums(operator: Operator, resolution_px: int) -> tuple[float, ...]:
         float(operator.kernel not in (3, 5) or operator.expansion > 6),
     )
     return tuple(found)
+
+
+def raw_sums(architectures: Sequence[Architecture]) -> Floats:
+    """`sums`, added over the operators of each network, (n, 60)."""
+    raw = np.empty((len(architectures), SUMS))
+    for row, a in zip(raw, architectures, strict=True):
+        np.sum([sums(o, a.resolution_px) for o in a.operators()], axis=0, out=row)
+    return raw
 
 
 def _stages(raw: Floats) -> Floats:
@@ -163,8 +174,13 @@ class Surrogate(AccuracyEstimator):
     regular convolutions. Each counts as wide as it is large: between widths 0.35 and 1
     MobileNetV2's published top-1 rises 11.5 points, about twice what this model says.
 
+    A file that `phonenas fit-accuracy` wrote from a user's own results gives top-1 on their scale.
+    What is outside is then told by these networks: their sizes, shapes, resolutions, and whether
+    they had pooled skips, regular convolutions, or other classes, kernels and expansions than the
+    shipped table.
+
     Args:
-        path: A file that `fit_surrogate` wrote; the package's own by default.
+        path: A file that `phonenas fit-accuracy` wrote; the package's own by default.
     Raises:
         UnsupportedFormat: The file is damaged, of another kind or of another version.
         InvalidArgument: There is no such file.
@@ -176,6 +192,7 @@ class Surrogate(AccuracyEstimator):
     """
 
     name = "surrogate"
+    note = "after a 16-epoch schedule: it ranks networks, it does not promise ImageNet accuracy"
 
     def __init__(self, path: str | Path | None = None) -> None:
         file = Path(path) if path is not None else table_path()
@@ -208,22 +225,37 @@ class Surrogate(AccuracyEstimator):
         self._detail = np.array(model["detail"]["weights"])
         self._centres = np.array(model["detail"]["centres"]).T / self._length
         self._centre_norms = 0.5 * (self._centres**2).sum(axis=0)
-        self._range = np.array(model["range"])
-        self._resolution_px = int(content["source"]["resolution_px"])
+        # Where no network that taught has a layer of some stage, there is no range: nan.
+        self._range = np.array(model["range"], np.float64)
         self._rmse = float(content["score"]["rmse_points"])
+        resolutions = content["source"]["resolution_px"]
+        self._base: Surrogate | None = None
+        self._version = int(content["version"])
+        if self._version != CORRECTED:
+            self._resolutions = np.array([int(resolutions)], np.float64)
+            return
+        self._resolutions = np.array([int(px) for px in resolutions], np.float64)
+        seen = content["seen"]
+        self._new = np.array([not seen[name] for name in ("refused", "regular", "unseen")])
+        self._base, self._weight = Surrogate(), float(content["base"]["weight"])
+        self.note = f"on the scale of {content['source']['table']}, from which it was fitted"
+        if self._base.digest != content["base"]["digest"]:
+            raise UnsupportedFormat(
+                f"this file corrects {content['base']['digest']}, and the shipped surrogate is "
+                f"{self._base.digest}. {_AGAIN}"
+            )
 
     @property
     def digest(self) -> str:
-        return f"surrogate-{VERSION}-{self._sha256[:12]}"
+        name = "refitted" if self._version == CORRECTED else "surrogate"
+        return f"{name}-{self._version}-{self._sha256[:12]}"
 
     @property
     def cost_s(self) -> float:
         return 5e-6
 
     def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
-        raw = np.empty((len(architectures), SUMS))
-        for row, a in zip(raw, architectures, strict=True):
-            np.sum([sums(o, a.resolution_px) for o in a.operators()], axis=0, out=row)
+        raw = raw_sums(architectures)
         return self._judge(raw, np.array([a.resolution_px for a in architectures], np.float64))
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Accuracy]:
@@ -253,14 +285,22 @@ class Surrogate(AccuracyEstimator):
         points = self._intercept + self._slope * size + z @ self._weights + self._correction(z)
 
         fits, refused, regular, unseen = raw[:, -4:].T
+        slope = self._slope
+        if self._base is not None:
+            points = points + self._weight * np.clip(
+                self._base._points(raw, resolution_px)[0], 100 * CHANCE, 100.0
+            )
+            slope = abs(slope + self._weight * self._base._slope)
+            # What the user's networks had is no guess any more, and in their points already.
+            refused, regular, unseen = self._new[:, None] * (refused, regular, unseen)
         layers = np.maximum(_stages(raw)[:, :, 2].sum(axis=1), 1)
         deducted = SKIP_POINTS * refused / np.maximum(fits, 1)
         found = extent(raw)
         beyond = np.fmax(np.maximum(self._range[0] - found, found - self._range[1]), 0)
-        resized = np.abs(np.log2(resolution_px / self._resolution_px))
+        resized = np.abs(np.log2(resolution_px[:, None] / self._resolutions)).min(axis=1)
         # Width and resolution enter MACs squared, hence the factor 2 on their logarithms.
         doubts = (
-            self._slope * (beyond[:, 0] + 2 * beyond[:, 3:].mean(axis=1) + 2 * resized),
+            slope * (beyond[:, 0] + 2 * beyond[:, 3:].mean(axis=1) + 2 * resized),
             np.sqrt((((shape - seen) / self._scale * self._weights) ** 2).sum(axis=1)),
             deducted,
             SKIP_POINTS * regular / layers,
@@ -271,7 +311,7 @@ class Surrogate(AccuracyEstimator):
             | (beyond[:, :3] > log2(RANGE_TOLERANCE)).any(axis=1)
             | (beyond[:, 3:] > WIDTH_TOLERANCE).any(axis=1)
         )
-        return points - deducted, error, outside
+        return points - (deducted if self._base is None else 0.0), error, outside
 
     def _correction(self, z: Floats) -> Floats:
         """The detail term, in points, (n,)."""
@@ -290,10 +330,10 @@ def _checked(text: bytes, path: Path) -> dict[str, Any]:
         found = content.get("format") if isinstance(content, dict) else None
         raise UnsupportedFormat(f"{path} holds {found!r}, not {FORMAT!r}. {_AGAIN}")
     version = content.get("version")
-    if version != VERSION:
-        todo = "Update phonenas." if isinstance(version, int) and version > VERSION else _AGAIN
+    if version not in (VERSION, CORRECTED):
+        todo = "Update phonenas." if isinstance(version, int) and version > CORRECTED else _AGAIN
         raise UnsupportedFormat(
-            f"{path} is of version {version}; this phonenas reads version {VERSION}. {todo}"
+            f"{path} is of version {version}; this phonenas reads versions {VERSION} and {CORRECTED}. {todo}"
         )
     if content.get("features") != list(FEATURES):
         raise UnsupportedFormat(f"{path} lists features that are not this version's. {_AGAIN}")

@@ -1,0 +1,95 @@
+"""`benchmark accuracy`: estimators of accuracy on a table of trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .commands_benchmark import Genes, read_table
+from .console import AsJson, Quiet, Seed, Verbose, print_result, table
+
+if TYPE_CHECKING:
+    from .data.images import ImageSet
+
+__all__ = ["accuracy"]
+
+
+def accuracy(
+    file: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV with a header, one network a row.")
+    ],
+    space: Annotated[str, typer.Option("--space", help="Whose decisions the gene columns name.")],
+    genes: Genes,
+    target: Annotated[str, typer.Option("--target", help="Column of trained accuracies.")],
+    networks: Annotated[int, typer.Option(min=3, help="Rows drawn, without repeats.")] = 100,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Repetitions, with other rows.")] = 1,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option("--estimator", help="NAME or NAME:WHAT, as in search; repeatable."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Images: a folder, .npz or idx files.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rank a table's networks by estimators, beside MACs and parameters as baselines."""
+    from . import space as spaces
+    from .search.accuracy.benchmark import benchmark
+    from .search.accuracy.choose import estimator as chosen
+    from .search.accuracy.choose import takes_images
+
+    asked = estimator or ["zero_cost"]
+    searched = spaces.get(space)
+    images = _images(data)
+    found = benchmark(
+        read_table(file),
+        searched,
+        genes=genes,
+        target=target,
+        estimators={
+            words: chosen(
+                words, space=searched, images=images if takes_images(words) else None, seed=seed
+            )
+            for words in dict.fromkeys(asked)
+        },
+        networks=networks,
+        seed=seed,
+        draws=draws,
+    )
+
+    def text() -> str:
+        lines = [_line(row, str(row["draw"]), str(row["n"])) for row in found["rows"]]
+        if draws > 1:
+            lines += [
+                _line({"estimator": name, **mean}, "mean", "")
+                for name, mean in found["mean"].items()
+            ]
+        header = ["", "draw", "n", "Kendall", "Spearman", "s a network"]
+        left = f"; {found['left_out']:,} rows left out" * bool(found["left_out"])
+        return "\n".join(
+            [
+                f"{networks} networks of {searched.name} a draw, ○ ranked against {target} of the "
+                f"table{left}",
+                table(header, lines),
+            ]
+        )
+
+    print_result(found, as_json, text)
+
+
+def _images(data: Path | None) -> ImageSet | None:
+    if data is None:
+        return None
+    from .data.images import read_images
+
+    return read_images(data)
+
+
+def _line(row: dict[str, Any], draw: str, n: str) -> list[str]:
+    ranks = ["" if row[k] is None else f"{row[k]:.3f}" for k in ("kendall_tau", "spearman")]
+    return [row["estimator"], draw, n, *ranks, f"{row['seconds_per_network']:.2g}"]

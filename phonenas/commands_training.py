@@ -1,0 +1,217 @@
+"""The command that trains a network: train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import (
+    AsJson,
+    OwnResolution,
+    Quiet,
+    Seed,
+    Verbose,
+    Width,
+    print_result,
+    table,
+)
+from .space.errors import InvalidArgument, UnknownName
+
+if TYPE_CHECKING:
+    from .data.images import ImageSet
+    from .search.training.export import Exported
+    from .search.training.trained import Trained
+
+__all__ = ["read_parts", "train"]
+
+_BROKEN = ("stop", "skip")
+_FORMATS = ("onnx", "tflite")
+
+
+def train(
+    network: Annotated[str, typer.Argument(help="Zoo name, block string, runs/x:3 or .json file.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Images: DIR/train/CLASS/*.jpg, a .npz or idx files.")
+    ],
+    recipe: Annotated[str, typer.Option(help="paper, proxy or small.")] = "paper",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images a step, over all processes, instead of the recipe's.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="For 256 images of batch, at its height, instead of the recipe's."),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Judge by this share of the training images, 0 to 1, and leave the test images alone."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; a training stopped in it goes on.")
+    ] = None,
+    export: Annotated[
+        list[str] | None, typer.Option(help="onnx or tflite, checked against torch; needs --out.")
+    ] = None,
+    width: Width = 1.0,
+    resolution: OwnResolution = None,
+    seed: Seed = 0,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16 or auto; auto mixes on a GPU."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU that compute.")] = None,
+    loaders: Annotated[
+        int, typer.Option(help="Processes that decode image files; 0 for none.")
+    ] = 0,
+    broken: Annotated[str, typer.Option(help="A broken image file: stop or skip.")] = "stop",
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network on your images. Several GPUs: torchrun -m phonenas train ..."""
+    from .progress_training import TrainingBar
+    from .search.networks import find
+    from .search.training.distributed import rank_and_world
+    from .search.training.evaluation import require_torch
+    from .search.training.recipe import recipe as recipe_named
+    from .search.training.trainer import train as run
+
+    # What is asked amiss is told before images are read.
+    found = find(network, width, resolution)
+    chosen = recipe_named(
+        recipe, epochs=epochs, batch=batch, learning_rate=learning_rate, precision=precision
+    )
+    formats = _checked_formats(export, out)
+    require_torch()
+    first = rank_and_world()[0] == 0
+    images, held, part = read_parts(data, held_out, seed, broken)
+    with TrainingBar(quiet or not first) as bar:
+        trained = run(
+            found, images, held, recipe=chosen, seed=seed, into=out, device=device,
+            threads=threads, workers=loaders, on_event=bar.show,
+        )  # fmt: skip
+    if not first:
+        return
+    exported = _exported(trained, out, held, formats, chosen.digest) if formats else None
+    result = _as_json(trained, out, part, exported)
+    print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported))
+
+
+def read_parts(
+    data: Path, held_out: float | None, seed: int, broken: str
+) -> tuple[ImageSet, ImageSet, str]:
+    """Images to train on and to judge by, and what the latter are called.
+
+    Args:
+        data: As `data.read_images`.
+        held_out: Share of the training images to judge by; None for the test images.
+        seed: Of the choice of these.
+        broken: "stop" or "skip".
+    Raises:
+        InvalidArgument: No such images, or a word or share out of range.
+    """
+    from .data import images as sets
+
+    word: Literal["stop", "skip"]
+    if broken == "stop":
+        word = "stop"
+    elif broken == "skip":
+        word = "skip"
+    else:
+        raise InvalidArgument(f"--broken is {' or '.join(_BROKEN)}, got {broken!r}")
+    whole = sets.read_images(data, "train", broken=word)
+    if held_out is not None:
+        rest, held = sets.held_out(whole, held_out, seed)
+        return rest, held, "held-out"
+    try:
+        return whole, sets.read_images(data, "test", broken=word), "test"
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"{error} Or judge by a part of the training images:  --held-out 0.1"
+        ) from error
+
+
+def _checked_formats(export: list[str] | None, out: Path | None) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(export or ()))
+    for name in formats:
+        if name not in _FORMATS:
+            raise UnknownName(f"no format is called {name!r}. Known: {', '.join(_FORMATS)}.")
+    if formats and out is None:
+        raise InvalidArgument("--export writes into the folder of --out: give one")
+    return formats
+
+
+def _exported(
+    trained: Trained,
+    out: Path | None,
+    held: ImageSet,
+    formats: tuple[str, ...],
+    digest: str,
+) -> Exported | None:
+    if trained.diverged or out is None:
+        return None
+    from .search.training.export import export
+
+    return export(trained, out, held, formats=formats, recipe=digest)
+
+
+def _as_json(
+    trained: Trained, out: Path | None, part: str, exported: Exported | None
+) -> dict[str, Any]:
+    result = trained.to_dict()
+    result |= {"part": part, "epochs": len(trained.curve), "out": None if out is None else str(out)}
+    result["files"] = _files(trained, out, exported)
+    if exported is not None:
+        result["export"] = [
+            {"format": f.name, "difference": f.difference, "differing": f.differing, "top1": f.top1}
+            for f in exported.forms
+        ]
+    return result
+
+
+def _files(trained: Trained, out: Path | None, exported: Exported | None) -> dict[str, str]:
+    if out is None:
+        return {}
+    names = {"result": "result.json", "curve": "curve.csv"}
+    if not trained.diverged:
+        names["weights"] = "weights.safetensors"
+    found = {kind: str(out / name) for kind, name in names.items()}
+    if exported is not None:
+        found |= {kind: str(path) for kind, path in exported.files.items()}
+    return found
+
+
+def _as_text(
+    name: str, trained: Trained, out: Path | None, part: str, exported: Exported | None
+) -> str:
+    from .progress import duration
+
+    if trained.diverged:
+        return (
+            f"{name} diverged: {trained.diverged}. This is no accuracy; a lower --learning-rate "
+            "or --precision float32 may help, with another --out."
+        )
+    header = ["network", "top-1", "top-5", "on", "trained on", "epochs", "steps", "time"]
+    row = [
+        name, f"● {trained.top1:.2%}", f"● {trained.top5:.2%}",
+        f"{trained.images_held:,} {part} images", f"{trained.images:,} images",
+        str(len(trained.curve)), f"{trained.steps:,}", duration(trained.seconds),
+    ]  # fmt: skip
+    lines = [table(header, [row]), ""]
+    if trained.resumed_from:
+        lines.append(f"taken up at step {trained.resumed_from:,}")
+    for kind, path in _files(trained, out, exported).items():
+        lines.append(f"{kind}: {path}")
+    for form in () if exported is None else exported.forms:
+        lines.append(
+            f"{form.name} beside torch: logits differ by {form.difference:.1e} at most, "
+            f"{form.differing} decisions by other rounding; top-1 {form.top1:.2%}"
+        )
+    if out is None:
+        lines.append("nothing was kept; --out DIR keeps the weights")
+    return "\n".join(lines).rstrip()

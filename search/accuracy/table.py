@@ -1,0 +1,111 @@
+"""Imported: top-1 of networks that were trained elsewhere, looked up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...space import Architecture, Operator, SearchSpace
+from ...space.errors import UncoveredNetwork
+from .estimator import Accuracy, AccuracyEstimator
+from .results import Results, read_results
+
+__all__ = ["NOISE", "Imported"]
+
+NOISE = 0.003  # of one training; 0.27 points in Accel-NASBench, 0.2 in NAS-Bench-Macro
+
+
+class Imported(AccuracyEstimator):
+    """Top-1 from a table of trained networks; of no others.
+
+    Two texts that stand for the same layers are the same network. What stands in several rows is
+    averaged; a row that failed counts only where all of a network's rows did.
+
+    The standard error is the table's, where it has that column. Else it is the scatter of one
+    training over the root of their number: the scatter that the networks in several rows show, all
+    together, or 0.3 points where there are fewer than ten of these.
+
+    Args:
+        path: See `read_results`; so are `unit`, `space`, `column` and `target`.
+    Raises:
+        InvalidArgument, UnsupportedFormat, NotEnoughData: As `read_results`.
+    """
+
+    name = "table"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        unit: str | None = None,
+        space: SearchSpace | None = None,
+        column: str | None = None,
+        target: str | None = None,
+    ) -> None:
+        found = read_results(path, unit=unit, space=space, column=column, target=target)
+        self.source, self.rows, self.unit = found.source, len(found), found.unit
+        self._known = _merged(found)
+        lines = sorted(
+            f"{layers!r} {told.top1[0]!r} {told.standard_error[0]!r} {told.failed!r}"
+            for layers, told in self._known.items()
+        )
+        self._digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+        self.note = f"as {self.source.name} has it, trained elsewhere"
+
+    def __len__(self) -> int:
+        """How many networks it knows."""
+        return len(self._known)
+
+    @property
+    def digest(self) -> str:
+        return f"table-{self._digest}"
+
+    @property
+    def cost_s(self) -> float:
+        return 1e-5
+
+    def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
+        """Look up n networks.
+
+        Raises:
+            UncoveredNetwork: The table lacks some; the first is named.
+        """
+        lacking = [a for a in architectures if a.operators() not in self._known]
+        if lacking:
+            more = f" and {len(lacking) - 1:,} more of" if len(lacking) > 1 else ", one of"
+            raise UncoveredNetwork(
+                f"{self.source} has no accuracy of '{lacking[0]}'{more} {len(architectures):,} that were "
+                f"asked for. It holds {len(self):,} networks. Search a space that it covers whole, or fit a "
+                f"surrogate to it:  phonenas fit-accuracy {self.source}"
+            )
+        return Accuracy.joined(self._known[a.operators()] for a in architectures)
+
+
+def _merged(found: Results) -> dict[tuple[Operator, ...], Accuracy]:
+    """One `Accuracy` a network, by its layers."""
+    rows: dict[tuple[Operator, ...], list[int]] = {}
+    for i, network in enumerate(found.networks):
+        rows.setdefault(network.operators(), []).append(i)
+    well = {k: [i for i in at if not found.failed[i]] for k, at in rows.items()}
+    several = [found.top1[at] for at in well.values() if len(at) > 1]
+    scatter = NOISE
+    if len(several) >= 10:
+        squares = sum(float(((t - t.mean()) ** 2).sum()) for t in several)
+        scatter = max(float(np.sqrt(squares / sum(len(t) - 1 for t in several))), 1e-6)
+    merged = {}
+    for layers, at in rows.items():
+        good = well[layers]
+        if not good:
+            merged[layers] = Accuracy.failure(found.failed[at[0]])
+            continue
+        errors = found.standard_error[good]
+        errors = np.where(np.isnan(errors), scatter, errors)
+        merged[layers] = Accuracy(
+            found.top1[good].mean(keepdims=True),
+            np.sqrt((errors**2).sum(keepdims=True)) / len(good),
+            np.zeros(1, bool),
+        )
+    return merged

@@ -1,0 +1,146 @@
+"""Several processes that train one network, as torchrun starts them.
+
+Each process takes every k-th image of each batch, and gradients are averaged: a batch is that of
+the recipe whatever the number of processes. BatchNorm normalises over the images of one process,
+as each core did in the official training, and its moving statistics are averaged over the
+processes before they are used or kept. The first process alone reads and writes the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ...space.errors import InvalidArgument
+from .evaluation import pick_device
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Processes", "rank_and_world", "together"]
+
+_TIMEOUT = timedelta(minutes=30)  # longer than any evaluation or write that others wait for
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process and how many there are, as torchrun says; (0, 1) without it.
+
+    Raises:
+        InvalidArgument: Its variables contradict each other.
+    """
+    try:
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise InvalidArgument(f"RANK and WORLD_SIZE are whole numbers: {error}") from error
+    if not 0 <= rank < world:
+        raise InvalidArgument(f"RANK {rank} is not below WORLD_SIZE {world}; torchrun sets both")
+    return rank, world
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those that train together; one alone does nothing for it.
+
+    Args:
+        rank, world: Number of this one, and of all.
+        device: Where this one computes.
+    """
+
+    rank: int
+    world: int
+    device: Any
+
+    @property
+    def first(self) -> bool:
+        """Whether this one reads, writes and tells."""
+        return self.rank == 0
+
+    def share(self, count: int) -> int:
+        """How many of so many images are this one's."""
+        return len(range(self.rank, count, self.world))
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each by its mean over the processes."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            for t in tensors:
+                dist.all_reduce(t)
+                t /= self.world
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Its sum over the processes, in place."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.all_reduce(tensor)
+        return tensor
+
+    def from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each by the first process's."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            for t in tensors:
+                dist.broadcast(t, 0)
+
+    def agreed(self, word: bool) -> bool:
+        """What the first process says, to all."""
+        if self.world == 1:
+            return word
+        import torch
+
+        told = torch.tensor(int(word), device=self.device)
+        self.from_first([told])
+        return bool(told)
+
+    def joined(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over the processes after each backward pass."""
+        if self.world == 1:
+            return module
+        from torch.nn.parallel import DistributedDataParallel
+
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Newer torch has another word for it, and warns of the older.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        newer = "forward_sync_buffers"
+        more: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, **more)
+
+
+@contextlib.contextmanager
+def together(device: str = "auto") -> Iterator[Processes]:
+    """The processes of this training; gloo on CPUs, nccl on GPUs, one GPU a process.
+
+    Args:
+        device: As `pick_device`; with several processes and GPUs, "auto" and "cuda" give each its
+            own.
+    Raises:
+        InvalidArgument: No such device, or more processes than GPUs.
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        yield Processes(0, 1, pick_device(device))
+        return
+    import torch
+    import torch.distributed as dist
+
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device in ("auto", "cuda") and (device == "cuda" or torch.cuda.is_available()):
+        device = f"cuda:{local}"
+    chosen = pick_device(device)
+    ours = not dist.is_initialized()
+    if ours:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield Processes(rank, world, chosen)
+    finally:
+        if ours:
+            dist.destroy_process_group()

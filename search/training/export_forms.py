@@ -1,0 +1,103 @@
+"""The forms that a trained network leaves in: how each is made, and run on this computer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...space import Architecture
+from ...space.errors import MissingExtra
+
+__all__ = ["MAKERS", "RUNNERS", "Logits", "Runner", "preprocessing"]
+
+Logits = npt.NDArray[np.float32]
+#: (1, 3, px, px) images to (classes,) logits.
+Runner = Callable[[Logits], Logits]
+
+
+def _onnx(network: Architecture, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+    from onnx import helper
+
+    from ...space.to_onnx import to_onnx
+
+    model = to_onnx(network, weights=weights)
+    # Values are text; what is no text already is JSON.
+    told = {"network": str(network), **facts["preprocessing"], **facts}
+    told.pop("preprocessing")
+    helper.set_model_props(
+        model,
+        {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()},
+    )
+    return bytes(model.SerializeToString())
+
+
+def _tflite(network: Architecture, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+    from ...space.to_tflite import to_tflite
+
+    return to_tflite(network, weights=weights)
+
+
+def _onnxruntime(model: bytes, threads: int) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+
+    def run(image: Logits) -> Logits:
+        (logits,) = session.run(None, {given.name: image})
+        found: Logits = logits[0]
+        return found
+
+    return run
+
+
+def _litert(model: bytes, threads: int) -> Runner:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except (ImportError, OSError) as error:  # OSError: its library does not load
+        raise MissingExtra(
+            "a TFLite model is checked with ai-edge-litert, which cannot be imported here. "
+            "Install it:  pip install 'phonenas[litert]'"
+        ) from error
+    interpreter = Interpreter(model_content=model, num_threads=threads)
+    interpreter.allocate_tensors()
+    given = interpreter.get_input_details()[0]["index"]
+    told = interpreter.get_output_details()[0]["index"]
+
+    def run(image: Logits) -> Logits:
+        interpreter.set_tensor(given, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        logits: Logits = interpreter.get_tensor(told)[0]
+        return logits
+
+    return run
+
+
+MAKERS: Mapping[str, Callable[..., bytes]] = {"onnx": _onnx, "tflite": _tflite}
+RUNNERS: Mapping[str, Callable[[bytes, int], Runner]] = {
+    "onnx": _onnxruntime,
+    "tflite": _litert,
+}
+
+
+def preprocessing(resolution_px: int) -> dict[str, Any]:
+    """How an image becomes the input, for whoever runs the file; as `Batches` does it."""
+    from .pipeline import MEAN, STD
+
+    return {
+        "colours": "RGB, divided by 255, less mean, divided by std",
+        "mean": list(MEAN),
+        "std": list(STD),
+        "resize_px": round(resolution_px * 256 / 224),
+        "crop_px": resolution_px,
+        "resizing": "the shorter side to resize_px, bilinear, averaging where it reduces; then the "
+        "central crop. A square image no larger than crop_px is resized to crop_px whole",
+    }

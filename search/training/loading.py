@@ -1,0 +1,223 @@
+"""Batches of image files, decoded and augmented by Pillow: here, or in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data.image_decoding import open_image, to_rgb
+from ...data.image_folders import FileImages
+from ...data.image_set import ImageSet
+from ...space.errors import PhonenasError, TaskFailed
+from .augment import central_boxes, draws, random_boxes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+__all__ = ["FileBatches", "Loader", "flips", "shifted", "shifts"]
+
+# A batch of several hundred large photographs on a slow network disk takes a minute or two.
+PATIENCE_S = 900
+# How often it is looked whether the processes still live.
+LOOK_S = 5
+PREFETCHED = 3
+
+Batch = tuple[int, npt.NDArray[np.int64]]
+
+
+def flips(
+    seed: int, epoch: int, indices: npt.NDArray[np.int64], augment: str | None
+) -> npt.NDArray[np.bool_]:
+    """Which images are mirrored, (n,): each with one half, in the augmentations that mirror."""
+    if augment not in ("imagenet", "small"):
+        return np.zeros(len(indices), bool)
+    return draws(seed, epoch, indices, range(1))[:, 0] < 0.5
+
+
+def shifts(
+    seed: int, epoch: int, indices: npt.NDArray[np.int64], pad_px: int
+) -> npt.NDArray[np.int64]:
+    """By how much to move within a black border of `pad_px`: (n, 2), each in [0, 2 pad_px]."""
+    moved = draws(seed, epoch, indices, range(1, 3))
+    return np.floor(moved * (2 * pad_px + 1)).astype(np.int64)
+
+
+def shifted(
+    pixels: npt.NDArray[np.uint8],
+    moved: npt.NDArray[np.int64],
+    pad_px: int,
+    mirrored: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.uint8]:
+    """Each image moved within its black border, some mirrored: (b, px, px, 3) to the same."""
+    px = pixels.shape[1]
+    framed = np.zeros((px + 2 * pad_px, px + 2 * pad_px, 3), np.uint8)
+    result = np.empty_like(pixels)
+    for row, (y, x) in enumerate(moved.tolist()):
+        framed[pad_px : pad_px + px, pad_px : pad_px + px] = pixels[row]
+        seen = framed[y : y + px, x : x + px]
+        result[row] = seen[:, ::-1] if mirrored[row] else seen
+    return result
+
+
+class FileBatches:
+    """(epoch, numbers of images) → (pixels (b, px, px, 3) uint8, error): what a process does.
+
+    An error is handed over as a value, since one that is raised in another process arrives
+    wrapped in the text of its traceback.
+    """
+
+    def __init__(
+        self, images: ImageSet, resolution_px: int, augment: str | None, pad_px: int, seed: int
+    ) -> None:
+        self.images, self.resolution_px = images, resolution_px
+        self.augment, self.pad_px, self.seed = augment, pad_px, seed
+
+    def __getitem__(self, batch: Batch) -> tuple[Tensor, PhonenasError | None]:
+        import torch
+
+        epoch, indices = batch
+        px = self.resolution_px
+        pixels = np.zeros((len(indices), px, px, 3), np.uint8)
+        mirrored = flips(self.seed, epoch, indices, self.augment)
+        try:
+            for row in range(len(indices)):
+                pixels[row] = self._seen(epoch, indices[row : row + 1])
+        except PhonenasError as error:
+            return torch.zeros(0, dtype=torch.uint8), error
+        if self.augment in ("small", "shift"):
+            moved = shifts(self.seed, epoch, indices, self.pad_px)
+            pixels = shifted(pixels, moved, self.pad_px, mirrored)
+        elif mirrored.any():
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+        return torch.from_numpy(pixels), None
+
+    def _seen(self, epoch: int, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """The box of one image that this epoch shows, at the resolution."""
+        from PIL.Image import Resampling, fromarray
+
+        px, number = self.resolution_px, int(index[0])
+        path = self.images.path(number) if isinstance(self.images, FileImages) else None
+        with open_image(path) if path else fromarray(self.images.image(number)) as picture:
+            width, height = picture.size
+            sizes = np.array([height], float), np.array([width], float)
+            scale = 1.0
+            if self.augment == "imagenet":
+                y, x, h, w = random_boxes(*sizes, px, self.seed, epoch, index)[0]
+                # A JPEG is decoded at 1/2, 1/4 or 1/8 where the crop stays no smaller than px.
+                least = int(width * px / w) + 1, int(height * px / h) + 1
+                if path and (drafted := picture.draft(None, least)):
+                    scale = drafted[1][2] / width
+            else:
+                y, x, h, w = central_boxes(*sizes, px)[0]
+            rgb: Image = to_rgb(picture, path) if path else picture
+            # Rounding must not lead out of the image.
+            right, low = min((x + w) * scale, rgb.width), min((y + h) * scale, rgb.height)
+            box = (x * scale, y * scale, right, low)
+            return np.asarray(rgb.resize((px, px), Resampling.BILINEAR, box))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _end_with_parent(_: int) -> None:
+    """Have this process end when the one that reads its batches does, even by SIGKILL.
+
+    torch looks whether the parent has changed, and the parent of a process of a fork server is
+    the server, which in turn lives as long as any of its processes.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Plan:
+    """The batches of the epoch at hand, as torch's sampler; it stays in this process."""
+
+    batches: Sequence[Batch] = ()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Loader:
+    """Runs `FileBatches` in `workers` processes, which live as long as this object.
+
+    The processes come from a fork server where the system has one, else they are spawned: a
+    plain fork would copy a process in which torch, CUDA or Ray run threads, whose locks then
+    stay taken for ever.
+    """
+
+    def __init__(self, batches: FileBatches, workers: int, pin: bool) -> None:
+        from torch.utils.data import DataLoader
+
+        ways = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
+        # torch takes seconds to import: the fork server does it once for all processes to come.
+        context.set_forkserver_preload(["torch.utils.data", __name__])
+        self.plan = _Plan()
+        self.workers = workers
+        with warnings.catch_warnings():
+            # How many processes suit this computer is the user's to say.
+            warnings.filterwarnings("ignore", "This DataLoader will create")
+            self.loader: Any = DataLoader(
+                batches,  # type: ignore[arg-type]
+                sampler=self.plan,
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=workers,
+                prefetch_factor=PREFETCHED,
+                persistent_workers=True,
+                pin_memory=pin,
+                timeout=LOOK_S,
+                multiprocessing_context=context,
+                worker_init_fn=_end_with_parent,
+            )
+
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, PhonenasError | None]]:
+        """The batches in their order."""
+        self.plan.batches = batches
+        try:
+            steps = iter(self.loader)
+            for _ in batches:
+                yield _next(steps)
+        except (RuntimeError, OSError, EOFError, AssertionError) as error:
+            told = " ".join(str(error).split())[:300] or type(error).__name__
+            raise TaskFailed(
+                f"a process that reads images was lost: {told}. With too little memory, or too "
+                f"little shared memory (/dev/shm), take fewer than {self.workers} workers, or "
+                "smaller batches."
+            ) from error
+
+
+def _next(steps: Iterator[Any]) -> Any:
+    """The next batch, waited for with a look at the processes every few seconds.
+
+    torch's own wait without a limit is one for ever where a file hangs, and with a limit it does
+    not notice until then that a process of a fork server has died.
+    """
+    for _ in range(PATIENCE_S // LOOK_S - 1):
+        try:
+            return next(steps)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+    return next(steps)

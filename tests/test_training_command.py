@@ -1,0 +1,108 @@
+"""`phonenas train`: what it reads, prints and keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from phonenas.commands_training import train
+from phonenas.progress_training import TrainingBar
+from phonenas.search.training.trained import Began, Epoch, Stepped
+from phonenas.space.errors import InvalidArgument, PhonenasError, SettingsChanged, UnknownName
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+NETWORK = "stemstride1 r1_k3_s22_e1_i8_o8 r1_k3_s22_e2_i8_o16 head32"
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An npz of 16 px with 40 and 10 images of two classes: dark and bright."""
+    rng = np.random.default_rng(0)
+    y = np.arange(50) % 2
+    x = (rng.integers(0, 100, (50, 16, 16, 3)) + 120 * y[:, None, None, None]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("images") / "set.npz"
+    np.savez(path, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    return path
+
+
+def run(*words: str) -> str:
+    found = CliRunner().invoke(app, [NETWORK, "--resolution", "16", "--device", "cpu", *words])
+    if isinstance(found.exception, PhonenasError):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def test_train_prints_one_document_and_keeps_files(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t"
+    words = ["--data", str(images), "--recipe", "small", "--epochs", "4", "--batch", "10",
+             "--threads", "1", "--out", str(out), "--json", "--export", "onnx"]  # fmt: skip
+    found: dict[str, Any] = json.loads(run(*words))
+    assert (found["images"], found["images_held"], found["part"]) == (40, 10, "test")
+    assert (found["epochs"], found["steps"], found["diverged"]) == (4, 16, "")
+    assert {"classes2", "res16"} <= set(found["network"].split())
+    assert 0 <= found["top1"] <= 1 and found["top5"] == 1
+    assert found["recipe"]["batch"] == 10 and found["recipe"]["warmup_epochs"] < 1
+    assert set(found["files"]) == {"result", "curve", "weights", "card", "onnx"}
+    assert all(Path(p).is_file() for p in found["files"].values())
+    assert found["export"][0]["difference"] <= 1e-4 and found["export"][0]["differing"] == 0
+    again = json.loads(run(*words))
+    assert again["top1"] == found["top1"] and again["seconds"] == found["seconds"]
+    with pytest.raises(SettingsChanged, match="epochs was 4 and is now 5"):
+        run(*words, "--epochs", "5")
+
+
+def test_train_prints_a_table(images: Path) -> None:
+    words = ["--data", str(images), "--recipe", "proxy", "--epochs", "1", "--held-out", "0.25"]
+    text = run(*words)
+    assert "10 held-out images" in text and "30 images" in text and "top-5" in text
+    assert "nothing was kept" in text
+
+
+def test_what_is_asked_amiss_is_refused_before_images_are_read(images: Path) -> None:
+    at = ["--data", str(images)]
+    with pytest.raises(UnknownName, match="no recipe is called 'papr'"):
+        run(*at, "--recipe", "papr")
+    with pytest.raises(UnknownName, match="no format is called 'pb'"):
+        run("--data", "nowhere", "--export", "pb", "--out", "x")
+    with pytest.raises(InvalidArgument, match="--export writes into the folder of --out"):
+        run(*at, "--export", "onnx")
+    with pytest.raises(InvalidArgument, match="--broken is stop or skip, got 'mend'"):
+        run(*at, "--broken", "mend")
+    with pytest.raises(InvalidArgument, match="precision is one of"):
+        run(*at, "--precision", "int8")
+
+
+def test_a_set_without_test_images_is_told_of_holding_out(images: Path, tmp_path: Path) -> None:
+    with np.load(images) as whole:
+        np.savez(tmp_path / "half.npz", x_train=whole["x_train"], y_train=whole["y_train"])
+    with pytest.raises(InvalidArgument, match="--held-out 0.1"):
+        run("--data", str(tmp_path / "half.npz"))
+
+
+def test_the_bar_tells_in_lines_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingBar() as bar:
+        bar.show(Began(1000, 100, 40, 4, 100, 10, "cpu", "float32"))
+        bar._began_s -= 5
+        bar.show(Stepped(15, 40, 2, 200.0, 125.0))
+        bar.show(Stepped(16, 40, 2, 200.0, 120.0))
+        bar.show(Epoch(4, 40, 0.1, 0.5, 0.75, 1.0, 9.0))
+    with TrainingBar(quiet=True) as bar:
+        bar.show(Began(1000, 100, 40, 4, 100, 0, "cpu", "float32"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "1,000 images in batches of 100, 4 epochs, 40 steps on cpu in float32, going on from step 10",
+        "about 2 min 5 s to go at 200 images/s",
+        "epoch 4: loss 0.5000, top-1 ● 75.00%",
+    ]
