@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .space import SearchSpace
 
 __all__ = [
-    "AccuracyCache", "AccuracyWords", "Data", "HeldOut", "Unit", "WorkerCount", "accuracy",
+    "AccuracyCache", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
     "estimating", "fit_accuracy",
 ]  # fmt: skip
 
@@ -45,6 +45,10 @@ Data = Annotated[
 ]
 WorkerCount = Annotated[
     int | None, typer.Option("--workers", min=1, help="How many networks are trained at a time.")
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus", min=0.0, help="Share of a GPU that each training on workers holds."),
 ]
 AccuracyCache = Annotated[
     Path | None, typer.Option("--accuracy-cache", help="File that keeps accuracies, for many runs.")
@@ -64,6 +68,7 @@ def estimating(
     data: Path | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    gpus: float | None = None,
     hold_out: float | None = None,
     unit: str | None = None,
     cache: Path | None = None,
@@ -88,8 +93,8 @@ def estimating(
         images = read_images(data)
     with workers_from(workers, ray) as who:
         yield estimator(
-            words, space=space, images=images, workers=who, hold_out=hold_out, unit=unit, cache=cache,
-            again=again,
+            words, space=space, images=images, workers=who, gpus=gpus, hold_out=hold_out, unit=unit,
+            cache=cache, again=again,
         )  # fmt: skip
 
 
@@ -101,6 +106,7 @@ def accuracy(
     data: Data = None,
     workers: WorkerCount = None,
     ray: Ray = None,
+    gpus: Gpus = None,
     hold_out: HeldOut = None,
     unit: Unit = None,
     cache: AccuracyCache = None,
@@ -118,8 +124,8 @@ def accuracy(
 
     asked = [find(text, width, resolution) for text in networks]
     with estimating(
-        words, data=data, workers=workers, ray=ray, hold_out=hold_out, unit=unit, cache=cache,
-        again=again,
+        words, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out, unit=unit,
+        cache=cache, again=again,
     ) as estimator:  # fmt: skip
         told = estimator.gathered(asked)
         name, note = estimator.name, estimator.note

@@ -112,6 +112,8 @@ def promote(
             device=torch_device, threads=threads, loaders=loaders, again=again, on_event=telling,
         )  # fmt: skip
     print_result(found.to_dict(), as_json, lambda: _text(found, run, part, db))
+    if all(n.top1 is None for n in found.networks):
+        raise typer.Exit(1)  # each was given up, and says why
 
 
 def _model(run: Loaded, db: str, model: Path | None, *, required: bool) -> LatencyModel | None:

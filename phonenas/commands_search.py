@@ -12,6 +12,7 @@ from .commands_accuracy import (
     AccuracyCache,
     AccuracyWords,
     Data,
+    Gpus,
     HeldOut,
     Unit,
     WorkerCount,
@@ -82,6 +83,7 @@ def search(
     data: Data = None,
     workers: WorkerCount = None,
     ray: Ray = None,
+    gpus: Gpus = None,
     hold_out: HeldOut = None,
     unit: Unit = None,
     accuracy_cache: AccuracyCache = None,
@@ -115,8 +117,8 @@ def search(
     further = [s.objectives.named(name, model_of) for name in also or ()]
     limits = [s.parse_limit(text, model_of) for text in limit or ()]
     with Bars(quiet) as bars, estimating(
-        accuracy, space=chosen, data=data, workers=workers, ray=ray, hold_out=hold_out, unit=unit,
-        cache=accuracy_cache,
+        accuracy, space=chosen, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
+        unit=unit, cache=accuracy_cache,
     ) as judged_by:  # fmt: skip
         note = judged_by.note
         found = s.search(

@@ -98,7 +98,7 @@ def supernet(
         settings = found["settings"]
         lines = [
             [
-                r["name"], f"{r['macs'] / 1e6:,.1f} M", f"○ {r['top1']:.1%}",
+                r["name"], f"{r['macs'] / 1e6:,.1f} M", f"{r['top1']:.1%}", f"○ {r['estimate']:.1%}",
                 f"{r['standard_error']:.1%}" if "standard_error" in r else "",
             ]
             for r in rows
@@ -109,7 +109,7 @@ def supernet(
             f"{duration(found['seconds'])}\n"
             f"top-1 on {found['images_held']:,} images held out of the training images, "
             f"{found['read_s']:.1f} s a network; random networks spread by {found['spread']:.1%}\n\n"
-            + table(["network", "MACs", "top-1", "error"], lines)
+            + table(["network", "MACs", "counted", "top-1", "error"], lines)
         )
 
     print_result(result, as_json, text)
@@ -133,7 +133,8 @@ def _read(
                 "name": name,
                 "network": str(network),
                 "macs": net.reader.fitted(network).macs,
-                "top1": float(told.top1[i]),
+                "top1": net.read(network).top1,
+                "estimate": float(told.top1[i]),
                 "standard_error": float(told.standard_error[i]),
             }
         )

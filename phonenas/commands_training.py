@@ -17,7 +17,7 @@ from .console import (
     print_result,
     table,
 )
-from .space.errors import InvalidArgument, UnknownName
+from .space.errors import InvalidArgument, PhonenasError, TaskFailed, UnknownName
 
 if TYPE_CHECKING:
     from .data.images import ImageSet
@@ -91,15 +91,26 @@ def train(
     first = rank_and_world()[0] == 0
     images, held, part = read_parts(data, held_out, seed, broken)
     with TrainingBar(quiet or not first) as bar:
-        trained = run(
-            found, images, held, recipe=chosen, seed=seed, into=out, device=device,
-            threads=threads, workers=loaders, on_event=bar.show,
-        )  # fmt: skip
+        try:
+            trained = run(
+                found, images, held, recipe=chosen, seed=seed, into=out, device=device,
+                threads=threads, workers=loaders, on_event=bar.show,
+            )  # fmt: skip
+        except PhonenasError:
+            raise
+        except (RuntimeError, MemoryError) as error:  # torch's: mostly that memory does not suffice
+            told = " ".join(str(error).split())[:300] or type(error).__name__
+            raise TaskFailed(
+                f"the training could not go on: {told}. If the memory does not suffice, give a "
+                "smaller --batch or --resolution, with another --out."
+            ) from error
     if not first:
         return
     exported = _exported(trained, out, held, formats, chosen.digest) if formats else None
     result = _as_json(trained, out, part, exported)
     print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported))
+    if trained.diverged:
+        raise typer.Exit(1)
 
 
 def read_parts(

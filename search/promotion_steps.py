@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import Conditions
 from ..latency_model import LatencyModel
-from ..space.errors import ExportDiffers, UncoveredOperator
+from ..space.errors import ExportDiffers, UncoveredOperator, UnsupportedFormat
 from .pareto import Candidate, ParetoFront
-from .promoted import Promoted, PromotedNetwork, on_front, read_promoted
+from .promoted import FILE, Promoted, PromotedNetwork, on_front, read_promoted
 from .run_folder import Loaded
 from .validation import Validation
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .training.trained import Trained
 
 __all__ = ["as_before", "exported", "planned", "promises", "set_told", "with_measured"]
+
+log = logging.getLogger("phonenas")
 
 
 def planned(
@@ -83,7 +86,12 @@ def exported(
 
 def as_before(now: Promoted, run_dir: Path) -> Promoted:
     """With what an earlier call measured of the same networks."""
-    before = read_promoted(run_dir)
+    try:
+        before = read_promoted(run_dir)
+    except UnsupportedFormat as error:
+        # All in it is told anew, and what was measured is still in the store.
+        log.warning("%s is written anew: %s", run_dir / FILE, error)
+        before = None
     held = {} if before is None else {n.block_args: n for n in before.networks}
     networks = []
     for n in now.networks:

@@ -95,7 +95,10 @@ def supernet(asked: argparse.Namespace) -> None:
         largest=found["largest"]["top1"], smallest=found["smallest"]["top1"],
         spread=round(found["spread"], 4), settings=found["settings"]["recipe"],
         random=asked.random, sandwich=asked.sandwich, distil=asked.distil, seed=asked.seed,
-        tau=taus(frame, top1=[r.top1 for r in read], loss=[-r.loss for r in read]),
+        tau=taus(
+            frame, probability=[r.probability for r in read], top1=[r.top1 for r in read],
+            loss=[-r.loss for r in read],
+        ),
     )  # fmt: skip
 
 

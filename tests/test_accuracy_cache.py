@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,6 +200,31 @@ def test_processes_share_a_file(tmp_path: Path, environment: dict[str, str]) -> 
         rows = file.execute("SELECT count(*) FROM accuracy").fetchone()[0]
     file.close()
     assert rows == 3 * len(set(map(str, NETWORKS)))
+
+
+def test_a_file_made_by_another_meanwhile_is_no_foreign_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    looked: list[Any] = []
+
+    class Raced(sqlite3.Connection):
+        """Another process makes the file after the first look at it."""
+
+        def execute(self, *given: Any) -> sqlite3.Cursor:
+            found = super().execute(*given)
+            if not looked:
+                looked.append(given)
+                rows = found.fetchall()
+                monkeypatch.undo()
+                Cached(Trainer(), path).estimate(NETWORKS[:1])
+                found = super().execute(f"SELECT {rows[0][0]}")
+            return found
+
+    made = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: made(*a, factory=Raced, **k))
+    Cached(Trainer(), path).estimate(NETWORKS)
+    assert looked
 
 
 def text_file(path: Path) -> None:

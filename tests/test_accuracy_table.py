@@ -217,6 +217,7 @@ def test_words_that_are_amiss(words: str, more: Any, error: type[Exception], tol
 # -- fitting --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @published
 def test_the_published_table_gives_the_shipped_file_by_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

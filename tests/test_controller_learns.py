@@ -69,6 +69,7 @@ def level(exponents: tuple[float, float]) -> float:
     return float(np.quantile(rewards_of(world().blind, world().target, exponents), 0.95))
 
 
+@pytest.mark.slow
 def test_its_last_500_networks_are_above_the_95th_percentile_of_random_ones() -> None:
     assert late(1200, 1)[0] > level(HARD)
 

@@ -128,7 +128,7 @@ def test_the_files_say_what_one_must_know(
     assert json.loads(props["classes"]) == [f"c{i}" for i in range(10)]
     assert json.loads(props["mean"]) == [0.485, 0.456, 0.406]
     assert json.loads(props["std"]) == [0.229, 0.224, 0.225]
-    assert json.loads(props["crop_px"]) == 32 and json.loads(props["resize_px"]) == 37
+    assert json.loads(props["crop_px"]) == 32 and json.loads(props["central_share"]) == 0.875
     network, about = weights_about(tmp_path / "weights.safetensors")
     assert network == squeeze.network and about["recipe_digest"] == "0123456789ab"
     assert about["recipe"]["epochs"] == 2 and about["classes"] == [f"c{i}" for i in range(10)]

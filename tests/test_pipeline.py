@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from phonenas.data import ImageSet, read_images  # noqa: E402
+from phonenas.search.training import loading  # noqa: E402
 from phonenas.search.training.augment import (  # noqa: E402
     _STEP,
     _mixed,
@@ -320,6 +321,25 @@ def test_processes_read_the_same_tensors_and_survive_a_broken_image(files, tmp_p
         broken.write_bytes(content)
     assert torch.equal(next(with_workers.epoch(3))[0], expected[0][0])
     with_workers.close()
+
+
+class Slow(loading.FileBatches):
+    """Each batch takes longer than one look at the processes."""
+
+    def __getitem__(self, batch):
+        time.sleep(1.3)
+        return torch.full((1, 8, 8, 3), int(batch[1][0]), dtype=torch.uint8), None
+
+
+@pytest.mark.slow
+def test_slow_batches_are_waited_for_also_those_of_an_epoch_that_was_left(files, monkeypatch):
+    monkeypatch.setattr(loading, "LOOK_S", 1)
+    loader = loading.Loader(Slow(files, 8, None, 0, 0), 1, False)
+    first, second = ([(0, np.array([i])) for i in range(*ends)] for ends in ((0, 9), (10, 12)))
+    begun = loader(first)
+    assert next(begun)[0].unique().tolist() == [0]
+    del begun
+    assert [pixels.unique().tolist() for pixels, _ in loader(second)] == [[10], [11]]
 
 
 @pytest.mark.slow

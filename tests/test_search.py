@@ -195,6 +195,7 @@ def test_each_network_is_judged_once(
     assert table.latency_ms.to_numpy() == pytest.approx(fitted.on(tiny)(genomes))
 
 
+@pytest.mark.slow
 def test_a_space_smaller_than_the_budget_ends(fitted: LatencyModel, surrogate: Surrogate) -> None:
     for strategy in (
         search.RandomSearch(seed=0), search.NSGA2(seed=0, population=20),

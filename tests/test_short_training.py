@@ -225,3 +225,14 @@ def test_threads_are_restored_and_values_checked(
         with pytest.raises(InvalidArgument):
             ShortTraining(images, **wrong)
     assert isinstance(ShortTraining(images).workers, Serial)
+
+
+def test_by_its_words_a_training_holds_a_share_of_a_gpu() -> None:
+    from phonenas.search.accuracy.choose import estimator
+
+    found = estimator("training", images=noisy(), hold_out=0.25, gpus=0.5)
+    assert isinstance(found, ShortTraining) and found.gpus == 0.5
+    none = estimator("training", images=noisy(), hold_out=0.25)
+    assert isinstance(none, ShortTraining) and none.gpus == 0
+    with pytest.raises(InvalidArgument, match="leave --gpus out"):
+        estimator("surrogate", gpus=0.5)

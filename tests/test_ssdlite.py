@@ -435,6 +435,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: None) -> Any:
 WORDS = ("ssdlite:mnasnet-small", "--resolution", "96")
 
 
+@pytest.mark.slow
 def test_the_commands_show_measure_and_predict_it(fake: Any, tmp_path: Path) -> None:
     shown = fake("show", *WORDS)
     own = named("ssdlite:mnasnet-small", resolution=96)

@@ -283,7 +283,10 @@ def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
     assert (found[:, 1] == losses[:, 1]).all()
 
 
-@pytest.mark.parametrize("name", ["weighted", "rl", "surrogate", "nsga2"])
+@pytest.mark.parametrize(
+    "name",
+    ["weighted", "nsga2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate"))],
+)
 def test_equal_seeds_are_equal_across_processes(name: str, environment: dict[str, str]) -> None:
     many = 600 if name == "rl" else 70  # sums of several threads show in large batches alone
     code = (

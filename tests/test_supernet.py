@@ -388,7 +388,14 @@ class TestReading:
         self, net: Supernet, trained: tuple[Path, dict[str, Any], Any]
     ) -> None:
         for row in (trained[1]["largest"], trained[1]["random"][4]):
-            assert net.read(Architecture.parse(row["network"])).top1 == row["top1"]
+            network = Architecture.parse(row["network"])
+            found = net.read(network)
+            assert (found.top1, found.probability) == (row["top1"], row["probability"])
+            assert net.estimate([network]).top1[0] == row["estimate"]
+        rows = [trained[1][end] for end in ("largest", "smallest")] + trained[1]["random"]
+        told, counted = ([r[k] for r in rows] for k in ("estimate", "top1"))
+        assert min(told) >= 0 and max(told) <= 1
+        assert np.mean(told) == pytest.approx(np.mean(counted), abs=0.02)
 
     def test_at_another_resolution_or_with_other_classes_it_is_the_same_network(
         self, net: Supernet, small: Small
@@ -520,7 +527,8 @@ def test_the_command(
     supernet(**asked, read=[str(one)], networks=0, as_json=True, quiet=True)
     result = json.loads(capsys.readouterr().out)
     assert [r["name"] for r in result["networks"]] == ["largest", "smallest", str(one)]
-    assert result["networks"][2]["top1"] == result["networks"][0]["top1"]
+    for key in ("top1", "estimate"):
+        assert result["networks"][2][key] == result["networks"][0][key]
     assert result["networks"][2]["standard_error"] > 0
     with pytest.raises(InvalidArgument, match="name its space"):
         supernet(**asked, epochs=2)

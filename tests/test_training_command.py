@@ -13,8 +13,15 @@ from typer.testing import CliRunner
 
 from phonenas.commands_training import train
 from phonenas.progress_training import TrainingBar
+from phonenas.search.training import trainer
 from phonenas.search.training.trained import Began, Epoch, Stepped
-from phonenas.space.errors import InvalidArgument, PhonenasError, SettingsChanged, UnknownName
+from phonenas.space.errors import (
+    InvalidArgument,
+    PhonenasError,
+    SettingsChanged,
+    TaskFailed,
+    UnknownName,
+)
 
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -67,6 +74,22 @@ def test_train_prints_a_table(images: Path) -> None:
     text = run(*words)
     assert "10 held-out images" in text and "30 images" in text and "top-5" in text
     assert "nothing was kept" in text
+
+
+def test_a_training_that_fails_leaves_with_code_1(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [NETWORK, "--resolution", "16", "--device", "cpu", "--data", str(images),
+             "--recipe", "small", "--epochs", "2", "--learning-rate", "100"]  # fmt: skip
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 1 and "This is no accuracy" in found.stdout
+
+    def full(*args: Any, **more: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trainer, "train", full)
+    with pytest.raises(TaskFailed, match=r"can't allocate memory.*a smaller --batch"):
+        run(*words[3:])
 
 
 def test_what_is_asked_amiss_is_refused_before_images_are_read(images: Path) -> None:

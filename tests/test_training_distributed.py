@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phonenas.search.training.distributed import Processes, rank_and_world
+from phonenas.search.training.distributed import Processes, rank_and_world, together
 from phonenas.search.training.recipe import Recipe, recipe
-from phonenas.space.errors import InvalidArgument
+from phonenas.space.errors import InvalidArgument, WorkersUnavailable
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -124,6 +124,17 @@ def test_torchruns_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(InvalidArgument, match="RANK 2 is not below WORLD_SIZE 2"):
         rank_and_world()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(WorkersUnavailable, match="does not find the others.*MASTER_ADDR"),
+        together("cpu"),
+    ):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "y")
+    with pytest.raises(InvalidArgument, match="whole numbers"):
+        rank_and_world()
+    monkeypatch.delenv("LOCAL_RANK")
     monkeypatch.setenv("RANK", "x")
     with pytest.raises(InvalidArgument, match="whole numbers"):
         rank_and_world()

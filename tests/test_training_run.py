@@ -34,7 +34,7 @@ from phonenas.space.errors import (
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from phonenas.search.training import checkpoint, folder  # noqa: E402
+from phonenas.search.training import checkpoint, folder, hold, weights_file  # noqa: E402
 from phonenas.search.training.evaluation import evaluate, load_weights, pick_device  # noqa: E402
 from phonenas.search.training.stepper import Stepper  # noqa: E402
 from phonenas.search.training.trainer import train  # noqa: E402
@@ -304,12 +304,14 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stays_whole(
 
 
 def test_a_damaged_result_is_told(tmp_path: Path) -> None:
-    fit(into=tmp_path)
+    found = fit(into=tmp_path)
     whole = (tmp_path / "result.json").read_text()
     for text, words in (
         ("{", "damaged"),
         (whole.replace('"version": 1', '"version": 2'), "version 2; this phonenas reads version 1"),
         (whole.replace('"top1"', '"top"'), "damaged"),
+        ("5".join(whole.rsplit(f'"{found.network}"', 1)), "damaged"),
+        (whole.replace('"images": 48', '"images": 1e400'), "damaged"),
     ):
         (tmp_path / "result.json").write_text(text)
         with pytest.raises(UnsupportedFormat, match=words):
@@ -318,6 +320,58 @@ def test_a_damaged_result_is_told(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").unlink()
     with pytest.raises(UnsupportedFormat, match="weights.safetensors is gone"):
         fit(into=tmp_path)
+
+
+def test_one_training_at_a_time_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "_WAIT_S", 0.0)
+    other = folder.TrainingFolder(tmp_path / "t", {})
+    with pytest.raises(StoreError, match="another process trains in"):
+        fit(into=tmp_path / "t")
+    other.close()
+    assert fit(into=tmp_path / "t").diverged == ""
+    fit(into=tmp_path / "t")  # each leaves it to the next, also after an error
+    for _ in range(2):
+        with pytest.raises(SettingsChanged):
+            fit(into=tmp_path / "t", seed=1)
+
+
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = interrupted(tmp_path, monkeypatch)
+    kept = path.read_bytes()
+    (tmp_path / ".checkpoint.safetensors.a1b2c3d4").write_bytes(b"half")
+    (tmp_path / ".notes").write_text("the user's")
+    whole = fit(into=tmp_path)
+    path.write_bytes(kept)  # killed between the result and the end of the checkpoint
+    assert equal(fit(into=tmp_path), whole)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [".notes", "curve.csv", "result.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("room", "file"), [(weights_file, "weights.safetensors"), (folder, "result.json")]
+)
+def test_stopped_right_after_a_last_file_it_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Any, file: str
+) -> None:
+    real = folder.write_atomic
+
+    def broken(path: Path, *args: Any) -> Path:
+        found = real(path, *args)
+        if path.name == file:
+            raise Break
+        return found
+
+    interrupted(tmp_path, monkeypatch)
+    with monkeypatch.context() as patch, pytest.raises(Break):
+        patch.setattr(room, "write_atomic", broken)
+        fit(into=tmp_path)
+    found = fit(into=tmp_path)
+    assert equal(found, fit()) and found.resumed_from > 0
+    assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_a_checkpoint_holds_tensors_of_every_kind(tmp_path: Path) -> None:
@@ -370,7 +424,8 @@ def test_what_is_asked_amiss_is_refused() -> None:
     with pytest.raises(NotEnoughData, match="no images to judge by"):
         train(TINY, IMAGES, HELD.subset([]), recipe=QUICK)
     for more, words in (
-        ({"seed": -1}, "seed: 0 or more"),
+        ({"seed": -1}, r"seed: from 0 to below 2\^63, got -1"),
+        ({"seed": 2**64}, "seed: from 0"),
         ({"threads": 0}, "threads: 1 or more"),
         ({"checkpoint_s": -1.0}, "checkpoint_s"),
         ({"evaluate_each": -1}, "evaluate_each"),
@@ -399,6 +454,10 @@ def test_evaluate_refuses_what_does_not_fit_and_leaves_a_module_as_it_was() -> N
         evaluate(network, None, HELD)
     with pytest.raises(InvalidArgument, match="resolution_px"):
         evaluate(module, None, HELD)
+    module[0].eval()  # frozen, as in fine-tuning
+    modes = [part.training for part in module.modules()]
+    evaluate(module, None, HELD, resolution_px=16, device="cpu")
+    assert [part.training for part in module.modules()] == modes and module.training
     with pytest.raises(InvalidArgument, match="batch is 1 or more"):
         evaluate(network, weights, HELD, batch=0)
     with pytest.raises(NotEnoughData, match="no images"):

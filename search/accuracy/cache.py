@@ -250,6 +250,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _prepare(file: sqlite3.Connection, path: Path) -> None:
     """See that the file is ours, and make it ours if it is new."""
+    # The tables before the header: another process may make the file between the two.
+    tables = file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application, version = (
         int(file.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("application_id", "user_version")
@@ -262,7 +264,7 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
             f"{path} is a cache of version {version}; this phonenas reads version {VERSION}. "
             "Update phonenas, or name another file."
         )
-    if application or file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if application or tables:
         raise UnsupportedFormat(
             f"{path} is a database, and no cache of accuracies. Name another file."
         )

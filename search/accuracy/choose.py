@@ -27,6 +27,7 @@ class _Asked:
     space: SearchSpace | None
     images: ImageSet | None
     workers: Workers | None
+    gpus: float | None
     hold_out: float | None
     seed: int
     unit: str | None
@@ -77,6 +78,7 @@ def _training(asked: _Asked) -> AccuracyEstimator:
         hold_out=0.1 if asked.hold_out is None else asked.hold_out,
         seed=asked.seed,
         workers=asked.workers,
+        gpus=asked.gpus or 0.0,
     )
 
 
@@ -129,6 +131,7 @@ def estimator(
     space: SearchSpace | None = None,
     images: ImageSet | None = None,
     workers: Workers | None = None,
+    gpus: float | None = None,
     hold_out: float | None = None,
     seed: int = 0,
     unit: str | None = None,
@@ -146,6 +149,8 @@ def estimator(
         space: Whose networks will be asked for; a table's columns may be its decisions.
         images: To train on or to look at: the training part of a data set.
         workers: Who trains; this process by default.
+        gpus: What each training holds of the workers' GPUs: a share of one, or whole ones; it sees
+            none by default.
         hold_out: Share of the images by which trained networks are judged, in (0, 1); 0.1 by
             default.
         seed: Of all chance in it.
@@ -173,10 +178,12 @@ def estimator(
         raise InvalidArgument(f"{kind.form} looks at no images: leave --data out")
     if hold_out is not None and name != "training":
         raise InvalidArgument(f"{kind.form} holds no images out: leave --held-out out")
+    if gpus is not None and name != "training":
+        raise InvalidArgument(f"{kind.form} trains nothing on the workers' GPUs: leave --gpus out")
     if unit is not None and name != "table":
         raise InvalidArgument(f"{kind.form} has no unit of its own: leave --unit out")
     if what and "[" not in kind.form and ":" not in kind.form:
         raise InvalidArgument(f"{name} takes nothing after a colon, got {what!r}")
-    found = kind.make(_Asked(what, space, images, workers, hold_out, seed, unit))
+    found = kind.make(_Asked(what, space, images, workers, gpus, hold_out, seed, unit))
     found.slow = kind.slow
     return found if cache is None else Cached(found, cache, again=again)

@@ -41,11 +41,14 @@ class Reading:
 
     Args:
         top1: Share of the held-out images named rightly, in [0, 1]; NaN if a logit was no number.
+        probability: Mean probability that the network gives to the right class, in [0, 1]; NaN
+            alike. It moves with top-1 and wavers less: each image counts by how clear it was.
         loss: Mean cross-entropy on them, ≥ 0, in nats.
         images: How many these are.
     """
 
     top1: float
+    probability: float
     loss: float
     images: int
 
@@ -114,7 +117,7 @@ class Reader:
 
         module = to_torch(self.fitted(network), dropout=0.0, seed=0)
         load_weights(module, weights)
-        module.to(self.device, memory_format=torch.channels_last)
+        module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
         before = [m.momentum for m in norms]
         with computing(self.threads), torch.inference_mode():
@@ -135,15 +138,19 @@ class Reader:
         from torch.nn import functional
 
         module = self.calibrated(network, weights)
-        right, loss = 0, 0.0
+        right, loss, given = 0, 0.0, 0.0
         with computing(self.threads), torch.inference_mode():
             for x, y in self._held:
                 y = y.to(self.device)
                 logits = module(x.to(self.device))
                 right += int((logits.argmax(1) == y).sum())
-                loss += float(functional.cross_entropy(logits, y, reduction="sum"))
+                losses = functional.cross_entropy(logits, y, reduction="none")
+                loss += float(losses.sum())
+                given += float(torch.exp(-losses).sum())
         n = self.images
-        return Reading(right / n if np.isfinite(loss) else float("nan"), loss / n, n)
+        none = float("nan")
+        sound = np.isfinite(loss)
+        return Reading(right / n if sound else none, given / n if sound else none, loss / n, n)
 
 
 def cached(images: ImageSet, resolution_px: int) -> list[Batch]:

@@ -26,7 +26,7 @@ from ..training.evaluation import pick_device, require_torch
 from .estimator import Accuracy, AccuracyEstimator
 from .reading import Reader, Reading
 from .shared_weights import SharedWeights
-from .supernet_folder import VERSION, check, document_of, parts_of
+from .supernet_folder import VERSION, check, document_of, parts_of, told
 from .training import binomial_error
 
 if TYPE_CHECKING:
@@ -36,17 +36,24 @@ if TYPE_CHECKING:
 
 __all__ = ["RANKING_TAU", "Supernet"]
 
-RANKING_TAU = 0.6
+RANKING_TAU = 0.75
+"""Kendall's τ of the readings with published trainings, on 100 networks of nasbench-macro (ten
+epochs of 9,000 images at 16 px, three random networks a step)."""
 
 
 class Supernet(AccuracyEstimator):
     """Top-1 on the held-out images, with inherited weights and recalibrated BatchNorm.
 
+    What is told is the mean probability that the network gives to the right class, moved by the
+    mean distance that the top-1 of 22 networks had from it at the end of the training. Of two
+    networks of a supernet the held-out images rarely decide by counting alone: on 100 networks of
+    nasbench-macro, read on 1,000 images, the count ranked with τ 0.57, the probability with 0.75.
+
     Each network is read alone, so it gets the same answer in any company. Networks of its space at
     another resolution or with another number of classes are judged at the supernet's.
 
-    `standard_error` joins the binomial doubt of the held-out images and the doubt about the
-    ranking. How far a supernet's order lies from that of networks trained on their own cannot be
+    `standard_error` joins the binomial doubt of the held-out images, which all networks share in
+    part, and the doubt about the ranking. How far a supernet's order lies from that of networks trained on their own cannot be
     known without training these. It is taken from where it is known: of networks whose ranks agree
     by a Kendall τ, the part of a reading that is not due to the network's own accuracy has a
     standard deviation of `spread · cos(π τ / 2)`, if both are normal; τ is RANKING_TAU, `spread`
@@ -134,13 +141,12 @@ class Supernet(AccuracyEstimator):
                 "with the supernet's weights its answers are no numbers", seconds=seconds
             )
         doubt = float(self.document["spread"]) * cos(pi * RANKING_TAU / 2)
-        error = hypot(binomial_error(found.top1, found.images), doubt)
-        return Accuracy(
-            np.array([found.top1]), np.array([error]), np.array([False]), seconds=(seconds,)
-        )
+        top1 = told(found.probability, float(self.document["offset"]))
+        error = hypot(binomial_error(top1, found.images), doubt)
+        return Accuracy(np.array([top1]), np.array([error]), np.array([False]), seconds=(seconds,))
 
     def read(self, network: Architecture) -> Reading:
-        """Top-1 and loss of one network.
+        """What the held-out images say of one network.
 
         Raises:
             NotInSpace: The space cannot express it.

@@ -22,7 +22,16 @@ from ...space.errors import SettingsChanged, UnknownName, UnsupportedFormat
 if TYPE_CHECKING:
     from ...data.images import ImageSet
 
-__all__ = ["FORMAT", "VERSION", "check", "document_of", "parts_of", "same_settings", "space_digest"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "check",
+    "document_of",
+    "parts_of",
+    "same_settings",
+    "space_digest",
+    "told",
+]
 
 FORMAT, VERSION = "phonenas-supernet", 1
 _CALIBRATION = 512  # training images that set the statistics of a reading
@@ -63,7 +72,7 @@ def document_of(folder: Path) -> dict[str, Any]:
         if found["format"] != FORMAT:
             raise ValueError("another format")
         version = found["version"]
-        for name in ("settings", "spread", "read_s", "largest", "smallest", "random"):
+        for name in ("settings", "spread", "offset", "read_s", "largest", "smallest", "random"):
             found[name]
     except (ValueError, KeyError, TypeError) as error:
         raise UnsupportedFormat(
@@ -75,6 +84,11 @@ def document_of(folder: Path) -> dict[str, Any]:
             "another folder."
         )
     return dict(found)
+
+
+def told(probability: float, offset: float) -> float:
+    """Top-1 as a supernet tells it, in [0, 1]: see `Supernet`."""
+    return min(max(probability + offset, 0.0), 1.0)
 
 
 def check(folder: Path, settings: dict[str, Any], space: SearchSpace, images: ImageSet) -> None:

@@ -18,7 +18,7 @@ from ..training.schedule import Schedule
 from .paths import Paths, extremes
 from .reading import Reader
 from .shared_weights import SharedWeights
-from .supernet_folder import FORMAT, VERSION, parts_of
+from .supernet_folder import FORMAT, VERSION, parts_of, told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,7 @@ class Run:
         self.batches = Batches(
             train, recipe.batch, space.resolution_px,
             augment=None if recipe.augment == "none" else recipe.augment, seed=seed,
-            workers=loaders, drop_last=True,
+            workers=loaders, drop_last=True, shuffle=True,
         )  # fmt: skip
         self.images, self.source = len(train), images.source
         self.steps_per_epoch = len(train) // recipe.batch
@@ -166,7 +166,7 @@ class Run:
                 )
             if number == 0 and self.settings["distil"]:
                 teacher = logits.detach().softmax(1)
-            (loss / len(genomes)).backward()
+            torch.autograd.backward(loss / len(genomes))
             total += float(loss.detach())
         if not np.isfinite(total):
             raise InvalidArgument(
@@ -223,6 +223,10 @@ class Run:
         began = time.monotonic()
         random = [self._read(reader, g) for g in self.space.sample(rng, _PROBED)]
         read_s = (time.monotonic() - began) / _PROBED
+        ends = [self._read(reader, g) for g in (largest, smallest)]
+        offset = float(np.mean([r["top1"] - r["probability"] for r in [*random, *ends]]))
+        for row in [*random, *ends]:
+            row["estimate"] = told(row["probability"], offset)
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -235,9 +239,10 @@ class Run:
             "seconds": self.seconds,
             "curve": self.curve,
             "read_s": read_s,
-            "spread": float(np.std([r["top1"] for r in random], ddof=1)),
-            "largest": self._read(reader, largest),
-            "smallest": self._read(reader, smallest),
+            "offset": offset,
+            "spread": float(np.std([r["estimate"] for r in random], ddof=1)),
+            "largest": ends[0],
+            "smallest": ends[1],
             "random": random,
         }
 
@@ -249,4 +254,9 @@ class Run:
                 "the supernet's weights left the numbers. Give another folder and a smaller "
                 "--learning-rate."
             )
-        return {"network": str(network), "macs": network.macs, "top1": found.top1}
+        return {
+            "network": str(network),
+            "macs": network.macs,
+            "top1": found.top1,
+            "probability": found.probability,
+        }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ...space.errors import InvalidArgument
+from ...space.errors import InvalidArgument, WorkersUnavailable
 from .evaluation import pick_device
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ def rank_and_world() -> tuple[int, int]:
         InvalidArgument: Its variables contradict each other.
     """
     try:
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world, _ = (
+            int(os.environ.get(name, other))
+            for name, other in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        )
     except ValueError as error:
-        raise InvalidArgument(f"RANK and WORLD_SIZE are whole numbers: {error}") from error
+        raise InvalidArgument(
+            f"RANK, WORLD_SIZE and LOCAL_RANK are whole numbers: {error}"
+        ) from error
     if not 0 <= rank < world:
         raise InvalidArgument(f"RANK {rank} is not below WORLD_SIZE {world}; torchrun sets both")
     return rank, world
@@ -122,6 +127,7 @@ def together(device: str = "auto") -> Iterator[Processes]:
             own.
     Raises:
         InvalidArgument: No such device, or more processes than GPUs.
+        WorkersUnavailable: The processes do not find each other.
     """
     rank, world = rank_and_world()
     if world == 1:
@@ -138,7 +144,14 @@ def together(device: str = "auto") -> Iterator[Processes]:
     if ours:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        try:
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise WorkersUnavailable(
+                f"WORLD_SIZE says that {world} processes train together, and process {rank} does "
+                f"not find the others: {error}. Start them by torchrun, or alone without these "
+                "variables:  env -u RANK -u WORLD_SIZE phonenas train ..."
+            ) from error
     try:
         yield Processes(rank, world, chosen)
     finally:

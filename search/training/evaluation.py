@@ -112,13 +112,14 @@ def evaluate(
     from .pipeline import Batches
 
     batches = Batches(images, batch, resolution_px, augment=None, workers=workers, device=chosen)
-    training = module.training
+    training = [(part, part.training) for part in module.modules()]
     with computing(threads):
         module.eval()
         try:
             first_hits, five_hits, sound, kept = count_hits(module, batches, keep=logits)
         finally:
-            module.train(training)
+            for part, was in training:
+                part.training = was
     n = len(images)
     return Evaluation(
         first_hits / n if sound else float("nan"),

@@ -140,8 +140,9 @@ def export(
     shown = _evenly(images, most)
     folder = Path(into)
     about = {"classes": list(images.classes), **_told(trained, recipe)}
-    kept = save_weights(folder / WEIGHTS, network, arrays, about)
+    # First of all: killed at any moment, no older model lies beside weights that are not its own.
     _cleared(folder)
+    kept = save_weights(folder / WEIGHTS, network, arrays, about)
     facts = {**about, "preprocessing": preprocessing(network.resolution_px)}
     facts["weights_sha256"] = hashlib.sha256(kept.read_bytes()).hexdigest()
     models = {form: MAKERS[form](network, arrays, facts) for form in wanted}

@@ -96,8 +96,9 @@ def preprocessing(resolution_px: int) -> dict[str, Any]:
         "colours": "RGB, divided by 255, less mean, divided by std",
         "mean": list(MEAN),
         "std": list(STD),
-        "resize_px": round(resolution_px * 256 / 224),
+        "central_share": 224 / 256,
         "crop_px": resolution_px,
-        "resizing": "the shorter side to resize_px, bilinear, averaging where it reduces; then the "
-        "central crop. A square image no larger than crop_px is resized to crop_px whole",
+        "resizing": "the central square, of central_share of the shorter side, to crop_px, bilinear, "
+        "averaging where it reduces (at 224 px: resize to 256, crop 224). A square image no larger "
+        "than crop_px is taken whole",
     }

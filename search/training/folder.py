@@ -6,11 +6,14 @@
     result.json              at the end, written last: settings, accuracy, curve
 
 All are written atomically. Once result.json is there the training is over; the checkpoint goes.
+One process at a time trains in a folder (`hold`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +28,7 @@ from ...space.errors import (
     UnknownName,
     UnsupportedFormat,
 )
+from .hold import hold
 from .trained import Epoch, Trained
 from .weights_file import load_weights, save_weights
 
@@ -36,6 +40,7 @@ __all__ = ["Stopped", "TrainingFolder", "load"]
 FORMAT, VERSION = "phonenas-training-result", 1
 _SHARE = 20  # times as long as a checkpoint takes, none is written again
 _GUESS_S = 0.1  # how long the first one takes
+_FILES = ("checkpoint.safetensors", "curve.csv", "weights.safetensors", "result.json")
 
 
 @dataclass(frozen=True)
@@ -52,16 +57,16 @@ class Stopped:
 
 
 class TrainingFolder:
-    """Lifetime: opened at the start of a training with its settings, then saved to.
+    """Lifetime: opened at the start of a training with its settings, saved to, then closed.
 
     Args:
-        path: The folder; made when the first file is.
+        path: The folder; made if it is not there. It is this process's until `close`.
         settings: All that decides the weights, one value a name, as JSON takes them.
         each_s: Seconds from one checkpoint to the next within an epoch, ≥ 0.
     Raises:
         SettingsChanged: It holds a training with other settings; both values are named.
         UnsupportedFormat: It holds a damaged file, or one of another version.
-        StoreError: It cannot be read.
+        StoreError: It cannot be read, or another process trains in it.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], each_s: float = 60.0) -> None:
@@ -69,9 +74,31 @@ class TrainingFolder:
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self.each_s = each_s
         self._saved_s, self._took_s = time.monotonic(), _GUESS_S
-        self._result = _read_result(self.path)
+        self._held = hold(self.path)
+        try:
+            self._result = _read_result(self.path)
+            if self._result is not None:
+                self._compare(self._result["settings"])
+            if self._held is not None:
+                self._tidy()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed while it wrote has left."""
+        left = [file for name in _FILES for file in self.path.glob(f".{name}.????????")]
         if self._result is not None:
-            self._compare(self._result["settings"])
+            left.append(self._checkpoint)
+        for file in left:
+            with contextlib.suppress(OSError):  # as where the folder is read-only
+                file.unlink(missing_ok=True)
 
     @property
     def _checkpoint(self) -> Path:
@@ -119,7 +146,7 @@ class TrainingFolder:
             )
         except SettingsChanged:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise UnsupportedFormat(f"{self._checkpoint} is damaged: {error}. {remedy}") from error
 
     def due(self, *, epoch_over: bool = False) -> bool:
@@ -237,7 +264,7 @@ def _trained(folder: Path, found: Mapping[str, Any]) -> Trained:
             resumed_from=int(told["resumed_from"]),
             recipe=dict(told["recipe"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UnsupportedFormat(
             f"{folder / 'result.json'} is damaged: {error}. Choose another --out."
         ) from error

@@ -114,6 +114,8 @@ class Job:
         for batches in (self.batches, self.judging):
             if batches is not None:
                 batches.close()
+        if self.folder is not None:
+            self.folder.close()
 
     def run(self) -> Trained:
         import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -150,9 +151,13 @@ class _Plan:
     """The batches of the epoch at hand, as torch's sampler; it stays in this process."""
 
     batches: Sequence[Batch] = ()
+    left = False  # the epoch was left: no more of it is to be read
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
+        for batch in self.batches:
+            if self.left:
+                return
+            yield batch
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -175,6 +180,7 @@ class Loader:
         context.set_forkserver_preload(["torch.utils.data", __name__])
         self.plan = _Plan()
         self.workers = workers
+        self._begun: Iterator[Any] = iter(())
         with warnings.catch_warnings():
             # How many processes suit this computer is the user's to say.
             warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -194,9 +200,10 @@ class Loader:
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, PhonenasError | None]]:
         """The batches in their order."""
-        self.plan.batches = batches
         try:
-            steps = iter(self.loader)
+            self._end()
+            self.plan.batches = batches
+            steps = self._begun = iter(self.loader)
             for _ in batches:
                 yield _next(steps)
         except (RuntimeError, OSError, EOFError, AssertionError) as error:
@@ -206,6 +213,17 @@ class Loader:
                 f"little shared memory (/dev/shm), take fewer than {self.workers} workers, or "
                 "smaller batches."
             ) from error
+
+    def _end(self) -> None:
+        """Take what the processes still read of an epoch that was left in its midst.
+
+        torch does so itself, but waits no longer than `LOOK_S` for each batch.
+        """
+        self.plan.left = True
+        with contextlib.suppress(StopIteration):
+            for _ in range(PREFETCHED * self.workers + 1):
+                _next(self._begun)
+        self.plan.left = False
 
 
 def _next(steps: Iterator[Any]) -> Any:

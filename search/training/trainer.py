@@ -23,6 +23,8 @@ __all__ = ["Began", "Epoch", "Event", "Stepped", "Trained", "train"]
 
 log = logging.getLogger("phonenas")
 
+_PIECE = 512
+
 
 def train(
     network: Architecture,
@@ -43,7 +45,8 @@ def train(
     """Train a network from its first weights.
 
     On a CPU equal arguments and threads give equal weights, to the bit, whether the training was
-    stopped and taken up or not. A training that diverges is no error: `Trained.diverged` says so,
+    stopped and taken up or not (of several processes but for BatchNorm's statistics, whose
+    averaging rounds with each checkpoint). A training that diverges is no error: `Trained.diverged` says so,
     and its accuracy is NaN. Started by torchrun, several processes train one network together
     (see `distributed`); each returns the same accuracy.
 
@@ -52,7 +55,7 @@ def train(
         images: To train on, at least 2.
         held: To judge by after epochs and at the end; the same classes. None: no accuracy.
         recipe: See `recipe`.
-        seed: Of first weights, order, augmentation and dropout, ≥ 0.
+        seed: Of first weights, order, augmentation and dropout, in [0, 2^63).
         into: Folder for checkpoints, curve and result; a training stopped in it goes on, one that
             is finished is read. None: nothing is kept.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
@@ -70,7 +73,9 @@ def train(
         InvalidImage: A file that is no image, where the set was opened with broken="stop".
         SettingsChanged: The folder holds a training with other settings; both are named.
         UnsupportedFormat: The folder's checkpoint is damaged; the message says what to do.
-        StoreError: The folder cannot be written; the older checkpoint stays whole.
+        StoreError: The folder cannot be written; the older checkpoint stays whole. Or another
+            process trains in it.
+        WorkersUnavailable: The processes of torchrun do not find each other.
     """
     require_torch()
     import torch
@@ -98,8 +103,8 @@ def train(
 def _check(
     images: ImageSet, held: ImageSet | None, seed: int, checkpoint_s: float, evaluate_each: int
 ) -> None:
-    if seed < 0:
-        raise InvalidArgument(f"seed: 0 or more, got {seed}")
+    if not 0 <= seed < 2**63:
+        raise InvalidArgument(f"seed: from 0 to below 2^63, got {seed}")
     if not checkpoint_s >= 0:
         raise InvalidArgument(f"checkpoint_s: 0 or more seconds, got {checkpoint_s}")
     if evaluate_each < 0:
@@ -133,5 +138,9 @@ def _settled(images: ImageSet, broken: str) -> ImageSet:
         return True
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        kept = [i for i, good in enumerate(pool.map(sound, range(len(images)))) if good]
+        told: list[bool] = []
+        # A piece at a time: a million of promises would fill the memory, and Ctrl-C wait for them.
+        for begin in range(0, len(images), _PIECE):
+            told += pool.map(sound, range(begin, min(begin + _PIECE, len(images))))
+    kept = [i for i, good in enumerate(told) if good]
     return images if len(kept) == len(images) else images.subset(kept)

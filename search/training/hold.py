@@ -1,0 +1,54 @@
+"""One process at a time trains in a folder: two would write over each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ...space.errors import StoreError
+
+__all__ = ["hold"]
+
+_WAIT_S = 15.0  # a process that was just killed takes a moment to end
+
+
+def hold(folder: Path) -> int | None:
+    """Keep other processes out of a folder, until what is returned is closed or this one ends.
+
+    The lock is on the folder itself, so no file tells of it and none is left behind.
+
+    Args:
+        folder: It is made if it is not there.
+    Returns:
+        A file descriptor, for `os.close`; None on a system or a disk without such locks.
+    Raises:
+        StoreError: Another process holds it for longer than 15 s, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except ImportError:
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot hold a training: {error.strerror or error}. Choose another --out."
+        ) from error
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(handle)
+                raise StoreError(
+                    f"another process trains in {folder}. Wait for it, then give the command "
+                    "again; or choose another --out."
+                ) from None
+        except OSError:
+            os.close(handle)
+            return None
+        time.sleep(0.1)
