@@ -14,9 +14,18 @@ from conftest import TinySpace
 from phonenas import search
 from phonenas.latency_model import LatencyModel
 from phonenas.search import strategy as strategies
-from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Additive, Imported, Surrogate
+from phonenas.search.accuracy import (
+    Accuracy,
+    AccuracyEstimator,
+    Additive,
+    Imported,
+    Surrogate,
+    estimator,
+)
+from phonenas.search.accuracy.spread import Spread, judge_on
 from phonenas.search.pareto import hypervolume, non_dominated
 from phonenas.search.run_folder import RunFolder
+from phonenas.search.workers import Needs, Serial, Workers
 from phonenas.space import Architecture, SearchSpace, zoo
 from phonenas.space.errors import (
     InvalidArgument,
@@ -350,3 +359,42 @@ def test_a_run_with_failed_networks_is_ranked_again_plotted_and_reported(
     assert search.load(tmp_path / "r" / "round2").failed == run.failed
     assert all(np.isfinite(p.top1) for p in front_points(run))
     assert "The search" in write_report(tmp_path / "r", None).read_text(encoding="utf-8")
+
+
+class Backwards(Workers):
+    """Gives the calls out in reverse, as workers do that do not wait for each other."""
+
+    def map(
+        self,
+        task: Any,
+        arguments: Sequence[tuple[Any, ...]],
+        *,
+        needs: Needs | None = None,
+        on_result: Any = None,
+    ) -> list[Any]:
+        told = {}
+        for i in reversed(range(len(arguments))):
+            told[i] = task(*arguments[i])
+            if on_result is not None:
+                on_result(i, told[i])
+        return [told[i] for i in range(len(arguments))]
+
+
+def test_workers_judge_as_one_process_does() -> None:
+    pytest.importorskip("torch")
+    networks = [SPACE.decode(g) for g in SPACE.sample(np.random.default_rng(0), 4)]
+    asked = {"space": SPACE, "seed": 1}
+    alone = estimator("zero_cost:naswot", **asked)  # type: ignore[arg-type]
+    many = estimator("zero_cost:naswot", workers=Backwards(), **asked)  # type: ignore[arg-type]
+    assert isinstance(many, Spread) and many.digest == alone.digest and many.slow
+    one, other = alone.estimate(networks), many.estimate(networks)
+    assert (one.top1 == other.top1).all() and (one.standard_error == other.standard_error).all()
+    assert all(s > 0 for s in other.seconds)
+    assert estimator("zero_cost:naswot", workers=Serial(), **asked).digest == alone.digest  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="leave --workers and --ray out"):
+        estimator("surrogate", workers=Backwards())
+
+
+def test_a_worker_whose_estimator_is_another_says_so() -> None:
+    with pytest.raises(SettingsChanged, match="a worker's estimator is"):
+        judge_on(Surrogate, {}, "another", str(zoo.network("mnasnet-a1")))

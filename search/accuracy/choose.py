@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...space.errors import InvalidArgument, UnknownName, nearest
+from ..workers import Serial
 from .cache import Cached
 from .estimator import AccuracyEstimator
 
@@ -65,7 +66,8 @@ def _zero_cost(asked: _Asked) -> AccuracyEstimator:
     from .zero_cost import ZeroCost
 
     proxies = tuple((asked.what or "rank").split("+"))
-    return ZeroCost(asked.images, proxies=proxies, space=asked.space, seed=asked.seed)
+    given = {"images": asked.images, "proxies": proxies, "space": asked.space, "seed": asked.seed}
+    return _spread(ZeroCost, given, asked.workers)
 
 
 def _training(asked: _Asked) -> AccuracyEstimator:
@@ -86,7 +88,23 @@ def _supernet(asked: _Asked) -> AccuracyEstimator:
     from .supernet import Supernet
 
     assert asked.images is not None
-    return Supernet(_named(asked, "supernet:FOLDER"), asked.images, space=asked.space)
+    folder = Path(_named(asked, "supernet:FOLDER"))
+    if asked.workers is None:
+        return Supernet(folder, asked.images, space=asked.space)
+    # On workers a GPU is not seen unless it is lent; so all read on the CPU.
+    given = {
+        "folder": str(folder.resolve()), "images": asked.images, "space": asked.space, "device": "cpu",
+    }  # fmt: skip
+    return _spread(Supernet, given, asked.workers)
+
+
+def _spread(
+    make: Callable[..., AccuracyEstimator], given: dict[str, Any], workers: Workers | None
+) -> AccuracyEstimator:
+    from .spread import Spread
+
+    found = make(**given)
+    return found if workers is None else Spread(found, make, given, workers)
 
 
 KINDS = {
@@ -148,7 +166,8 @@ def estimator(
             or additive. Several proxies are joined by "+".
         space: Whose networks will be asked for; a table's columns may be its decisions.
         images: To train on or to look at: the training part of a data set.
-        workers: Who trains; this process by default.
+        workers: Who trains or judges; this process by default. The surrogate, a table and the
+            additive one are asked here: they take microseconds.
         gpus: What each training holds of the workers' GPUs: a share of one, or whole ones; it sees
             none by default.
         hold_out: Share of the images by which trained networks are judged, in (0, 1); 0.1 by
@@ -169,6 +188,8 @@ def estimator(
     """
     name, what = _split(words)
     kind = KINDS[name]
+    if isinstance(workers, Serial):
+        workers = None  # this process
     if kind.images == "must" and images is None:
         raise InvalidArgument(
             f"{kind.form} judges networks by images: name them with --data DIR (folders of images, "
@@ -180,6 +201,10 @@ def estimator(
         raise InvalidArgument(f"{kind.form} holds no images out: leave --held-out out")
     if gpus is not None and name != "training":
         raise InvalidArgument(f"{kind.form} trains nothing on the workers' GPUs: leave --gpus out")
+    if workers is not None and not kind.slow:
+        raise InvalidArgument(
+            f"{kind.form} takes no time that workers could share: leave --workers and --ray out"
+        )
     if unit is not None and name != "table":
         raise InvalidArgument(f"{kind.form} has no unit of its own: leave --unit out")
     if what and "[" not in kind.form and ":" not in kind.form:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...space import Architecture
 from ...space.errors import InvalidArgument, PhonenasError
+from ..training.evaluation import pick_device, require_torch
 from ..training.recipe import PROXY, Recipe
 from ..training.recipe import recipe as recipe_named
 from ..workers import Needs, Serial, Workers
@@ -83,11 +84,18 @@ class ShortTraining(AccuracyEstimator):
         for name, value in (("repeats", repeats), ("threads", threads)):
             if value < 1:
                 raise InvalidArgument(f"{name} of a short training: 1 or more, got {value}")
+        require_torch()
         self.recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
         self.images, self.hold_out, self.seed, self.repeats = images, hold_out, seed, repeats
-        self.resolution_px, self.threads, self.device = resolution_px, threads, device
+        self.resolution_px, self.threads = resolution_px, threads
         self.gpus, self.loaders = gpus, loaders
         self.workers = workers or Serial()
+        # What a worker sees: no GPU unless it is lent one. Known beforehand, for two kinds of
+        # processor do not give the same answer.
+        if isinstance(self.workers, Serial):
+            self.device = str(pick_device(device))
+        else:
+            self.device = "cuda" if gpus > 0 and device != "cpu" else "cpu"
         self._train, self._held = held_out(images, hold_out, seed)
         self._seconds: list[float] = []
         self.note = (
