@@ -60,7 +60,7 @@ def memory_bytes() -> int:
 def _read(archive: zipfile.ZipFile, path: Path, part: str) -> ImageSet:
     names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
     ending = part if part == "train" or f"x_{part}" in names else "val"
-    wanted = [f"x_{ending}", f"y_{ending}", "y_train"]
+    wanted = list(dict.fromkeys((f"x_{ending}", f"y_{ending}", "y_train")))
     missing = [name for name in wanted if name not in names]
     if missing:
         raise InvalidArgument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .space import SearchSpace
 
 __all__ = [
-    "AccuracyCache", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
+    "AccuracyCache", "Broken", "Epochs", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
     "estimating", "fit_accuracy",
 ]  # fmt: skip
 
@@ -57,7 +57,23 @@ HeldOut = Annotated[
     float | None,
     typer.Option("--held-out", help="Share of the images that judge what is trained; 0.1."),
 ]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Of each short training, instead of its recipe's.", min=1),
+]
+Broken = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
 Unit = Annotated[str | None, typer.Option("--unit", help="Of a table's top-1: share or percent.")]
+
+
+def broken_by(text: str) -> Literal["stop", "skip"]:
+    """What becomes of broken images.
+
+    Raises:
+        InvalidArgument: Neither of the two.
+    """
+    if text == "stop" or text == "skip":
+        return text  # type: ignore[return-value]
+    raise InvalidArgument(f"--broken: stop or skip, got {text!r}")
 
 
 @contextlib.contextmanager
@@ -70,6 +86,8 @@ def estimating(
     ray: str | None = None,
     gpus: float | None = None,
     hold_out: float | None = None,
+    epochs: int | None = None,
+    broken: str = "stop",
     unit: str | None = None,
     cache: Path | None = None,
     again: bool = False,
@@ -90,11 +108,11 @@ def estimating(
             raise InvalidArgument(f"--accuracy {words} looks at no images: leave --data out")
         from .data.images import read_images
 
-        images = read_images(data)
+        images = read_images(data, broken=broken_by(broken))
     with workers_from(workers, ray) as who:
         yield estimator(
-            words, space=space, images=images, workers=who, gpus=gpus, hold_out=hold_out, unit=unit,
-            cache=cache, again=again,
+            words, space=space, images=images, workers=who, gpus=gpus, hold_out=hold_out,
+            epochs=epochs, unit=unit, cache=cache, again=again,
         )  # fmt: skip
 
 
@@ -108,6 +126,8 @@ def accuracy(
     ray: Ray = None,
     gpus: Gpus = None,
     hold_out: HeldOut = None,
+    epochs: Epochs = None,
+    broken: Broken = "stop",
     unit: Unit = None,
     cache: AccuracyCache = None,
     again: Annotated[
@@ -124,8 +144,8 @@ def accuracy(
 
     asked = [find(text, width, resolution) for text in networks]
     with estimating(
-        words, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out, unit=unit,
-        cache=cache, again=again,
+        words, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out, epochs=epochs,
+        broken=broken, unit=unit, cache=cache, again=again,
     ) as estimator:  # fmt: skip
         told = estimator.gathered(asked)
         name, note = estimator.name, estimator.note

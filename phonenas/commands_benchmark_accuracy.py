@@ -70,7 +70,9 @@ def accuracy(
                 for name, mean in found["mean"].items()
             ]
         header = ["", "draw", "n", "Kendall", "Spearman", "s a network"]
-        left = f"; {found['left_out']:,} rows left out" * bool(found["left_out"])
+        tied = any(row["kendall_tau"] is None for row in found["rows"])
+        left = "; – where all its estimates are equal" * tied
+        left += f"; {found['left_out']:,} rows left out" * bool(found["left_out"])
         return "\n".join(
             [
                 f"{networks} networks of {searched.name} a draw, ○ ranked against {target} of the "
@@ -91,5 +93,5 @@ def _images(data: Path | None) -> ImageSet | None:
 
 
 def _line(row: dict[str, Any], draw: str, n: str) -> list[str]:
-    ranks = ["" if row[k] is None else f"{row[k]:.3f}" for k in ("kendall_tau", "spearman")]
+    ranks = ["–" if row[k] is None else f"{row[k]:.3f}" for k in ("kendall_tau", "spearman")]
     return [row["estimator"], draw, n, *ranks, f"{row['seconds_per_network']:.2g}"]

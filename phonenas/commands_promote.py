@@ -183,7 +183,7 @@ def began_words(event: Any, at_a_time: int) -> str:
     words = f"{event.networks} networks, {event.done} of them trained already"
     if not left:
         return words
-    words += f"; {left} to train for {event.epochs} epochs on {event.images:,} images"
+    words += f"; {left} to train for {event.epochs} epoch{'s' * (event.epochs != 1)} on {event.images:,} images"
     if event.seconds is None:
         return words
     seconds = event.seconds / min(at_a_time, left)

@@ -11,7 +11,9 @@ import typer
 from .commands_accuracy import (
     AccuracyCache,
     AccuracyWords,
+    Broken,
     Data,
+    Epochs,
     Gpus,
     HeldOut,
     Unit,
@@ -85,6 +87,8 @@ def search(
     ray: Ray = None,
     gpus: Gpus = None,
     hold_out: HeldOut = None,
+    epochs: Epochs = None,
+    broken: Broken = "stop",
     unit: Unit = None,
     accuracy_cache: AccuracyCache = None,
     resolution: Resolution = None,
@@ -116,15 +120,22 @@ def search(
 
     further = [s.objectives.named(name, model_of) for name in also or ()]
     limits = [s.parse_limit(text, model_of) for text in limit or ()]
+    options = {
+        "accuracy": accuracy, "data": data, "held-out": hold_out, "epochs": epochs,
+        "broken": None if broken == "stop" else broken, "unit": unit, "gpus": gpus, "workers": workers,
+        "ray": ray, "accuracy-cache": accuracy_cache,
+    }  # fmt: skip
+    asked = {name: str(value) for name, value in options.items() if value is not None}
     with Bars(quiet) as bars, estimating(
         accuracy, space=chosen, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
-        unit=unit, cache=accuracy_cache,
+        epochs=epochs, broken=broken, unit=unit, cache=accuracy_cache,
     ) as judged_by:  # fmt: skip
         note = judged_by.note
         found = s.search(
             chosen, latency=told, accuracy=judged_by, strategy=how,
             target_ms=target_ms, target=target or "", evaluations=evaluations, into=out,
             soft=soft, chance=chance, also=further, limits=limits, on_event=bars.searching,
+            asked={} if accuracy == "surrogate" else asked,
         )  # fmt: skip
     front = found.front
     failed = sum(found.failed.values())

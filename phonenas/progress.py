@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .devices.plan import Doubted, Event, Lost, Measured, Planned, Rejected, Waiting
-from .search.loop import Evaluated
+from .search.loop import Estimated, Evaluated
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -129,8 +129,11 @@ class Bars:
                 words = f"{len(self._shelf)} devices, {done:,} of {total:,} rounds, "
                 self._show("measuring", done, total, f"{words}{duration(left_s)} left")
 
-    def searching(self, event: Evaluated) -> None:
+    def searching(self, event: Evaluated | Estimated) -> None:
         """Show an event of `search.search`."""
+        if isinstance(event, Estimated):
+            self._estimating(event)
+            return
         words = f"{event.evaluations:,} of {event.budget:,} networks"
         if event.repeats:
             words += f", {event.repeats:,} known already"
@@ -144,6 +147,15 @@ class Bars:
             words += f", {duration(seconds)} left"
         words += f"; fastest ○ {event.fastest_ms:.2f} ms, best top-1 ○ {event.best_top1:.1%}"
         self._show("searching", event.evaluations, event.budget, words)
+
+    def _estimating(self, event: Estimated) -> None:
+        words = f"{event.done} of {event.networks} networks of this generation, {event.mean_s:.2g} s each"
+        if event.done < event.networks:
+            words += f", {duration(event.mean_s * (event.networks - event.done))} left"
+        if self._bar is not None:
+            self._show("accuracy", event.done, event.networks, words)
+        else:
+            self._note(f"accuracy: {words}")
 
     def _note(self, text: str) -> None:
         """A line, unless one of its kind stood a moment ago: waiting comes in many small pauses."""

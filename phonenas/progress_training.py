@@ -80,7 +80,7 @@ class TrainingBar:
         self._promised, self._epochs = False, event.epochs
         goes_on = f", going on from step {event.resumed_from:,}" if event.resumed_from else ""
         self._line(
-            f"{event.images:,} images in batches of {event.batch:,}, {event.epochs} epochs, "
+            f"{event.images:,} images in batches of {event.batch:,}, {event.epochs} epoch{'s' * (event.epochs != 1)}, "
             f"{event.steps:,} steps on {event.device} in {event.precision}{goes_on}"
         )
         if self._bar is not None:

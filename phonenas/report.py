@@ -325,6 +325,7 @@ def _settings(run: Loaded) -> str:
     for option, name in (("also", "also"), ("limit", "limits")):
         given += [(option, text.split(" (")[0]) for text in s.get(name, ())]
     given += [("chance", s["chance"])] if "chance" in s else []
+    given += list(s.get("asked", {}).items())
     words = [(f"--{o}", str(v)) for o, v in [*given, ("out", run.path)]]
     words += [("--soft", "")] if s.get("soft") else []
     command = " ".join(
@@ -341,7 +342,7 @@ def _settings(run: Loaded) -> str:
     scale = str(s.get("scale") or "") or _SCALES.get(
         estimator.split("-")[0], f"Top-1 on the scale of {estimator}."
     )
-    rows = [(k.replace("_", " "), "–" if v is None else v) for k, v in s.items()]
+    rows = [(k.replace("_", " "), "–" if v is None else v) for k, v in s.items() if k != "asked"]
     rows += [("seconds", f"{run.seconds:.1f}"), ("hypervolume", f"{run.front.hypervolume:.4f}")]
     rows += [(name, f"version {version}") for name, version in run.libraries.items()]
     return (

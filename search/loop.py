@@ -16,7 +16,7 @@ from ..latency_model import LatencyModel
 from ..space import AdditiveTable, SearchSpace
 from ..space.errors import Infeasible, InvalidArgument, UnsupportedFormat
 from .accuracy import AccuracyEstimator
-from .accuracy.cache import kept
+from .accuracy.cache import Cached, kept
 from .aims import Aims
 from .judge import Judge
 from .limits import Limit
@@ -26,7 +26,7 @@ from .reward import SOFT, check_target, reward
 from .run_folder import NUMBERS, RunFolder
 from .strategy import Strategy
 
-__all__ = ["Evaluated", "Searched", "run", "search"]
+__all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 
 log = logging.getLogger("phonenas")
 
@@ -55,6 +55,20 @@ class Evaluated:
     hypervolume: float | None = None
     seconds: float = 0.0
     failed: int = 0
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Event: a slow estimator gave one more network of a generation its accuracy.
+
+    Args:
+        done, networks: Of those in this generation that it was not asked for before.
+        mean_s: What one took so far, by the wall clock, in seconds.
+    """
+
+    done: int
+    networks: int
+    mean_s: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ def run(
     chance: float | None = None,
     also: Sequence[Objective] = (),
     limits: Sequence[Limit] = (),
-    on_event: Callable[[Evaluated], None] | None = None,
+    on_event: Callable[[Evaluated | Estimated], None] | None = None,
 ) -> ParetoFront:
     """Search a space for networks that are accurate and fast; see `search` for the details.
 
@@ -126,7 +140,8 @@ def search(
     chance: float | None = None,
     also: Sequence[Objective] = (),
     limits: Sequence[Limit] = (),
-    on_event: Callable[[Evaluated], None] | None = None,
+    asked: Mapping[str, str] | None = None,
+    on_event: Callable[[Evaluated | Estimated], None] | None = None,
 ) -> Searched:
     """Search a space for networks that are accurate and fast.
 
@@ -148,7 +163,9 @@ def search(
             interval. None: the prediction is held to the target.
         also: Objectives besides top-1 and latency; the front is that of all.
         limits: Bounds on anything, hard or soft.
-        on_event: Called with `Evaluated` after each generation.
+        asked: Options of the command line that named the estimator, kept for the report.
+        on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
+            for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
         InvalidArgument: A target, chance or budget out of range.
         SettingsChanged: The folder holds a run with other settings; both values are named.
@@ -184,8 +201,13 @@ def search(
         )
     if accuracy.name != "recorded" and not accuracy.digest.startswith(_SHIPPED):
         settings |= {"estimator": accuracy.name, "scale": accuracy.note}
+    if asked:
+        settings |= {"asked": dict(asked)}
     if into is not None:
         accuracy = kept(accuracy, Path(into) / "accuracy.db")
+    if isinstance(accuracy, Cached) and on_event is not None:
+        tell = on_event
+        accuracy.on_asked = lambda done, of, mean_s: tell(Estimated(done, of, mean_s))
     began = time.monotonic()
     judge = Judge(space, latency, accuracy, aims)
     if into is None or not (Path(into) / "run.json").exists():

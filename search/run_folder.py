@@ -38,7 +38,7 @@ FORMAT, VERSION = "phonenas-run", 1
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
 LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
-_TOLD = {"target", "columns", "estimator", "scale"}  # settings that follow from others
+_TOLD = {"target", "columns", "estimator", "scale", "asked"}  # settings that follow from others
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 

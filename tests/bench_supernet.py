@@ -1,8 +1,13 @@
 """A supernet and short trainings held against the trained networks of NAS-Bench-Macro.
 
-    python -m tests.bench_supernet supernet --epochs 30 --out runs/supernet
-    python -m tests.bench_supernet short --networks 40 --epochs 5
+    python -m tests.bench_supernet supernet --epochs 30 --no-sandwich --random 3 --device cuda
+    python -m tests.bench_supernet short --networks 40 --epochs 10 --device cuda
     python -m tests.bench_supernet noise --networks 6 --repeats 3
+
+On one core of a CPU, twenty minutes of training and three of reading:
+
+    python -m tests.bench_supernet supernet --epochs 10 --batch 32 --learning-rate 0.016 \\
+        --warmup 0.5 --resolution 16 --random 3 --no-sandwich
 
 Kendall's tau-b against the published mean top-1 of three full trainings, on networks drawn from
 the table by `--draw`; MACs and parameters of the same networks beside it. Only the training

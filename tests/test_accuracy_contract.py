@@ -398,3 +398,24 @@ def test_workers_judge_as_one_process_does() -> None:
 def test_a_worker_whose_estimator_is_another_says_so() -> None:
     with pytest.raises(SettingsChanged, match="a worker's estimator is"):
         judge_on(Surrogate, {}, "another", str(zoo.network("mnasnet-a1")))
+
+
+def test_a_slow_search_tells_each_network_and_how_it_was_asked(
+    fitted: LatencyModel, tmp_path: Path
+) -> None:
+    from phonenas.search.loop import Estimated
+
+    slow = Moody()
+    slow.slow = True
+    told: list[Any] = []
+    words = {"accuracy": "moody:all", "held-out": "0.2"}
+    found = go(fitted, slow, into=tmp_path / "r", asked=words, on_event=told.append)
+    each = [e for e in told if isinstance(e, Estimated)]
+    assert len(each) == found.evaluations
+    assert all(1 <= e.done <= e.networks and e.mean_s >= 0 for e in each)
+    run = search.load(tmp_path / "r")
+    assert run.settings["asked"] == words
+    from phonenas.report import write_report
+
+    page = write_report(tmp_path / "r", None).read_text(encoding="utf-8")
+    assert "--accuracy" in page and "moody:all" in page and "--held-out" in page

@@ -88,6 +88,7 @@ class Cached(AccuracyEstimator):
         self.estimator, self.path, self.again = estimator, Path(path), again
         self.name, self.note, self.slow = estimator.name, estimator.note, estimator.slow
         self.known = self.asked = 0
+        self.on_asked: Callable[[int, int, float], None] | None = None
         self._asked_again: set[str] = set()
         if self.path.exists():
             with self._open():
@@ -147,10 +148,11 @@ class Cached(AccuracyEstimator):
             for text, told in known.items():
                 on_result(text, told)
             missing = [text for text in networks if text not in known]
-            began = time.monotonic()
+            began = first = time.monotonic()
+            done = 0
 
             def take(place: int, told: Accuracy) -> None:
-                nonlocal began
+                nonlocal began, done
                 if not told.seconds:
                     told = replace(told, seconds=(time.monotonic() - began,))
                 self.asked += 1
@@ -158,6 +160,9 @@ class Cached(AccuracyEstimator):
                     self._write(file, digest, missing[place], told)
                 on_result(missing[place], told)
                 began = time.monotonic()
+                done += 1
+                if self.on_asked is not None:
+                    self.on_asked(done, len(missing), (began - first) / done)
 
             if missing:
                 self.estimator.estimate_each([networks[t] for t in missing], take)

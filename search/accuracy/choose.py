@@ -30,6 +30,7 @@ class _Asked:
     workers: Workers | None
     gpus: float | None
     hold_out: float | None
+    epochs: int | None
     seed: int
     unit: str | None
 
@@ -71,12 +72,13 @@ def _zero_cost(asked: _Asked) -> AccuracyEstimator:
 
 
 def _training(asked: _Asked) -> AccuracyEstimator:
+    from ..training.recipe import recipe as recipe_named
     from .training import ShortTraining
 
     assert asked.images is not None
     return ShortTraining(
         asked.images,
-        recipe=asked.what or "proxy",
+        recipe=recipe_named(asked.what or "proxy", epochs=asked.epochs),
         hold_out=0.1 if asked.hold_out is None else asked.hold_out,
         seed=asked.seed,
         workers=asked.workers,
@@ -151,6 +153,7 @@ def estimator(
     workers: Workers | None = None,
     gpus: float | None = None,
     hold_out: float | None = None,
+    epochs: int | None = None,
     seed: int = 0,
     unit: str | None = None,
     cache: str | Path | None = None,
@@ -172,6 +175,7 @@ def estimator(
             none by default.
         hold_out: Share of the images by which trained networks are judged, in (0, 1); 0.1 by
             default.
+        epochs: Of each short training, instead of its recipe's.
         seed: Of all chance in it.
         unit: Of a table's top-1, "share" or "percent".
         cache: A file that keeps the answers. Without it `search` keeps those of slow estimators
@@ -199,6 +203,8 @@ def estimator(
         raise InvalidArgument(f"{kind.form} looks at no images: leave --data out")
     if hold_out is not None and name != "training":
         raise InvalidArgument(f"{kind.form} holds no images out: leave --held-out out")
+    if epochs is not None and name != "training":
+        raise InvalidArgument(f"{kind.form} trains nothing for some epochs: leave --epochs out")
     if gpus is not None and name != "training":
         raise InvalidArgument(f"{kind.form} trains nothing on the workers' GPUs: leave --gpus out")
     if workers is not None and not kind.slow:
@@ -209,6 +215,6 @@ def estimator(
         raise InvalidArgument(f"{kind.form} has no unit of its own: leave --unit out")
     if what and "[" not in kind.form and ":" not in kind.form:
         raise InvalidArgument(f"{name} takes nothing after a colon, got {what!r}")
-    found = kind.make(_Asked(what, space, images, workers, gpus, hold_out, seed, unit))
+    found = kind.make(_Asked(what, space, images, workers, gpus, hold_out, epochs, seed, unit))
     found.slow = kind.slow
     return found if cache is None else Cached(found, cache, again=again)

@@ -112,7 +112,7 @@ class Recipe:
                 kind = "a whole number " if whole else ""
                 low = f"above {least:g}" if above else f"{least:g}"
                 raise InvalidArgument(
-                    f"recipe {self.name}: {name} is {kind}from {low} to {most:g}, got {value!r}"
+                    f"recipe {self.name}: {name} is {kind}from {low} to {most:,}, got {value!r}"
                 )
         if self.warmup_epochs > self.epochs:
             raise InvalidArgument(
