@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .architecture import Architecture
+from .architecture import CLASSES, Architecture
 from .errors import InvalidArgument, MissingExtra
 from .operator import Convolution, Operator
 
@@ -111,7 +111,8 @@ def initialise(c: Convolution, module: nn.Module, generator: Generator | None) -
     assert isinstance(weight, Tensor)
     if c.name == "classifier":
         # As written in the official code: the range comes from the outputs, not the inputs.
-        limit = 1 / sqrt(c.out_channels)
+        # That was made for 1,000 classes; with ten it would begin far from even chances.
+        limit = 1 / sqrt(max(c.out_channels, CLASSES))
         init.uniform_(weight, -limit, limit, generator=generator)
     else:
         # TensorFlow keeps a depthwise kernel as (k, k, channels, 1), so its fan-out is k·k.

@@ -423,7 +423,7 @@ def test_the_command_tells_it_in_words_and_as_json(
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     assert (
-        "2 networks, 0 of them trained already; 2 to train for 1 epochs on 40 images: about"
+        "2 networks, 0 of them trained already; 2 to train for 1 epoch on 40 images: about"
         in first.stderr
     )
     assert "no latency was measured" in first.stdout and "--device fake --db s.db" in first.stdout
@@ -484,7 +484,7 @@ def test_killed_at_any_moment_it_ends_the_same(
         assert process.stdout is not None
         process.stdout.readline()
         if killed < 3:
-            time.sleep(moment.uniform(0.1, 0.5) * took_s)
+            time.sleep(moment.uniform(0.05, 0.25) * took_s)
             os.kill(process.pid, signal.SIGKILL)
         code = process.wait(timeout=120)
         process.stdout.close()

@@ -332,18 +332,23 @@ def test_killed_at_twenty_random_moments_it_ends_the_same(
 
     whole = end(tmp_path / "whole")
     moment, killed, left = random.Random(1), 0, 0
-    for turn in range(60):
+    window_s = 0.4  # as long as this computer takes to come amid the work, and not to its end
+    for turn in range(80):
         process = subprocess.Popen(
             [sys.executable, "-c", job(tmp_path / f"r{turn - killed}")],
             env=environment, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(moment.uniform(0.0, 0.4))
+        time.sleep(moment.uniform(0.0, window_s))
         os.kill(process.pid, signal.SIGKILL)
         if process.wait(timeout=30) == -signal.SIGKILL:
             killed += 1
-            left += (tmp_path / f"r{turn + 1 - killed}" / "checkpoint.npz").exists()
+            amid = (tmp_path / f"r{turn + 1 - killed}" / "checkpoint.npz").exists()
+            left += amid
+            window_s *= 1.0 if amid else 1.25
+        else:
+            window_s *= 0.8
         process.stdout.close()
         if killed == 20:
             break

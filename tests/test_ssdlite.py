@@ -421,6 +421,7 @@ def test_a_detector_is_cut_into_the_kernels_that_it_counts() -> None:
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: None) -> Any:
     """Runs a command on the fake device in an empty folder; its JSON, or its error."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PHONENAS_DB", raising=False)
     monkeypatch.setattr(devices, "connect", lambda name, threads=1: FakeDevice())
 
     def run(*words: str) -> Any:

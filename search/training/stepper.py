@@ -63,7 +63,8 @@ class Stepper:
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.momentum = recipe.norm_momentum
         on_gpu = self.device.type == "cuda"
-        self.layout = torch.channels_last if on_gpu else torch.contiguous_format
+        # On a CPU too: depthwise convolutions take half the time.
+        self.layout = torch.channels_last
         self.module: nn.Module = module.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, self.module)
         self.average = WeightAverage(self.module, recipe.average) if recipe.average else None
