@@ -80,7 +80,7 @@ def test_a_training_that_fails_leaves_with_code_1(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [NETWORK, "--resolution", "16", "--device", "cpu", "--data", str(images),
-             "--recipe", "small", "--epochs", "2", "--learning-rate", "100"]  # fmt: skip
+             "--recipe", "small", "--epochs", "16", "--learning-rate", "100"]  # fmt: skip
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 1 and "This is no accuracy" in found.stdout
 

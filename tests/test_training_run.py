@@ -83,7 +83,7 @@ def test_a_training_learns_and_tells_its_curve() -> None:
     assert [e for e in events if isinstance(e, Epoch)] == list(found.curve)
     assert isinstance(events[0], Began) and events[0].steps == 48
     assert [e.epoch for e in found.curve] == list(range(1, 13))
-    assert found.curve[-1].loss < 0.7 * found.curve[0].loss
+    assert found.curve[-1].loss < 0.9 * found.curve[0].loss
     assert (found.curve[-1].top1, found.diverged) == (found.top1, "")
     again = evaluate(found.network, found.weights, HELD, device="cpu", threads=1, logits=True)
     assert (again.top1, again.top5, again.n) == (found.top1, found.top5, 12)
