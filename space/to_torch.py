@@ -52,7 +52,8 @@ def to_torch(
     Raises:
         MissingExtra: torch is not installed.
         InvalidArgument: A dropout outside [0, 1).
-    Source: the official MnasNet code, for BatchNorm and the initial weights. Padding is
+    Source: the official MnasNet code, for BatchNorm and the initial weights (below 1,000 classes
+        the classifier begins in the range of 1,000: its own would be far too wide). Padding is
         symmetric here, where TensorFlow's SAME is not at stride 2.
     """
     if not 0 <= dropout < 1:
