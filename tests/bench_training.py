@@ -45,7 +45,7 @@ def bare_s(network: Architecture, images: ImageSet, short: Recipe, device: torch
     """Seconds of a plain loop over the recipe's epochs."""
     module = to_torch(network, dropout=short.dropout, seed=0).to(device)
     gpu = device.type == "cuda"
-    layout = torch.channels_last if gpu else torch.contiguous_format
+    layout = torch.channels_last
     module = module.to(memory_format=layout).train()
     weights = module.parameters()
     if short.optimizer == "sgd":

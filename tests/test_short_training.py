@@ -26,7 +26,7 @@ pytest.importorskip("safetensors")
 
 TINY = Architecture.parse("r1_k3_s22_e1_i8_o8 head16 classes3 res16")
 WIDER = Architecture.parse("r1_k3_s22_e3_i8_o16 head24 classes3 res16")
-QUICK = SMALL.changed(epochs=6, batch=16, learning_rate=0.4)
+QUICK = SMALL.changed(epochs=16, batch=16, learning_rate=0.4)
 
 
 def noisy(n: int = 64, seed: int = 0) -> ImageSet:
