@@ -96,7 +96,7 @@ def test_it_learns_on_images_it_never_reads_by(images: ImageSet, brief: ShortTra
     assert both == {i.tobytes() for i in pixels}
     # Shares of sixteen images.
     assert np.allclose(told.top1 * 16, np.round(told.top1 * 16), rtol=0, atol=1e-9)
-    assert "16 held-out training images after 6 epochs" in brief.note
+    assert "16 held-out training images after 16 epochs" in brief.note
 
 
 def test_same_network_same_answer_in_any_company_and_order(
