@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ..space.errors import StoreError
 
-__all__ = ["write_atomic"]
+__all__ = ["lock", "write_atomic"]
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> Path:
@@ -45,3 +46,30 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> P
             "one, is whole. Free the disk or choose another place, then give the command again."
         ) from error
     return path
+
+
+def lock(handle: int, wait_s: float) -> bool | None:
+    """Hold the lock of an open file or folder, until it is closed here and in every child.
+
+    Args:
+        handle: A file descriptor.
+        wait_s: How long to wait for whoever holds it, in s.
+    Returns:
+        True: held. False: another process held it for longer than that. None: there are no such
+        locks on this system.
+    Raises:
+        OSError: The disk has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(0.1)

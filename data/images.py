@@ -47,7 +47,7 @@ def read_images(
     if part not in ("train", "test"):
         raise InvalidArgument(f"a set has a part 'train' and a part 'test', not {part!r}")
     if broken not in ("stop", "skip"):
-        raise InvalidArgument(f"broken images are to 'stop' or to be 'skip'ped, not {broken!r}")
+        raise InvalidArgument(f"--broken: stop or skip, got {broken!r}")
     path = Path(path)
     try:
         return _read(path, part, broken)

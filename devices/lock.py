@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import IO
 
+from ..data.files import lock
 from ..space.errors import DeviceUnavailable
 
 __all__ = ["exclusive"]
@@ -27,24 +27,24 @@ def exclusive(name: str, what: str) -> IO[bytes] | None:
     Raises:
         DeviceUnavailable: Another process holds it for longer than 15 s.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return None
     user = str(os.getuid()) if hasattr(os, "getuid") else "user"
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]
     path = Path(tempfile.gettempdir()) / f"phonenas-{user}-{digest}.lock"
     file = path.open("a+b")
-    deadline = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except OSError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise DeviceUnavailable(
-                    f"{name} is being measured by another process (it holds {path}). Two at once "
-                    "would disturb each other: wait for it, then give the command again."
-                ) from None
-            time.sleep(0.1)
+    try:
+        held = lock(file.fileno(), _WAIT_S)
+    except OSError as error:
+        file.close()
+        raise DeviceUnavailable(
+            f"{name}: nobody can tell whether another process measures it, for {path} cannot be "
+            f"locked: {error.strerror or error}. Set TMPDIR to a folder on a local disk."
+        ) from error
+    if held:
+        return file
+    file.close()
+    if held is None:
+        return None
+    raise DeviceUnavailable(
+        f"{name} is being measured by another process (it holds {path}). Two at once would disturb "
+        "each other: wait for it, then give the command again."
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import (
     SPACES,
     AsJson,
+    BrokenImages,
     OwnResolution,
     Quiet,
     Ray,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .space import SearchSpace
 
 __all__ = [
-    "AccuracyCache", "Broken", "Epochs", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
+    "AccuracyCache", "Epochs", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
     "estimating", "fit_accuracy",
 ]  # fmt: skip
 
@@ -61,19 +62,7 @@ Epochs = Annotated[
     int | None,
     typer.Option("--epochs", help="Of each short training, instead of its recipe's.", min=1),
 ]
-Broken = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
 Unit = Annotated[str | None, typer.Option("--unit", help="Of a table's top-1: share or percent.")]
-
-
-def broken_by(text: str) -> Literal["stop", "skip"]:
-    """What becomes of broken images.
-
-    Raises:
-        InvalidArgument: Neither of the two.
-    """
-    if text == "stop" or text == "skip":
-        return text  # type: ignore[return-value]
-    raise InvalidArgument(f"--broken: stop or skip, got {text!r}")
 
 
 @contextlib.contextmanager
@@ -108,7 +97,7 @@ def estimating(
             raise InvalidArgument(f"--accuracy {words} looks at no images: leave --data out")
         from .data.images import read_images
 
-        images = read_images(data, broken=broken_by(broken))
+        images = read_images(data, broken=broken)
     with workers_from(workers, ray) as who:
         yield estimator(
             words, space=space, images=images, workers=who, gpus=gpus, hold_out=hold_out,
@@ -127,7 +116,7 @@ def accuracy(
     gpus: Gpus = None,
     hold_out: HeldOut = None,
     epochs: Epochs = None,
-    broken: Broken = "stop",
+    broken: BrokenImages = "stop",
     unit: Unit = None,
     cache: AccuracyCache = None,
     again: Annotated[

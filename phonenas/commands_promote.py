@@ -13,6 +13,7 @@ import typer
 from .console import (
     DEFAULT_DB,
     AsJson,
+    BrokenImages,
     Db,
     ModelFile,
     Quiet,
@@ -59,7 +60,7 @@ def promote(
         float | None,
         typer.Option("--held-out", help="Judge by this share of the training images instead."),
     ] = None,
-    broken: Annotated[str, typer.Option(help="stop at a broken image, or skip it.")] = "stop",
+    broken: BrokenImages = "stop",
     workers: Annotated[int | None, typer.Option(help="Trainings at a time, by Ray.")] = None,
     ray: Ray = None,
     gpus: Annotated[

@@ -11,7 +11,6 @@ import typer
 from .commands_accuracy import (
     AccuracyCache,
     AccuracyWords,
-    Broken,
     Data,
     Epochs,
     Gpus,
@@ -23,6 +22,7 @@ from .commands_accuracy import (
 from .console import (
     DEFAULT_DB,
     AsJson,
+    BrokenImages,
     Db,
     DeviceName,
     ModelFile,
@@ -88,7 +88,7 @@ def search(
     gpus: Gpus = None,
     hold_out: HeldOut = None,
     epochs: Epochs = None,
-    broken: Broken = "stop",
+    broken: BrokenImages = "stop",
     unit: Unit = None,
     accuracy_cache: AccuracyCache = None,
     resolution: Resolution = None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import (
     AsJson,
+    BrokenImages,
     OwnResolution,
     Quiet,
     Seed,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_parts", "train"]
 
-_BROKEN = ("stop", "skip")
 _FORMATS = ("onnx", "tflite")
 
 
@@ -68,7 +68,7 @@ def train(
     loaders: Annotated[
         int, typer.Option(help="Processes that decode image files; 0 for none.")
     ] = 0,
-    broken: Annotated[str, typer.Option(help="A broken image file: stop or skip.")] = "stop",
+    broken: BrokenImages = "stop",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -128,19 +128,12 @@ def read_parts(
     """
     from .data import images as sets
 
-    word: Literal["stop", "skip"]
-    if broken == "stop":
-        word = "stop"
-    elif broken == "skip":
-        word = "skip"
-    else:
-        raise InvalidArgument(f"--broken is {' or '.join(_BROKEN)}, got {broken!r}")
-    whole = sets.read_images(data, "train", broken=word)
+    whole = sets.read_images(data, "train", broken=broken)
     if held_out is not None:
         rest, held = sets.held_out(whole, held_out, seed)
         return rest, held, "held-out"
     try:
-        return whole, sets.read_images(data, "test", broken=word), "test"
+        return whole, sets.read_images(data, "test", broken=broken), "test"
     except InvalidArgument as error:
         raise InvalidArgument(
             f"{error} Or judge by a part of the training images:  --held-out 0.1"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .latency_model.upkeep import Upkeep
 
 __all__ = [
-    "DEFAULT_DB", "SPACES", "AsJson", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Ray", "Resolution",
+    "DEFAULT_DB", "SPACES", "AsJson", "BrokenImages", "Db", "DeviceName", "ModelFile", "OwnResolution", "Quiet", "Ray", "Resolution",
     "Seed", "Space", "Threads", "Verbose", "Width", "find_model", "measurable", "model_path", "open_store",
     "origin_note", "print_result", "refit_lines", "score_table", "shown_db", "set_up_logging", "table",
     "uncalibrated_note",
@@ -53,6 +53,7 @@ ModelFile = Annotated[
 Ray = Annotated[
     str | None, typer.Option("--ray", help="A Ray cluster: auto, or HOST:PORT of its head.")
 ]
+BrokenImages = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all chance.")]
 DEFAULT_DB = "phonenas.db"
 

@@ -6,17 +6,13 @@ or each ten seconds. stdout is never touched.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
+from .bar import Bar
 from .devices.plan import Doubted, Event, Lost, Measured, Planned, Rejected, Waiting
 from .search.loop import Estimated, Evaluated
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 __all__ = ["Bars", "duration"]
 
@@ -40,7 +36,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-class Bars:
+class Bars(Bar):
     """Shows the events of long work.
 
     Lifetime: a context manager around the work; hand `profiling` or `searching` to its
@@ -52,41 +48,13 @@ class Bars:
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet = quiet
-        self.stream = sys.stderr if stream is None else stream
-        self._bar: Progress | None = None
-        self._task: Any = None
+        super().__init__(quiet, stream)
         self._rejected = 0
         self._told_s = self._told_share = 0.0
         self._noted_s = -_LINE_S
         self._lock = threading.Lock()
         self._shelf: dict[str, Measured] = {}
         self._since: Evaluated | None = None
-
-    def __enter__(self) -> Bars:
-        if not self.quiet and self.stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[words]}", markup=False),
-                console=Console(file=self.stream),
-                expand=True,
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
     def profiling(self, event: Event) -> None:
         """Show an event of `devices.profile`, `devices.measure` or `search.validate`."""
@@ -164,20 +132,9 @@ class Bars:
             self._noted_s = now
             self._line(text)
 
-    def _line(self, text: str) -> None:
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=self.stream, flush=True)
-
     def _start(self, name: str, total: int) -> None:
         self._told_s, self._told_share = time.monotonic(), 0.0
-        if self._bar is not None:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(name, total=total, words="")
+        self._task_of(name, total)
 
     def _show(self, name: str, done: int, total: int, words: str) -> None:
         if self.quiet:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from .bar import Bar
 from .progress import duration
 from .search.training.trained import Began, Epoch, Event, Stepped
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    pass
 
 __all__ = ["TrainingBar"]
 
@@ -19,7 +18,7 @@ _LINE_S = 10.0  # without a terminal: a line as often as this, and one an epoch
 _SURE_S = 2.0  # how long it runs before it says how long it will take
 
 
-class TrainingBar:
+class TrainingBar(Bar):
     """Shows the events of `train`.
 
     Lifetime: a context manager around the training; hand `show` to its `on_event`. It may see
@@ -31,38 +30,10 @@ class TrainingBar:
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet = quiet
-        self.stream = sys.stderr if stream is None else stream
-        self._bar: Progress | None = None
-        self._task: Any = None
+        super().__init__(quiet, stream)
         self._began_s = self._told_s = self._epoch_s = 0.0
         self._promised = False
         self._epochs = 0
-
-    def __enter__(self) -> TrainingBar:
-        if not self.quiet and self.stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._bar = Progress(
-                TextColumn("training", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[words]}", markup=False),
-                console=Console(file=self.stream),
-                expand=True,
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -83,10 +54,8 @@ class TrainingBar:
             f"{event.images:,} images in batches of {event.batch:,}, {event.epochs} epoch{'s' * (event.epochs != 1)}, "
             f"{event.steps:,} steps on {event.device} in {event.precision}{goes_on}"
         )
+        self._task_of("training", event.steps)
         if self._bar is not None:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task("", total=event.steps, words="")
             self._bar.update(self._task, completed=event.resumed_from)
 
     def _step(self, event: Stepped) -> None:
@@ -116,9 +85,3 @@ class TrainingBar:
             self._epoch_s = self._told_s = now
             judged = "" if event.top1 != event.top1 else f", top-1 ● {event.top1:.2%}"
             self._line(f"epoch {event.epoch}: loss {event.loss:.4f}{judged}")
-
-    def _line(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=self.stream, flush=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from ..space.errors import InvalidArgument, MissingExtra
 from .pareto import non_dominated
 from .reward import HARD, aims_of, check_exponents, penalised, rewards_of, spans_of
 from .strategy import ONE_GENE, Objectives, State, Strategy, unseen
+from .training.evaluation import computing
 
 __all__ = ["Controller"]
 
@@ -146,7 +145,7 @@ class Controller(Strategy):
     # -- sampling ---------------------------------------------------------------------------------
 
     def ask(self, n: int) -> Genomes:
-        with _one_thread(self._torch):
+        with computing(1):
             return self._ask(n)
 
     def _ask(self, n: int) -> Genomes:
@@ -224,7 +223,7 @@ class Controller(Strategy):
         # Of all, not of the last: aims over what it draws just now would draw together with it.
         front = np.concatenate([self._front, losses])
         self._front = front[non_dominated(front)]
-        with _one_thread(self._torch):
+        with computing(1):
             self._learn(genomes, advantage)
 
     def _advantage(self, losses: Objectives, aims: Floats) -> Floats:
@@ -318,17 +317,6 @@ class Controller(Strategy):
                 np.array(state[f"first_{name}"], np.float32),
                 np.array(state[f"second_{name}"], np.float32),
             )
-
-
-@contextmanager
-def _one_thread(torch: Any) -> Iterator[None]:
-    """Sums of several threads depend on how many there are; and matrices so small want but one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _torch() -> Any:

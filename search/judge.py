@@ -89,7 +89,6 @@ class Judge:
         self.repeats = 0
         self.log: list[tuple[float, ...]] = []
         self.failed: dict[int, str] = {}
-        self._worst_top1, self._furthest = float("inf"), 0.0
         self._front: Objectives | None = None
         self._seen = np.array([[np.inf], [-np.inf]])
         self._slowest_ms = 0.0
@@ -130,9 +129,6 @@ class Judge:
         numbers = numbers[~np.isnan(numbers[:, 1])]
         if not len(numbers):
             return
-        over = np.maximum(self.aims.violation(numbers), self.aims.beyond_target(numbers))
-        self._furthest = max(self._furthest, float(over.max()))
-        self._worst_top1 = min(self._worst_top1, float(numbers[:, 1].min()))
         losses = self.aims.losses(numbers)
         self._seen = np.stack(
             [np.minimum(self._seen[0], losses.min(axis=0)), np.maximum(self._seen[1], losses.max(axis=0))]
@@ -201,11 +197,14 @@ class Judge:
         failed = np.isnan(numbers[:, 1])
         if not failed.any():
             return self.aims.losses(numbers), self.aims.violation(numbers)
+        well = self.known()[1]
+        well = well[~np.isnan(well[:, 1])]
+        over = np.maximum(self.aims.violation(well), self.aims.beyond_target(well))
         told = numbers.copy()
         # Not 0: a model of top-1 would be drawn down around each network that failed.
-        told[failed, 1] = self._worst_top1 if self._worst_top1 < np.inf else 0.0
+        told[failed, 1] = well[:, 1].min() if len(well) else 0.0
         violation = self.aims.violation(told)
-        violation[failed] = max(_FAILED, 2 * (1 + self._furthest))
+        violation[failed] = max(_FAILED, 2 * (1 + over.max(initial=0.0)))
         return self.aims.losses(told), violation
 
     def _refuse_hopeless(self) -> None:

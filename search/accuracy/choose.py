@@ -41,7 +41,6 @@ class _Kind:
 
     form: str
     images: str  # "no", "may" or "must"
-    slow: bool
     make: Callable[[_Asked], AccuracyEstimator]
 
 
@@ -110,12 +109,12 @@ def _spread(
 
 
 KINDS = {
-    "surrogate": _Kind("surrogate[:FILE]", "no", False, _surrogate),
-    "zero_cost": _Kind("zero_cost[:PROXY]", "may", True, _zero_cost),
-    "training": _Kind("training[:RECIPE]", "must", True, _training),
-    "supernet": _Kind("supernet:FOLDER", "must", True, _supernet),
-    "table": _Kind("table:FILE", "no", False, _table),
-    "additive": _Kind("additive", "no", False, _additive),
+    "surrogate": _Kind("surrogate[:FILE]", "no", _surrogate),
+    "zero_cost": _Kind("zero_cost[:PROXY]", "may", _zero_cost),
+    "training": _Kind("training[:RECIPE]", "must", _training),
+    "supernet": _Kind("supernet:FOLDER", "must", _supernet),
+    "table": _Kind("table:FILE", "no", _table),
+    "additive": _Kind("additive", "no", _additive),
 }
 
 
@@ -207,14 +206,13 @@ def estimator(
         raise InvalidArgument(f"{kind.form} trains nothing for some epochs: leave --epochs out")
     if gpus is not None and name != "training":
         raise InvalidArgument(f"{kind.form} trains nothing on the workers' GPUs: leave --gpus out")
-    if workers is not None and not kind.slow:
-        raise InvalidArgument(
-            f"{kind.form} takes no time that workers could share: leave --workers and --ray out"
-        )
     if unit is not None and name != "table":
         raise InvalidArgument(f"{kind.form} has no unit of its own: leave --unit out")
     if what and "[" not in kind.form and ":" not in kind.form:
         raise InvalidArgument(f"{name} takes nothing after a colon, got {what!r}")
     found = kind.make(_Asked(what, space, images, workers, gpus, hold_out, epochs, seed, unit))
-    found.slow = kind.slow
+    if workers is not None and not found.slow:
+        raise InvalidArgument(
+            f"{kind.form} takes no time that workers could share: leave --workers and --ray out"
+        )
     return found if cache is None else Cached(found, cache, again=again)

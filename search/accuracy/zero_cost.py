@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from ...space import Architecture, MnasNet, SearchSpace
 from ...space.errors import InvalidArgument, MissingExtra, NotEnoughData, UnknownName, nearest
+from ..training.evaluation import computing
 from .estimator import Accuracy, AccuracyEstimator
 from .places import Line, Scales, share
 from .proxies import PROXIES, seed_of
@@ -204,7 +204,7 @@ class ZeroCost(AccuracyEstimator):
         """
         found = np.full((len(architectures), len(self.proxies)), np.nan)
         seconds, reasons = [], []
-        with _one_thread():
+        with computing(1):
             for row, network in zip(found, architectures, strict=True):
                 began = time.perf_counter()
                 reasons.append(self._score(network, row))
@@ -268,16 +268,3 @@ class ZeroCost(AccuracyEstimator):
                 else of_images(self.images, self.batch, px, self.seed)
             )
         return self._batches[px, classes]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread meanwhile: sums depend on how many add them up."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
+from ...data.files import lock
 from ...space.errors import StoreError
 
 __all__ = ["hold"]
@@ -27,28 +27,21 @@ def hold(folder: Path) -> int | None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        import fcntl
-
         handle = os.open(folder, os.O_RDONLY)
-    except ImportError:
-        return None
     except OSError as error:
         raise StoreError(
             f"{folder} cannot hold a training: {error.strerror or error}. Choose another --out."
         ) from error
-    deadline = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(handle)
-                raise StoreError(
-                    f"another process trains in {folder}. Wait for it, then give the command "
-                    "again; or choose another --out."
-                ) from None
-        except OSError:
-            os.close(handle)
-            return None
-        time.sleep(0.1)
+    try:
+        held = lock(handle, _WAIT_S)
+    except OSError:
+        held = None
+    if held:
+        return handle
+    os.close(handle)
+    if held is None:
+        return None
+    raise StoreError(
+        f"another process trains in {folder}. Wait for it, then give the command again; or choose "
+        "another --out."
+    )
