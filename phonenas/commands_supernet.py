@@ -69,6 +69,10 @@ def supernet(
             f"{duration(left)} left",
             file=sys.stderr, flush=True,
         )  # fmt: skip
+        if event.epoch == event.epochs:
+            print(
+                "reading the largest, the smallest and random networks", file=sys.stderr, flush=True
+            )
 
     found: dict[str, Any]
     if space is None:

@@ -172,9 +172,12 @@ def _as_json(
     result["files"] = _files(trained, out, exported)
     if exported is not None:
         result["export"] = [
-            {"format": f.name, "difference": f.difference, "differing": f.differing, "top1": f.top1}
+            {
+                "format": f.name, "difference": f.difference, "allowed": f.allowed,
+                "differing": f.differing, "top1": f.top1,
+            }
             for f in exported.forms
-        ]
+        ]  # fmt: skip
     return result
 
 
@@ -213,7 +216,8 @@ def _as_text(
         lines.append(f"{kind}: {path}")
     for form in () if exported is None else exported.forms:
         lines.append(
-            f"{form.name} beside torch: logits differ by {form.difference:.1e} at most, "
+            f"{form.name} beside torch: logits differ by {form.difference:.1e} at most "
+            f"(allowed: {form.allowed:.1e}), "
             f"{form.differing} decisions by other rounding; top-1 {form.top1:.2%}"
         )
     if out is None:

@@ -140,9 +140,8 @@ def _sections(run: Loaded, found: dict[str, Any] | None, page: Page) -> list[str
     if found is None or not found["networks"]:
         device = shlex.quote(str(run.settings["device"]))
         command = f"phonenas validate {shlex.quote(str(run.path))} --device {device}"
-        for title in _VALIDATED:
-            body.append(f"<h2>{title}</h2><p>Nothing has been measured yet. Do so with")
-            body.append(f"<code>{escape(command)}</code></p>")
+        body.append("<h2>Measured</h2><p>Nothing yet: validated networks, how far the prediction "
+                    f"was off and the operators' times come from <code>{escape(command)}</code></p>")  # fmt: skip
         return [*body, promoted_section(run.path, page), _log(run), _settings(run)]
     body += [f"<h2>{_VALIDATED[0]}</h2>", _networks(found)]
     if found["rounds"]:

@@ -22,6 +22,8 @@ FORMAT, VERSION = "phonenas-promoted-network", 1
 _KEPT = ("top1", "top1_error", "top5", "images", "epochs", "seconds", "failed", "files",
          "export_difference", "export_failed")  # fmt: skip
 
+_SHOWN = 3  # of the settings that changed
+
 
 class Books:
     """The results of trainings in a run's folder, `promoted/ID/promoted.json`.
@@ -101,10 +103,11 @@ class Books:
             for k in sorted({*settings, *now})
             if settings.get(k) != now.get(k)
         ]
+        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         if changed and must_agree:
             raise SettingsChanged(
                 f"network {planned.id} of {self.run_dir} was promoted with other settings: "
-                f"{'; '.join(changed)}. Give the same settings, or move {self.run_dir / 'promoted'} "
+                f"{'; '.join(changed[:_SHOWN])}{more}. Give the same settings, or move {self.run_dir / 'promoted'} "
                 "away to train anew."
             )
         if changed or not all((self.run_dir / file).exists() for file in network.files.values()):

@@ -126,7 +126,7 @@ def test_before_validation_it_says_what_is_missing(tmp_path: Path) -> None:
     out = write_report(run.path, tmp_path / "elsewhere" / "page.html")
     page = Page(out.read_text(encoding="utf-8"))
     assert out == tmp_path / "elsewhere" / "page.html" and not (run.path / "report.html").exists()
-    assert page.text.count(f"phonenas validate '{run.path}' --device local") == 3
+    assert page.text.count(f"phonenas validate '{run.path}' --device local") == 1
     assert "No target was set" in page.text and "Nothing has been measured yet" in page.text
     assert '"front":' in page.scripts[-1] and '"calibration":' not in page.scripts[-1]
 

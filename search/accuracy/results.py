@@ -240,7 +240,8 @@ def _column(frame: Any, file: Path, asked: str | None, usual: tuple[str, ...], o
         if name in names:
             return name
     raise InvalidArgument(
-        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Name one of: {', '.join(names)}."
+        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Name the one that is it (--target): "
+        f"{', '.join(names)}."
     )
 
 
@@ -298,7 +299,8 @@ def _networks(
         if lacking:
             raise InvalidArgument(
                 f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor all decisions of "
-                f"{space.name}: {', '.join(lacking[:5])} {'is' if len(lacking) == 1 else 'are'} not there."
+                f"{space.name}: {', '.join(lacking[:5])} {'is' if len(lacking) == 1 else 'are'} not there. "
+                "Name the column of block strings (--column) or the space (--space)."
             )
         rows: list[Any] = frame[list(space.decisions)].to_dict("records")
     else:

@@ -32,6 +32,7 @@ class Form:
         name: "onnx" or "tflite".
         path: Where it lies.
         difference: Largest absolute difference of a logit from torch's.
+        allowed: By how much that image's logits may differ, > 0.
         differing: Images of which it makes another class than torch does.
         ties: Of those, where torch's two best logits are as close as the tolerance.
         top1: Share of the images named rightly, in [0, 1].
@@ -40,6 +41,7 @@ class Form:
     name: str
     path: Path
     difference: float
+    allowed: float
     differing: int
     ties: int
     top1: float
@@ -131,10 +133,13 @@ def compared(
     two = np.sort(torch, axis=1)[:, -2:]
     close = two[:, -1] - two[:, 0] <= allowed
     differing = decided != said
+    found = off(torch, other)
+    worst = int(found.argmax())
     return Form(
         form,
         path,
-        float(off(torch, other).max()),
+        float(found[worst]),
+        float(allowed[worst]),
         int(differing.sum()),
         int((differing & close).sum()),
         float(np.mean(said == labels)),
