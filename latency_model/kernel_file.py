@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.documents import Document
 from ..data.files import write_atomic
 from ..data.measurement import Conditions, SubjectKind
 from ..data.store import MeasurementStore
@@ -16,6 +17,7 @@ from .kernel_latency import KernelLatencyModel
 __all__ = ["TEACHERS", "KernelFile", "fit_kernel_file", "load_kernel_file"]
 
 FORMAT, VERSION = "phonenas-kernel-model", 1
+_DOCUMENT = Document(FORMAT, VERSION, "kernel model")
 TEACHERS: tuple[SubjectKind, ...] = ("kernel", "onnx", "network")  # kinds of subjects that teach it
 _MOST_BYTES = 16 << 20
 
@@ -61,24 +63,15 @@ def load_kernel_file(path: Path) -> KernelFile:
     Raises:
         UnsupportedFormat: Not such a file, damaged, or of another version (both are named).
     """
-    again = f"{path} is no kernel model of phonenas{{}}. Fit it anew:  phonenas fit"
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UnsupportedFormat(again.format(": it is far too large"))
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise UnsupportedFormat(again.format(""))
-        if found.get("version") != VERSION:
-            raise UnsupportedFormat(
-                f"{path} has version {found.get('version')}; this phonenas reads version {VERSION}. Fit "
-                "it anew:  phonenas fit"
-            )
+    again = "Fit it anew:  phonenas fit"
+    if path.exists() and path.stat().st_size > _MOST_BYTES:
+        raise UnsupportedFormat(f"{path} is far too large for a kernel model. {again}")
+    found = _DOCUMENT.read(path, again)
+    if found is None:
+        raise NotEnoughData(f"there is no kernel model at {path}. {again}")
+    with _DOCUMENT.checking(path, again):
         return KernelFile(
             KernelLatencyModel.from_dict(found["kernels"]),
             Conditions.from_dict(found["conditions"]),
             str(found["until"]),
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UnsupportedFormat):
-            raise
-        raise UnsupportedFormat(again.format(f": {error}")) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..data.documents import Document
 from ..data.measurement import Conditions
 from ..space import Operator
-from ..space.errors import NotEnoughData, UnsupportedFormat
+from ..space.errors import NotEnoughData
 from .calibration import Calibration
 from .curve import curve_from_dict
 from .lookup_table import LookupTable
@@ -18,6 +18,7 @@ from .model import Examined, LatencyModel
 __all__ = ["FORMAT", "VERSION", "document", "load"]
 
 FORMAT, VERSION = "phonenas-latency-model", 2
+_DOCUMENT = Document(FORMAT, VERSION, "latency model")
 
 
 def document(model: LatencyModel) -> dict[str, Any]:
@@ -50,22 +51,13 @@ def load(path: str | Path) -> LatencyModel:
         UnsupportedFormat: Not such a file, damaged, or of another version (both are named).
     """
     path = Path(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    again = "Fit it anew:  phonenas fit"
+    found = _DOCUMENT.read(path, again)
+    if found is None:
         raise NotEnoughData(
             f"there is no latency model at {path}. Fit one:  phonenas fit --device local"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UnsupportedFormat(f"{path} is no latency model: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UnsupportedFormat(f"{path} is no latency model of phonenas")
-    if found.get("version") != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {found.get('version')}; this phonenas reads version {VERSION}. "
-            "Fit it anew:  phonenas fit"
         )
-    try:
+    with _DOCUMENT.checking(path, again):
         operators = {Operator.parse(k): v for k, v in found["operators"].items()}
         if not all(0 < v[0] < float("inf") for v in operators.values()):
             raise ValueError("an operator's time is no positive number")
@@ -84,10 +76,6 @@ def load(path: str | Path) -> LatencyModel:
             str(found["until"]),
             float(found["alike"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UnsupportedFormat):
-            raise
-        raise UnsupportedFormat(f"{path} is damaged: {type(error).__name__} {error}") from error
 
 
 def _rounded(spread: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from html import escape
@@ -14,8 +13,8 @@ from .page import Page, number, table
 from .report_promoted import promoted_section
 from .search.run_folder import Loaded, load
 from .search.strategy import names
-from .search.validation import FORMAT, VERSION
-from .space.errors import StoreError, UnsupportedFormat
+from .search.validation import DOCUMENT
+from .space.errors import UnsupportedFormat
 
 __all__ = ["read_validation", "write_report"]
 
@@ -49,22 +48,10 @@ def read_validation(run_dir: Path) -> dict[str, Any] | None:
 
     path = run_dir / "validation.json"
     again = f"Make it anew:  phonenas validate {run_dir} --device ..."
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    found = DOCUMENT.read(path, again)
+    if found is None:
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UnsupportedFormat(f"{path} is damaged: {error}. {again}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UnsupportedFormat(f"{path} is no validation of phonenas. {again}")
-    if found.get("version") != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {found.get('version')}; this phonenas reads version {VERSION}. "
-            + again
-        )
-    try:
+    with DOCUMENT.checking(path, again):
         for v in found["networks"]:
             v |= {"id": int(v["id"]), "block_args": str(v["block_args"])}
             v |= {name: float(v[name]) for name in _NUMBERS}
@@ -82,9 +69,6 @@ def read_validation(run_dir: Path) -> dict[str, Any] | None:
             v |= {k: float(v[k]) for k in ("top1", "predicted_ms", "measured_ms")}
             v["meets_target"] = _flag(v.get("meets_target"))
         calibration_points(found), operator_points(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__} {error}"
-        raise UnsupportedFormat(f"{path} is damaged: {what}. {again}") from error
     return found
 
 

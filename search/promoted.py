@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..data import Conditions
+from ..data.documents import Document
 from ..data.files import write_atomic
 from ..devices.timing import Verdict
 from ..latency_model import Score
 from ..space import Architecture
-from ..space.errors import StoreError, UnsupportedFormat
 from .pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from .reward import reward
 
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 FORMAT, VERSION, FILE = "phonenas-promoted", 1, "promoted.json"
+_DOCUMENT = Document(FORMAT, VERSION, "file of promoted networks")
 
 
 @dataclass(frozen=True)
@@ -314,23 +315,8 @@ def read_promoted(run_dir: str | Path) -> Promoted | None:
     """
     path = Path(run_dir) / FILE
     again = f"Make it anew:  phonenas promote {run_dir} --data ..."
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    found = _DOCUMENT.read(path, again)
+    if found is None:
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UnsupportedFormat(f"{path} is damaged: {error}. {again}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UnsupportedFormat(f"{path} is no file of promoted networks. {again}")
-    if found.get("version") != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {found.get('version')}; this phonenas reads version {VERSION}. "
-            + again
-        )
-    try:
+    with _DOCUMENT.checking(path, again):
         return Promoted.from_dict(found)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        what = f"{type(error).__name__} {error}"
-        raise UnsupportedFormat(f"{path} is damaged: {what}. {again}") from error

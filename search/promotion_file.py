@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.documents import Document
 from ..data.files import write_atomic
-from ..space.errors import SettingsChanged, StoreError, UnsupportedFormat
+from ..space.errors import SettingsChanged
 from .promoted import PromotedNetwork
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Books"]
 
 FORMAT, VERSION = "phonenas-promoted-network", 1
+_DOCUMENT = Document(FORMAT, VERSION, "result of a promoted network")
+_AGAIN = "Remove it: the training's last checkpoint is beside it, and little is done again."
 # What training and export tell; the rest follows from the run and the device.
 _KEPT = ("top1", "top1_error", "top5", "images", "epochs", "seconds", "failed", "files",
          "export_difference", "export_failed")  # fmt: skip
@@ -77,25 +80,14 @@ class Books:
             StoreError: It cannot be read.
         """
         path = self.folder(planned.id) / "promoted.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if (found["format"], found["version"]) != (FORMAT, VERSION):
-                raise ValueError(
-                    f"{found['format']} {found['version']}, this phonenas reads {FORMAT} {VERSION}"
-                )
+        found = _DOCUMENT.read(path, _AGAIN)
+        if found is None:
+            return None
+        with _DOCUMENT.checking(path, _AGAIN):
             settings = dict(found["settings"])
             kept = {name: found["result"][name] for name in _KEPT}
             network = replace(planned, **kept)
             PromotedNetwork.from_dict(network.to_dict())  # numbers are numbers
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UnsupportedFormat(
-                f"{path} is no result of a promoted network, or damaged: {error}. Remove it: the "
-                "training's last checkpoint is beside it, and little is done again."
-            ) from error
         now = {"network": planned.block_args, **self.settings}
         now = json.loads(json.dumps(now))
         changed = [

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.documents import Document
 from ..data.files import write_atomic
 from ..space import Genomes, SearchSpace
 from ..space.errors import SettingsChanged, StoreError, UnknownName, UnsupportedFormat
@@ -35,6 +36,7 @@ from .pareto import Candidate, ParetoFront
 __all__ = ["LOG", "NUMBERS", "Loaded", "RunFolder", "Stopped", "load"]
 
 FORMAT, VERSION = "phonenas-run", 1
+_DOCUMENT = Document(FORMAT, VERSION, "run")
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
 LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
@@ -245,19 +247,9 @@ def _front_dict(front: ParetoFront) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError("another format")
-        version_found = found["version"]
-    except OSError as error:
-        raise StoreError(f"{path / 'run.json'} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnsupportedFormat(f"{path / 'run.json'} is no run of phonenas: {error}") from error
-    if version_found != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {version_found}; this phonenas reads version {VERSION}"
-        )
+    found = _DOCUMENT.read(path / "run.json", "Search again, with another --out.")
+    if found is None:
+        raise StoreError(f"{path / 'run.json'} is gone")
     parts: dict[str, type] = {"settings": dict, "model": dict, "complete": bool}
     if found.get("complete"):
         parts |= {"front": list, "seconds": float, "hypervolume": float, "libraries": dict}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Conditions, MeasurementStore
+from ..data.documents import Document
 from ..devices import Device, Subject, measure
 from ..devices.plan import Event
 from ..devices.timing import Protocol, Verdict
 from ..latency_model import LatencyModel, Score, score
-from ..space.errors import InvalidArgument, SettingsChanged, UnstableDevice
+from ..space.errors import InvalidArgument, PhonenasError, SettingsChanged, UnstableDevice
 from .choosing import worth_measuring
 from .pareto import Candidate, ParetoFront
 from .run_folder import Loaded
 
-__all__ = ["FORMAT", "VERSION", "Validated", "Validation", "document", "earlier", "validate"]
+__all__ = ["DOCUMENT", "Validated", "Validation", "document", "earlier", "validate"]
 
 log = logging.getLogger("phonenas")
 
-FORMAT, VERSION = "phonenas-validation", 1
+DOCUMENT = Document("phonenas-validation", 1, "validation")
 _ROUNDS = 12  # a promise is kept or broken by these: more than a profile takes
 
 
@@ -200,10 +200,8 @@ def earlier(path: Path, run: Loaded, conditions: Conditions) -> dict[str, Any]:
         conditions: Under which is measured now.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if (found["format"], found["version"]) != (FORMAT, VERSION):
-            raise ValueError("another format or version")
-        if Conditions.from_dict(found["conditions"]) != conditions:
+        found = DOCUMENT.read(path, "")
+        if found is None or Conditions.from_dict(found["conditions"]) != conditions:
             return {}
         promised = {c.id: (c.block_args, c.latency_ms) for c in run.front}
         same = [
@@ -213,9 +211,7 @@ def earlier(path: Path, run: Loaded, conditions: Conditions) -> dict[str, Any]:
         ]
         if same:
             _score(same)  # all of it are numbers
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (PhonenasError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s is left aside, and written anew: %s", path, error)
         return {}
     return {**found, "networks": same}
@@ -277,8 +273,8 @@ def document(
     networks.sort(key=lambda v: int(v["id"]))
     return {
         **{name: held[name] for name in ("rounds", "best", "stopped") if name in held},
-        "format": FORMAT,
-        "version": VERSION,
+        "format": DOCUMENT.format,
+        "version": DOCUMENT.version,
         "device": latency.device,
         "target_ms": run.front.target_ms,
         "target": run.front.target,

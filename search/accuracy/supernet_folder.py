@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...data.documents import Document
 from ...space import SearchSpace
-from ...space.errors import SettingsChanged, UnknownName, UnsupportedFormat
+from ...space.errors import SettingsChanged, UnknownName
 
 if TYPE_CHECKING:
     from ...data.images import ImageSet
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 FORMAT, VERSION = "phonenas-supernet", 1
+_DOCUMENT = Document(FORMAT, VERSION, "supernet")
 _CALIBRATION = 512  # training images that set the statistics of a reading
 
 
@@ -60,30 +62,18 @@ def document_of(folder: Path) -> dict[str, Any]:
         UnknownName: There is no supernet.
         UnsupportedFormat: The file is damaged, or of another version.
     """
-    path = folder / "supernet.json"
-    if not path.exists():
+    path, again = folder / "supernet.json", "Train it anew in another folder."
+    found = _DOCUMENT.read(path, again)
+    if found is None:
         going = (folder / "checkpoint.safetensors").exists()
         raise UnknownName(
             f"{folder} holds no supernet" + (" yet: its training is not done; give its command again"
             if going else ". Train one:  phonenas supernet --space SPACE --data DIR --out FOLDER")
         )  # fmt: skip
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError("another format")
-        version = found["version"]
+    with _DOCUMENT.checking(path, again):
         for name in ("settings", "spread", "offset", "read_s", "largest", "smallest", "random"):
             found[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnsupportedFormat(
-            f"{path} is damaged, or no file of a supernet: {error}. Train it anew in another folder."
-        ) from error
-    if version != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {version}; this phonenas reads version {VERSION}. Train it anew in "
-            "another folder."
-        )
-    return dict(found)
+    return found
 
 
 def told(probability: float, offset: float) -> float:

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...data.documents import Document
 from ...data.files import write_atomic
 from ...space import Architecture
 from ...space.errors import (
     SettingsChanged,
-    StoreError,
     UnknownName,
     UnsupportedFormat,
 )
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Stopped", "TrainingFolder", "load"]
 
 FORMAT, VERSION = "phonenas-training-result", 1
+_DOCUMENT = Document(FORMAT, VERSION, "result of a training")
+_AGAIN = "Choose another --out."
 _SHARE = 20  # times as long as a checkpoint takes, none is written again
 _GUESS_S = 0.1  # how long the first one takes
 _FILES = ("checkpoint.safetensors", "curve.csv", "weights.safetensors", "result.json")
@@ -223,32 +225,19 @@ def load(path: str | Path) -> Trained:
 
 
 def _read_result(folder: Path) -> dict[str, Any] | None:
-    path = folder / "result.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError("another format")
-        version = found["version"]
-        if not isinstance(found["settings"], dict) or not isinstance(found["result"], dict):
-            raise ValueError("settings or result are missing")
-    except FileNotFoundError:
+    found = _DOCUMENT.read(folder / "result.json", _AGAIN)
+    if found is None:
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    if not isinstance(found.get("settings"), dict) or not isinstance(found.get("result"), dict):
         raise UnsupportedFormat(
-            f"{path} is no result of a training, or damaged: {error}. Choose another --out."
-        ) from error
-    if version != VERSION:
-        raise UnsupportedFormat(
-            f"{path} has version {version}; this phonenas reads version {VERSION}"
+            f"{folder / 'result.json'} is damaged: settings or result are missing. {_AGAIN}"
         )
-    return dict(found)
+    return found
 
 
 def _trained(folder: Path, found: Mapping[str, Any]) -> Trained:
     told = found["result"]
-    try:
+    with _DOCUMENT.checking(folder / "result.json", _AGAIN):
         result = Trained(
             network=Architecture.parse(told["network"]),
             weights={},
@@ -264,10 +253,6 @@ def _trained(folder: Path, found: Mapping[str, Any]) -> Trained:
             resumed_from=int(told["resumed_from"]),
             recipe=dict(told["recipe"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UnsupportedFormat(
-            f"{folder / 'result.json'} is damaged: {error}. Choose another --out."
-        ) from error
     if result.diverged:
         return result
     try:
