@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ...space import Architecture
-from ...space.errors import InvalidArgument, InvalidImage, NotEnoughData
+from ...space.errors import InvalidArgument, NotEnoughData
 from .evaluation import computing, require_torch
 from .recipe import Recipe
 from .trained import Began, Epoch, Event, Stepped, Trained
@@ -20,10 +17,6 @@ if TYPE_CHECKING:
     from ...data.image_set import ImageSet
 
 __all__ = ["Began", "Epoch", "Event", "Stepped", "Trained", "train"]
-
-log = logging.getLogger("phonenas")
-
-_PIECE = 512
 
 
 def train(
@@ -37,7 +30,6 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     workers: int = 0,
-    broken: Literal["stop", "skip"] = "stop",
     on_event: Callable[[Event], None] | None = None,
     checkpoint_s: float = 60.0,
     evaluate_each: int = 1,
@@ -61,8 +53,6 @@ def train(
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         threads: Of the CPU, for this time; None leaves torch's number.
         workers: Processes that decode files; 0 for none. The weights do not depend on it.
-        broken: "skip" decodes every file once before, and leaves out those that are no image; a
-            set that was opened so needs it not. "stop" raises where one comes up.
         on_event: Called with `Began`, `Stepped` and `Epoch`.
         checkpoint_s: Seconds between checkpoints within an epoch, ≥ 0.
         evaluate_each: Epochs between looks at the held-out images; 0 looks at the end alone.
@@ -84,7 +74,6 @@ def train(
     from .job import Job
 
     _check(images, held, seed, checkpoint_s, evaluate_each)
-    images, held = _settled(images, broken), None if held is None else _settled(held, broken)
     network = replace(network, classes=len(images.classes))
     with computing(threads), together(device) as processes:
         cuda = [processes.device] if processes.device.type == "cuda" else []
@@ -120,27 +109,3 @@ def _check(
         )
     if held is not None and not len(held):
         raise NotEnoughData(f"{held.source} has no images to judge by")
-
-
-def _settled(images: ImageSet, broken: str) -> ImageSet:
-    """The images without those that cannot be decoded, if these are to be skipped."""
-    if broken not in ("stop", "skip"):
-        raise InvalidArgument(f"broken images are to 'stop' or to be 'skip'ped, not {broken!r}")
-    if broken == "stop" or images.array() is not None:
-        return images
-
-    def sound(index: int) -> bool:
-        try:
-            images.image(index)
-        except InvalidImage as error:
-            log.warning("left out: %s", error)
-            return False
-        return True
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        told: list[bool] = []
-        # A piece at a time: a million of promises would fill the memory, and Ctrl-C wait for them.
-        for begin in range(0, len(images), _PIECE):
-            told += pool.map(sound, range(begin, min(begin + _PIECE, len(images))))
-    kept = [i for i, good in enumerate(told) if good]
-    return images if len(kept) == len(images) else images.subset(kept)
