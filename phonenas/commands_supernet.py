@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import SPACES, AsJson, Quiet, Seed, Verbose, print_result, table
+from .console import SPACES, AsJson, Quiet, Ray, Seed, Verbose, print_result, table
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def supernet(
         list[str] | None,
         typer.Option("--read", help="Also read this network of the space; repeatable."),
     ] = None,
+    ray: Ray = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs that it holds on the cluster: 1, or a share; with --ray."),
+    ] = None,
     networks: Annotated[int, typer.Option(min=0, max=20, help="Random networks to show.")] = 5,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -74,6 +79,8 @@ def supernet(
                 "reading the largest, the smallest and random networks", file=sys.stderr, flush=True
             )
 
+    if gpus is not None and ray is None:
+        raise InvalidArgument("--gpus is what a training holds on a cluster: give --ray, too")
     found: dict[str, Any]
     if space is None:
         if epochs is not None or batch is not None or learning_rate is not None:
@@ -85,11 +92,24 @@ def supernet(
     else:
         images = read_images(data)
         changes = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate}
-        found = train_supernet(
-            spaces.get(space, resolution), images, into=out, recipe=RECIPE.changed(**changes),
-            hold_out=held_out, random=random, sandwich=sandwich, distil=distil, seed=seed,
-            threads=threads, device=device, loaders=loaders, on_event=None if quiet else told,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "recipe": RECIPE.changed(**changes), "hold_out": held_out, "random": random,
+            "sandwich": sandwich, "distil": distil, "seed": seed, "threads": threads,
+            "device": device, "loaders": loaders,
+        }  # fmt: skip
+        named = spaces.get(space, resolution)
+        if ray is None:
+            telling = None if quiet else told
+            found = train_supernet(named, images, into=out, on_event=telling, **how)
+        else:
+            from .search.training_task import supernet_on
+            from .search.workers import Needs, workers_from
+
+            with workers_from(None, ray) as team:
+                if not quiet:
+                    print("training on the cluster, until it is done", file=sys.stderr, flush=True)
+                needs = Needs(threads, gpus or 0.0)
+                found = supernet_on(team, named, images, into=out, needs=needs, **how)
     rows = [{"name": "largest", **found["largest"]}, {"name": "smallest", **found["smallest"]}]
     rows += [{"name": f"random {i + 1}", **row} for i, row in enumerate(found["random"][:networks])]
     if read:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from .console import (
     BrokenImages,
     OwnResolution,
     Quiet,
+    Ray,
     Seed,
     Verbose,
     Width,
@@ -69,17 +72,24 @@ def train(
         int, typer.Option(help="Processes that decode image files; 0 for none.")
     ] = 0,
     broken: BrokenImages = "stop",
+    ray: Ray = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs that it holds on the cluster: 1, or a share; with --ray."),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a network on your images. Several GPUs: torchrun -m phonenas train ..."""
-    from .progress_training import TrainingBar
+    from .progress_training import TrainingBar, following
     from .search.networks import find
     from .search.training.distributed import rank_and_world
     from .search.training.evaluation import require_torch
     from .search.training.recipe import recipe as recipe_named
     from .search.training.trainer import train as run
+    from .search.training_task import train_on
+    from .search.workers import Needs, workers_from
 
     # What is asked amiss is told before images are read.
     found = find(network, width, resolution)
@@ -87,23 +97,26 @@ def train(
         recipe, epochs=epochs, batch=batch, learning_rate=learning_rate, precision=precision
     )
     formats = _checked_formats(export, out)
+    if gpus is not None and ray is None:
+        raise InvalidArgument("--gpus is what a training holds on a cluster: give --ray, too")
     require_torch()
-    first = rank_and_world()[0] == 0
+    rank, world = rank_and_world()
+    if ray is not None and world > 1:
+        raise InvalidArgument("torchrun trains here with all its processes: leave --ray out")
+    first = rank == 0
     images, held, part = read_parts(data, held_out, seed, broken)
-    with TrainingBar(quiet or not first) as bar:
-        try:
+    with TrainingBar(quiet or not first) as bar, _torch_told():
+        if ray is None:
             trained = run(
                 found, images, held, recipe=chosen, seed=seed, into=out, device=device,
                 threads=threads, workers=loaders, on_event=bar.show,
             )  # fmt: skip
-        except PhonenasError:
-            raise
-        except (RuntimeError, MemoryError) as error:  # torch's: mostly that memory does not suffice
-            told = " ".join(str(error).split())[:300] or type(error).__name__
-            raise TaskFailed(
-                f"the training could not go on: {told}. If the memory does not suffice, give a "
-                "smaller --batch or --resolution, with another --out."
-            ) from error
+        else:
+            with workers_from(None, ray) as team, following(out, bar, chosen.epochs):
+                trained = train_on(
+                    team, found, images, held, recipe=chosen, seed=seed, into=out, device=device,
+                    threads=threads, loaders=loaders, needs=Needs(threads or 1, gpus or 0.0),
+                )  # fmt: skip
     if not first:
         return
     exported = _exported(trained, out, held, formats, chosen.digest) if formats else None
@@ -111,6 +124,21 @@ def train(
     print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported))
     if trained.diverged:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _torch_told() -> Iterator[None]:
+    """What torch raises, as one of our errors: mostly that memory does not suffice."""
+    try:
+        yield
+    except PhonenasError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TaskFailed(
+            f"the training could not go on: {told}. If the memory does not suffice, give a "
+            "smaller --batch or --resolution, with another --out."
+        ) from error
 
 
 def read_parts(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import threading
 import time
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from .bar import Bar
 from .progress import duration
 from .search.training.trained import Began, Epoch, Event, Stepped
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["TrainingBar"]
+__all__ = ["TrainingBar", "following"]
 
 _LINE_S = 10.0  # without a terminal: a line as often as this, and one an epoch
+_LOOK_S = 2.0  # how often a curve that grows elsewhere is looked at
 _SURE_S = 2.0  # how long it runs before it says how long it will take
 
 
@@ -46,6 +49,11 @@ class TrainingBar(Bar):
         elif isinstance(event, Epoch):
             self._epoch(event)
 
+    def begin_elsewhere(self, words: str, epochs: int) -> None:
+        """Say that a training begins of which only epochs will be told."""
+        self._epochs = epochs
+        self._line(words)
+
     def _begin(self, event: Began) -> None:
         self._began_s = self._told_s = time.monotonic()
         self._promised, self._epochs = False, event.epochs
@@ -76,7 +84,7 @@ class TrainingBar(Bar):
             self._line(f"training: {words}")
 
     def _epoch(self, event: Epoch) -> None:
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=event.step)
         now = time.monotonic()
         last = event.epoch == self._epochs
@@ -85,3 +93,53 @@ class TrainingBar(Bar):
             self._epoch_s = self._told_s = now
             judged = "" if event.top1 != event.top1 else f", top-1 ● {event.top1:.2%}"
             self._line(f"epoch {event.epoch}: loss {event.loss:.4f}{judged}")
+
+
+@contextmanager
+def following(folder: Path | None, bar: TrainingBar, epochs: int) -> Iterator[None]:
+    """Meanwhile tell the epochs of a training elsewhere, where its folder is seen from here.
+
+    Args:
+        folder: Of the training, in which its `curve.csv` grows; None if it has none.
+        bar: What tells them.
+        epochs: Of the training.
+    """
+    if bar.quiet:
+        yield
+        return
+    seen = (
+        "" if folder is None else f"; {folder / 'curve.csv'} grows where its node sees that folder"
+    )
+    bar.begin_elsewhere(
+        f"training on the cluster, {epochs} epoch{'s' * (epochs != 1)}{seen}", epochs
+    )
+    over = threading.Event()
+
+    def look() -> None:
+        told = _epochs_of(folder)[-1:] if folder is not None else []  # of an earlier call
+        last = told[0].epoch if told else 0
+        while not over.wait(_LOOK_S):
+            for epoch in _epochs_of(folder) if folder is not None else ():
+                if epoch.epoch > last:
+                    last = epoch.epoch
+                    bar.show(epoch)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_LOOK_S)
+
+
+def _epochs_of(folder: Path) -> list[Epoch]:
+    """The rows of a curve.csv; none where it is not there, or is being looked at too early."""
+    try:
+        with (folder / "curve.csv").open(newline="", encoding="utf-8") as file:
+            return [
+                Epoch.from_dict({k: float(v) if v else None for k, v in row.items()})
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -25,10 +25,8 @@ from ..data import Conditions, MeasurementStore
 from ..devices import Device
 from ..devices.plan import Event as DeviceEvent
 from ..latency_model import LatencyModel
-from ..space import Architecture
 from ..space.errors import (
     InvalidArgument,
-    PhonenasError,
     SettingsChanged,
 )
 from .choosing import worth_measuring
@@ -37,6 +35,7 @@ from .promotion_file import Books
 from .promotion_steps import as_before, exported, planned, promises, set_told, with_measured
 from .run_folder import Loaded
 from .run_folder import load as load_run
+from .training_task import train_network
 from .validation import validate
 from .workers import Needs, Serial, Workers
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from .training.trained import Event as TrainingEvent
     from .training.trained import Trained
 
-__all__ = ["Began", "Finished", "OnEvent", "Training", "promote", "train_network"]
+__all__ = ["Began", "Finished", "OnEvent", "Training", "promote"]
 
 
 @dataclass(frozen=True)
@@ -233,40 +232,6 @@ def promote(
         result = with_measured(result, validation, phone.conditions)
     result.save(run.path)
     return result
-
-
-def train_network(
-    block_args: str,
-    images: ImageSet,
-    test: ImageSet,
-    recipe: Recipe,
-    seed: int,
-    folder: str,
-    device: str,
-    threads: int | None,
-    loaders: int,
-    on_event: Callable[[TrainingEvent], None] | None,
-) -> Trained | str:
-    """The task of one training, for `Workers.map`.
-
-    Returns:
-        What `train` gave, or why this network cannot be trained.
-    Raises:
-        PhonenasError: What would stop every other network, too.
-    """
-    from .training.trainer import train
-
-    try:
-        return train(
-            Architecture.parse(block_args), images, test, recipe=recipe, seed=seed, into=folder,
-            device=device, threads=threads, workers=loaders, on_event=on_event,
-        )  # fmt: skip
-    except PhonenasError as error:
-        if isinstance(error, InvalidArgument):  # this network and these images do not fit
-            return str(error)
-        raise
-    except (RuntimeError, MemoryError) as error:  # torch's, as where the memory does not suffice
-        return f"{type(error).__name__}: {error}"
 
 
 def _about_s(

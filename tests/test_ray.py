@@ -26,6 +26,7 @@ from phonenas.devices.plan import Subject
 from phonenas.devices.timing import Protocol
 from phonenas.search.device_workers import DeviceOnNode, device_on
 from phonenas.search.ray_workers import RayWorkers
+from phonenas.search.training import folder
 from phonenas.search.training.recipe import recipe
 from phonenas.search.workers import Needs, Repeated, Serial, Workers
 from phonenas.space import zoo
@@ -301,6 +302,29 @@ def test_twenty_trainings_outlive_a_worker_and_a_node(
         assert theirs.weights.keys() == mine.weights.keys()
         for name, array in mine.weights.items():
             np.testing.assert_array_equal(theirs.weights[name], array)
+
+
+def test_one_training_on_the_cluster_is_the_one_here(cluster: Any, tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = (chance.integers(0, 100, (60, 16, 16, 3)) + 50 * y[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "set.npz", x_train=x[:48], y_train=y[:48], x_test=x[48:], y_test=y[48:])
+    words = [
+        "train", TINY.replace(" classes3", ""), "--data", str(tmp_path / "set.npz"),
+        "--recipe", "small", "--epochs", "3", "--batch", "12", "--threads", "1",
+    ]  # fmt: skip
+    there = [*words, "--ray", cluster.address, "--gpus", "0.5", "--device", "cpu"]
+    for command, out in ((words, "here"), (there, "there")):
+        done = subprocess.run(
+            [sys.executable, "-m", "phonenas", *command, "--out", str(tmp_path / out)],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "training on the cluster, 3 epochs" in done.stderr
+    here, found = folder.load(tmp_path / "here"), folder.load(tmp_path / "there")
+    assert [e.loss for e in here.curve] == [e.loss for e in found.curve]
+    for name, array in here.weights.items():
+        np.testing.assert_array_equal(found.weights[name], array)
 
 
 # -- Ctrl-C --------------------------------------------------------------------------------------

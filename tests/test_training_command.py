@@ -100,6 +100,8 @@ def test_what_is_asked_amiss_is_refused_before_images_are_read(images: Path) -> 
         run("--data", "nowhere", "--export", "pb", "--out", "x")
     with pytest.raises(InvalidArgument, match="--export writes into the folder of --out"):
         run(*at, "--export", "onnx")
+    with pytest.raises(InvalidArgument, match="give --ray, too"):
+        run(*at, "--gpus", "1")
     with pytest.raises(InvalidArgument, match="--broken: stop or skip, got 'mend'"):
         run(*at, "--broken", "mend")
     with pytest.raises(InvalidArgument, match="precision is one of"):

@@ -35,7 +35,10 @@ from .weights_file import load_weights, save_weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Stopped", "TrainingFolder", "load"]
+    from ...data.image_set import ImageSet
+    from .recipe import Recipe
+
+__all__ = ["Stopped", "TrainingFolder", "finished_in", "load", "settings_of"]
 
 FORMAT, VERSION = "phonenas-training-result", 1
 _DOCUMENT = Document(FORMAT, VERSION, "result of a training")
@@ -80,7 +83,7 @@ class TrainingFolder:
         try:
             self._result = _read_result(self.path)
             if self._result is not None:
-                self._compare(self._result["settings"])
+                _compare(self.path, self._result["settings"], self.settings)
             if self._held is not None:
                 self._tidy()
         except BaseException:
@@ -106,18 +109,6 @@ class TrainingFolder:
     def _checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
-    def _compare(self, found: Mapping[str, Any]) -> None:
-        changed = [
-            f"{name} was {found.get(name)!r} and is now {self.settings.get(name)!r}"
-            for name in sorted({*found, *self.settings})
-            if found.get(name) != self.settings.get(name)
-        ]
-        if changed:
-            raise SettingsChanged(
-                f"{self.path} holds a training with other settings: {'; '.join(changed)}. Give the "
-                "same settings to go on with it, or another --out for a new training."
-            )
-
     def finished(self) -> Trained | None:
         """What the training gave, if it is over."""
         return None if self._result is None else _trained(self.path, self._result)
@@ -136,7 +127,7 @@ class TrainingFolder:
             return None
         try:
             document = found.document
-            self._compare(dict(document["settings"]))
+            _compare(self.path, dict(document["settings"]), self.settings)
             return Stopped(
                 found.tensors,
                 int(document["step"]),
@@ -207,6 +198,38 @@ class TrainingFolder:
         self._checkpoint.unlink(missing_ok=True)
 
 
+def settings_of(
+    network: Architecture, images: ImageSet, held: ImageSet | None, recipe: Recipe, seed: int
+) -> dict[str, Any]:
+    """All that decides a training's weights; the precision as the recipe has it, "auto" maybe."""
+    return {
+        "network": str(network),
+        "images": images.digest,
+        "held": None if held is None else held.digest,
+        "seed": seed,
+        **recipe.settings,
+    }
+
+
+def finished_in(path: str | Path, settings: Mapping[str, Any]) -> Trained | None:
+    """The training in a folder, if it is over; whatever precision "auto" came to be.
+
+    Raises:
+        SettingsChanged: It has other settings; both values are named.
+        UnsupportedFormat: It is damaged or of another version.
+        StoreError: It cannot be read.
+    """
+    folder = Path(path)
+    found = _read_result(folder)
+    if found is None:
+        return None
+    now = dict(settings)
+    if now["precision"] == "auto":
+        now["precision"] = found["settings"].get("precision")
+    _compare(folder, found["settings"], now)
+    return _trained(folder, found)
+
+
 def load(path: str | Path) -> Trained:
     """A finished training by its folder.
 
@@ -222,6 +245,19 @@ def load(path: str | Path) -> Trained:
             f"phonenas train NETWORK --data DIR --out {folder}"
         )
     return _trained(folder, found)
+
+
+def _compare(path: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{name} was {found.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted({*found, *now})
+        if found.get(name) != now.get(name)
+    ]
+    if changed:
+        raise SettingsChanged(
+            f"{path} holds a training with other settings: {'; '.join(changed)}. Give the "
+            "same settings to go on with it, or another --out for a new training."
+        )
 
 
 def _read_result(folder: Path) -> dict[str, Any] | None:

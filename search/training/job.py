@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from ...space import Architecture
 from ...space.errors import InvalidArgument, UnsupportedFormat
 from .evaluation import count_hits
-from .folder import Stopped, TrainingFolder, load
+from .folder import Stopped, TrainingFolder, load, settings_of
 from .recipe import Recipe
 from .schedule import Schedule
 from .trained import Began, Epoch, Event, Stepped, Trained
@@ -88,14 +88,8 @@ class Job:
         self.per_epoch = len(images) // self.batch
         self.schedule = Schedule(recipe, self.per_epoch, self.batch)
         self.precision = resolved_precision(recipe.precision, processes.device)
-        settings = {
-            "network": str(network),
-            "images": images.digest,
-            "held": None if held is None else held.digest,
-            "seed": seed,
-            **recipe.settings,
-            "precision": self.precision,
-        }
+        settings = settings_of(network, images, held, recipe, seed)
+        settings["precision"] = self.precision
         self.folder = None
         if into is not None and processes.first:
             self.folder = TrainingFolder(into, settings, checkpoint_s)

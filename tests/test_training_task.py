@@ -1,0 +1,149 @@
+"""A training as a task for workers: what comes of it here, wherever its folder is seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from phonenas import progress_training as shown
+from phonenas import space as spaces
+from phonenas.data.image_set import ImageSet
+from phonenas.progress_training import TrainingBar, following
+from phonenas.search.accuracy.supernet_folder import document_of
+from phonenas.search.accuracy.supernet_training import RECIPE
+from phonenas.search.training.folder import TrainingFolder, load
+from phonenas.search.training.recipe import recipe
+from phonenas.search.training.trained import Epoch
+from phonenas.search.training_task import supernet_on, train_on
+from phonenas.search.workers import Needs, Serial, Task
+from phonenas.space import Architecture
+from phonenas.space.errors import SettingsChanged, StoreError, TaskFailed
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+TINY = Architecture.parse("stemstride1 r1_k3_s22_e2_i8_o8 head16 res16")
+QUICK = recipe("small", epochs=3, batch=12)
+_CHANCE = np.random.default_rng(0)
+LABELS = np.arange(48) % 3
+PIXELS = _CHANCE.integers(0, 100, (48, 16, 16, 3)) + 50 * LABELS[:, None, None, None]
+IMAGES = ImageSet.of(PIXELS.astype(np.uint8)[:36], LABELS[:36])
+HELD = ImageSet.of(PIXELS.astype(np.uint8)[36:], LABELS[36:])
+
+
+class Elsewhere(Serial):
+    """A node that has a disk of its own: what it is told to write to lies in another place."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk, self.needs, self.calls = disk, Needs(), 0
+
+    def map(
+        self,
+        task: Task,
+        arguments: Sequence[tuple[Any, ...]],
+        *,
+        needs: Needs = Needs(),  # noqa: B008 - as in the contract
+        on_result: Callable[[int, Any], None] | None = None,
+    ) -> list[Any]:
+        self.needs, self.calls = needs, self.calls + 1
+        there = [(*a[:5], str(self.disk), *a[6:]) for a in arguments]
+        return super().map(task, there, needs=needs, on_result=on_result)
+
+
+def go(workers: Serial, into: Path | None, **more: Any) -> Any:
+    given: dict[str, Any] = {"recipe": QUICK, "seed": 1, "threads": 1, "device": "cpu", **more}
+    return train_on(workers, TINY, IMAGES, HELD, into=into, **given)
+
+
+def test_the_result_comes_home_from_a_disk_that_is_not_seen_here(tmp_path: Path) -> None:
+    node = Elsewhere(tmp_path / "there")
+    found = go(node, tmp_path / "here", needs=Needs(1, 0.5))
+    assert node.needs.gpus == 0.5 and found.top1 == found.top1 and not found.diverged
+    kept = load(tmp_path / "here")
+    assert kept == found and kept.curve == load(tmp_path / "there").curve
+    for name, array in found.weights.items():
+        np.testing.assert_array_equal(kept.weights[name], array)
+    # It is the folder that a training here would have left: taken for the same, nothing is done.
+    assert go(node, tmp_path / "here") == found and node.calls == 1
+    assert go(Serial(), None).weights.keys() == found.weights.keys()
+
+
+def test_the_same_as_without_workers_where_the_folder_is_seen(tmp_path: Path) -> None:
+    here, alone = go(Serial(), tmp_path), go(Serial(), None)
+    assert [e.loss for e in here.curve] == [e.loss for e in alone.curve]
+    assert load(tmp_path) == here
+    for name, array in alone.weights.items():
+        np.testing.assert_array_equal(here.weights[name], array)
+
+
+def test_other_settings_are_told_before_any_work(tmp_path: Path) -> None:
+    node = Elsewhere(tmp_path / "there")
+    go(node, tmp_path / "here")
+    with pytest.raises(SettingsChanged, match="seed was 1 and is now 2"):
+        go(node, tmp_path / "here", seed=2)
+    with pytest.raises(SettingsChanged, match="precision was 'float32' and is now 'bfloat16'"):
+        go(node, tmp_path / "here", recipe=QUICK.changed(precision="bfloat16"))
+    assert node.calls == 1
+
+
+def test_a_supernet_is_trained_where_its_folder_is_seen(tmp_path: Path) -> None:
+    space = spaces.get("nasbench-macro", 8)
+    how: dict[str, Any] = {
+        "recipe": RECIPE.changed(epochs=1, batch=12),
+        "random": 1,
+        "device": "cpu",
+    }
+    found = supernet_on(Serial(), space, IMAGES, into=tmp_path / "net", **how)
+    assert found["settings"]["recipe"]["epochs"] == 1 and found == document_of(tmp_path / "net")
+    assert not list((tmp_path / "net").glob(".seen-*"))
+    with pytest.raises(SettingsChanged, match="random"):
+        supernet_on(Serial(), space, IMAGES, into=tmp_path / "net", **{**how, "random": 2})
+
+    class Blind(Serial):
+        def map(self, task: Task, arguments: Sequence[tuple[Any, ...]], **more: Any) -> list[Any]:
+            (a,) = arguments
+            return super().map(task, [(*a[:2], str(tmp_path / "other"), *a[3:])], **more)
+
+    with pytest.raises(StoreError, match="other of the computer that asks"):
+        supernet_on(Blind(), space, IMAGES, into=tmp_path / "mine", **how)
+    assert not (tmp_path / "other").exists() and not list((tmp_path / "mine").iterdir())
+
+
+def test_what_torch_cannot_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from phonenas.search.training import trainer
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "train", full)
+    with pytest.raises(TaskFailed, match=r"RuntimeError: CUDA out of memory\. If the memory"):
+        go(Serial(), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_epochs_elsewhere_are_told_as_their_curve_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "_LOOK_S", 0.01)
+    rows = [Epoch(n, 4 * n, 0.1, 2.0 / n, 0.25 * n, float("nan"), 1.0) for n in (1, 2, 3)]
+    folder, out = TrainingFolder(tmp_path, {}), io.StringIO()
+    folder.write_curve(rows[:1])  # of an earlier call: not told again
+    monkeypatch.setattr(TrainingBar, "_line", lambda bar, text: print(text, file=bar.stream))
+    with TrainingBar(stream=out) as bar, following(tmp_path, bar, 3):
+        assert "3 epochs" in out.getvalue() and str(tmp_path / "curve.csv") in out.getvalue()
+        for _ in range(500):
+            folder.write_curve(rows)
+            if "epoch 3" in out.getvalue():
+                break
+            over = shown.threading.Event()
+            over.wait(0.02)
+    folder.close()
+    assert "epoch 3: loss 0.6667, top-1 ● 75.00%" in out.getvalue()
+    assert "epoch 1:" not in out.getvalue()
+    with TrainingBar(quiet=True, stream=out) as bar, following(None, bar, 3):
+        pass
