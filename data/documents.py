@@ -11,7 +11,9 @@ from typing import Any
 
 from ..space.errors import StoreError, UnsupportedFormat
 
-__all__ = ["Document"]
+__all__ = ["Document", "only"]
+
+_FOLDERS = {"run.json": "a search", "result.json": "a training", "supernet.json": "a supernet"}
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,17 @@ class Document:
         ) as error:
             told = f"{type(error).__name__} {error}"
             raise UnsupportedFormat(f"{path} is damaged: {told}. {again}") from error
+
+
+def only(folder: Path, mine: str) -> None:
+    """Refuse a folder in which something else was done.
+
+    Args:
+        folder: It may not be there yet.
+        mine: The file by which one's own folders are known, "run.json" for instance.
+    Raises:
+        StoreError: It holds another's.
+    """
+    for name, what in _FOLDERS.items():
+        if name != mine and (folder / name).exists():
+            raise StoreError(f"{folder} holds {what} ({name}). Choose another --out.")

@@ -41,6 +41,10 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> P
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise StoreError(
+                f"{path} cannot be written: a folder above it is a file. Choose another place."
+            ) from error
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}. The older file, if there was "
             "one, is whole. Free the disk or choose another place, then give the command again."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,10 @@ from .console import (
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from .progress import Bars
     from .search.accuracy import AccuracyEstimator
-    from .space import SearchSpace
+    from .search.accuracy.estimator import Accuracy
+    from .space import Architecture, SearchSpace
 
 __all__ = [
     "AccuracyCache", "Epochs", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
@@ -122,6 +125,12 @@ def accuracy(
     again: Annotated[
         bool, typer.Option("--again", help="Ask anew for what failed, as the cache has it.")
     ] = False,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space", help=f"Whose networks zero_cost and supernet compare with: {SPACES}"
+        ),
+    ] = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
     as_json: AsJson = False,
@@ -129,14 +138,17 @@ def accuracy(
     quiet: Quiet = False,
 ) -> None:
     """Say how accurate networks will be, with the doubt and the cost."""
+    from . import space as spaces
+    from .progress import Bars
     from .search.networks import find
 
     asked = [find(text, width, resolution) for text in networks]
-    with estimating(
-        words, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out, epochs=epochs,
-        broken=broken, unit=unit, cache=cache, again=again,
+    named = None if space is None else spaces.get(space, asked[0].resolution_px)
+    with Bars(quiet) as bars, estimating(
+        words, space=named, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
+        epochs=epochs, broken=broken, unit=unit, cache=cache, again=again,
     ) as estimator:  # fmt: skip
-        told = estimator.gathered(asked)
+        told = _gathered(estimator, asked, bars)
         name, note = estimator.name, estimator.note
     rows: list[dict[str, Any]] = [
         {
@@ -161,12 +173,31 @@ def accuracy(
             for given, r in zip(networks, rows, strict=True)
         ]
         return (
-            table(["network", "top-1", "cost", ""], shown)
+            table(["network", "top-1*" if note else "top-1", "cost", ""], shown)
             + f"\n\nby {name}"
-            + (f": {note}" if note else "")
+            + (f"; * {note}" if note else "")
         )
 
     print_result(rows, as_json, text)
+
+
+def _gathered(
+    estimator: AccuracyEstimator, networks: Sequence[Architecture], bars: Bars
+) -> Accuracy:
+    """What an estimator says, told on the way."""
+    from .search.accuracy.estimator import Accuracy
+
+    found: dict[int, Accuracy] = {}
+    began = time.monotonic()
+
+    def take(i: int, one: Accuracy) -> None:
+        found[i] = one
+        bars.estimating(len(found), len(networks), (time.monotonic() - began) / len(found))
+
+    if estimator.slow:
+        bars.estimating(0, len(networks), 0.0)
+    estimator.estimate_each(networks, take)
+    return Accuracy.joined(found[i] for i in range(len(networks)))
 
 
 def fit_accuracy(

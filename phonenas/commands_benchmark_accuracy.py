@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ def accuracy(
 ) -> None:
     """Rank a table's networks by estimators, beside MACs and parameters as baselines."""
     from . import space as spaces
+    from .progress import Bars
     from .search.accuracy.benchmark import benchmark
     from .search.accuracy.choose import estimator as chosen
     from .search.accuracy.choose import takes_images
@@ -46,21 +48,32 @@ def accuracy(
     asked = estimator or ["zero_cost"]
     searched = spaces.get(space)
     images = _images(data)
-    found = benchmark(
-        read_table(file),
-        searched,
-        genes=genes,
-        target=target,
-        estimators={
-            words: chosen(
-                words, space=searched, images=images if takes_images(words) else None, seed=seed
-            )
-            for words in dict.fromkeys(asked)
-        },
-        networks=networks,
-        seed=seed,
-        draws=draws,
-    )
+    began: dict[str, float] = {}
+    with Bars(quiet) as bars:
+
+        def judged(name: str, done: int, of: int) -> None:
+            if not done:
+                began[name] = time.monotonic()
+            mean_s = (time.monotonic() - began[name]) / max(done, 1)
+            bars.estimating(done, of, mean_s, f" by {name}")
+
+        found = benchmark(
+            read_table(file),
+            searched,
+            genes=genes,
+            target=target,
+            estimators={
+                words: chosen(
+                    words, space=searched, images=images if takes_images(words) else None, seed=seed
+                )
+                for words in dict.fromkeys(asked)
+            },
+            networks=networks,
+            seed=seed,
+            draws=draws,
+            on_judged=judged,
+        )
+    blind = data is None and any(takes_images(words) for words in asked)
 
     def text() -> str:
         lines = [_line(row, str(row["draw"]), str(row["n"])) for row in found["rows"]]
@@ -78,6 +91,7 @@ def accuracy(
                 f"{networks} networks of {searched.name} a draw, ○ ranked against {target} of the "
                 f"table{left}",
                 table(header, lines),
+                *(["without --data the proxies were shown noise"] if blind else []),
             ]
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import SPACES, AsJson, Quiet, Ray, Seed, Verbose, print_result, table
+from .console import SPACES, AsJson, BrokenImages, Quiet, Ray, Seed, Verbose, print_result, table
 from .space.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def supernet(
         list[str] | None,
         typer.Option("--read", help="Also read this network of the space; repeatable."),
     ] = None,
+    broken: BrokenImages = "stop",
     ray: Ray = None,
     gpus: Annotated[
         float | None,
@@ -84,13 +85,15 @@ def supernet(
     found: dict[str, Any]
     if space is None:
         if epochs is not None or batch is not None or learning_rate is not None:
-            raise InvalidArgument("to train a supernet, name its space:  --space mnasnet")
+            raise InvalidArgument(
+                "to train a supernet, name its space:  --space mnasnet (or another)"
+            )
         from .search.accuracy.supernet_folder import document_of
 
         found = document_of(out)
-        images = read_images(data) if read else None
+        images = read_images(data, broken=broken) if read else None
     else:
-        images = read_images(data)
+        images = read_images(data, broken=broken)
         changes = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate}
         how: dict[str, Any] = {
             "recipe": RECIPE.changed(**changes), "hold_out": held_out, "random": random,

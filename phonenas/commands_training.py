@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +105,7 @@ def train(
     if ray is not None and world > 1:
         raise InvalidArgument("torchrun trains here with all its processes: leave --ray out")
     first = rank == 0
+    over = out is not None and (out / "result.json").exists()
     images, held, part = read_parts(data, held_out, seed, broken)
     with TrainingBar(quiet or not first) as bar, _torch_told():
         if ray is None:
@@ -121,7 +123,7 @@ def train(
         return
     exported = _exported(trained, out, held, formats, chosen.digest) if formats else None
     result = _as_json(trained, out, part, exported)
-    print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported))
+    print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported, over))
     if trained.diverged:
         raise typer.Exit(1)
 
@@ -222,7 +224,12 @@ def _files(trained: Trained, out: Path | None, exported: Exported | None) -> dic
 
 
 def _as_text(
-    name: str, trained: Trained, out: Path | None, part: str, exported: Exported | None
+    name: str,
+    trained: Trained,
+    out: Path | None,
+    part: str,
+    exported: Exported | None,
+    over: bool,
 ) -> str:
     from .progress import duration
 
@@ -231,14 +238,17 @@ def _as_text(
             f"{name} diverged: {trained.diverged}. This is no accuracy; a lower --learning-rate "
             "or --precision float32 may help, with another --out."
         )
+    error = sqrt(trained.top1 * (1 - trained.top1) / max(trained.images_held, 1))
     header = ["network", "top-1", "top-5", "on", "trained on", "epochs", "steps", "time"]
     row = [
-        name, f"● {trained.top1:.2%}", f"● {trained.top5:.2%}",
+        name, f"● {trained.top1:.2%} ±{error:.2%}", f"● {trained.top5:.2%}",
         f"{trained.images_held:,} {part} images", f"{trained.images:,} images",
         str(len(trained.curve)), f"{trained.steps:,}", duration(trained.seconds),
     ]  # fmt: skip
     lines = [table(header, [row]), ""]
-    if trained.resumed_from:
+    if over:
+        lines.append("it was trained already, and nothing was done now")
+    elif trained.resumed_from:
         lines.append(f"taken up at step {trained.resumed_from:,}")
     for kind, path in _files(trained, out, exported).items():
         lines.append(f"{kind}: {path}")

@@ -230,7 +230,7 @@ def front_figure(points: Sequence[FrontPoint], target_ms: float | None, evaluate
         ends = [min(tops), max(tops)]
         traces.append(_line(f"target, {target_ms:.2f} ms", [target_ms, target_ms], ends))
     title = f"{len(front)} {'network' if len(front) == 1 else 'networks'} on the front, "
-    title += f"{len(measured) or 'none'} of them measured; "
+    title += f"{len(measured)} of them measured; " if measured else "none of them validated yet; "
     title += f"{len(shown):,} of {evaluated:,} evaluated are drawn"
     return _figure(traces, title, "latency, ms", "○ top-1 estimate, %", 460)
 

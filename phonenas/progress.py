@@ -100,7 +100,9 @@ class Bars(Bar):
     def searching(self, event: Evaluated | Estimated) -> None:
         """Show an event of `search.search`."""
         if isinstance(event, Estimated):
-            self._estimating(event)
+            self.estimating(
+                event.done, event.networks, event.mean_s, " of this generation", event.left
+            )
             return
         words = f"{event.evaluations:,} of {event.budget:,} networks"
         if event.repeats:
@@ -116,12 +118,26 @@ class Bars(Bar):
         words += f"; fastest ○ {event.fastest_ms:.2f} ms, best top-1 ○ {event.best_top1:.1%}"
         self._show("searching", event.evaluations, event.budget, words)
 
-    def _estimating(self, event: Estimated) -> None:
-        words = f"{event.done} of {event.networks} networks of this generation, {event.mean_s:.2g} s each"
-        if event.done < event.networks:
-            words += f", {duration(event.mean_s * (event.networks - event.done))} left"
+    def estimating(
+        self, done: int, networks: int, mean_s: float, of: str = "", left: int = 0
+    ) -> None:
+        """Show how far a slow estimator is.
+
+        Args:
+            done, networks: Judged, and in all.
+            mean_s: What one took so far, in seconds.
+            of: What they all are, " of this generation" for instance.
+            left: In the whole search, at most.
+        """
+        words = f"{done} of {networks} networks{of}"
+        if done:
+            words += f", {mean_s:.2g} s each"
+        if 0 < done < networks:
+            words += f", {duration(mean_s * (networks - done))} left"
+        if left > networks - done:
+            words += f"; the whole search at most {duration(mean_s * left)} more"
         if self._bar is not None:
-            self._show("accuracy", event.done, event.networks, words)
+            self._show("accuracy", done, networks, words)
         else:
             self._note(f"accuracy: {words}")
 

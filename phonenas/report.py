@@ -11,6 +11,7 @@ from typing import Any
 from .data.files import write_atomic
 from .page import Page, number, table
 from .report_promoted import promoted_section
+from .search.promoted import read_promoted
 from .search.run_folder import Loaded, load
 from .search.strategy import names
 from .search.validation import DOCUMENT
@@ -124,7 +125,7 @@ def _sections(run: Loaded, found: dict[str, Any] | None, page: Page) -> list[str
     if found is None or not found["networks"]:
         device = shlex.quote(str(run.settings["device"]))
         command = f"phonenas validate {shlex.quote(str(run.path))} --device {device}"
-        body.append("<h2>Measured</h2><p>Nothing yet: validated networks, how far the prediction "
+        body.append("<h2>Validated</h2><p>No validation yet: validated networks, how far the prediction "
                     f"was off and the operators' times come from <code>{escape(command)}</code></p>")  # fmt: skip
         return [*body, promoted_section(run.path, page), _log(run), _settings(run)]
     body += [f"<h2>{_VALIDATED[0]}</h2>", _networks(found)]
@@ -157,7 +158,10 @@ def _headline(run: Loaded, found: Mapping[str, Any] | None) -> str:
              (f"{len(run.front)}", "of them on the front")]  # fmt: skip
     if found is None or not networks:
         best = max(run.front, key=lambda c: c.top1, default=None)
-        text += " Nothing has been measured yet."
+        done = read_promoted(run.path)
+        told = [n for n in done.networks if n.measured_ms is not None] if done else []
+        text += (f" {len(told)} of its networks were trained in full and measured: see below."
+                 if told else " Nothing has been measured yet.")  # fmt: skip
         if best is not None:
             text += (f" By prediction the most accurate is <b>network {best.id}</b>: "
                      f"○ {best.latency_ms:.2f} ms ({best.low_ms:.2f} to {best.high_ms:.2f}), "

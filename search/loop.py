@@ -64,11 +64,13 @@ class Estimated:
     Args:
         done, networks: Of those in this generation that it was not asked for before.
         mean_s: What one took so far, by the wall clock, in seconds.
+        left: Of the whole search, at most so many more.
     """
 
     done: int
     networks: int
     mean_s: float
+    left: int
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,13 @@ def search(
         settings |= {"asked": dict(asked)}
     if into is not None:
         accuracy = kept(accuracy, Path(into) / "accuracy.db")
-    if isinstance(accuracy, Cached) and on_event is not None:
-        tell = on_event
-        accuracy.on_asked = lambda done, of, mean_s: tell(Estimated(done, of, mean_s))
     began = time.monotonic()
     judge = Judge(space, latency, accuracy, aims)
+    if isinstance(accuracy, Cached) and on_event is not None:
+        tell = on_event
+        accuracy.on_asked = lambda done, of, mean_s: tell(
+            Estimated(done, of, mean_s, max(0, evaluations - len(judge) - done))
+        )
     if into is None or not (Path(into) / "run.json").exists():
         judge.refuse_impossible()  # before a folder is made for it
     folder = RunFolder(into, settings, latency.summary()) if into is not None else None

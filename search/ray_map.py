@@ -28,6 +28,7 @@ __all__ = ["RayMap", "attempt", "short"]
 log = logging.getLogger("phonenas")
 
 _TRIES = 4
+_LESS = " (without --gpus, trainings are done on processors)"
 _WAIT_S, _LOOK_S, _GET_S = 1.0, 2.0, 60.0
 _AHEAD = 2  # calls handed to Ray for each that can run: none idles while results are taken
 _LONGEST = 300  # characters of what Ray says
@@ -128,7 +129,7 @@ class RayMap:
             raise WorkersUnavailable(
                 f"{self.name} needs {self.needs} on one node, and none of {len(nodes)} has that: "
                 f"{'; '.join(map(_told, nodes))}. Start a node that does (ray start --address "
-                "HOST:PORT --num-gpus N --resources JSON), or ask for less."
+                f"HOST:PORT --num-gpus N --resources JSON), or ask for less{_LESS if self.needs.gpus else ''}."
             )
 
     # -- taking back --------------------------------------------------------------------------

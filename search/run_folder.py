@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import time
 import zipfile
 from collections import Counter
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.documents import Document
+from ..data.documents import Document, only
 from ..data.files import write_atomic
 from ..space import Genomes, SearchSpace
 from ..space.errors import SettingsChanged, StoreError, UnknownName, UnsupportedFormat
@@ -36,6 +37,7 @@ from .pareto import Candidate, ParetoFront
 __all__ = ["LOG", "NUMBERS", "Loaded", "RunFolder", "Stopped", "load"]
 
 FORMAT, VERSION = "phonenas-run", 1
+log = logging.getLogger("phonenas")
 _DOCUMENT = Document(FORMAT, VERSION, "run")
 _INTERVAL_S = 1.0
 NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
@@ -76,6 +78,7 @@ class RunFolder:
         self.settings = json.loads(json.dumps(settings))
         self.columns = tuple(self.settings.get("columns", NUMBERS))
         self._saved_s, self._pause_s = time.monotonic(), _INTERVAL_S
+        only(self.path, "run.json")
         if (self.path / "run.json").exists():
             found = _read(self.path)
             changed = [
@@ -83,7 +86,11 @@ class RunFolder:
                 for k in sorted({*found["settings"], *self.settings} - _TOLD)
                 if found["settings"].get(k) != self.settings.get(k)
             ]
-            if changed:
+            if changed and not found["complete"] and not self._checkpoint.exists():
+                # It stopped before anything was judged, as at a broken image: nothing is lost.
+                log.info("%s: begun anew with other settings: %s", self.path, "; ".join(changed))
+                self._write_json({"complete": False})
+            elif changed:
                 refitted = (
                     " The latency model was fitted anew since: --model gives an older one."
                     if any(c.startswith("latency_model") for c in changed)
@@ -95,6 +102,10 @@ class RunFolder:
                 )
         else:
             self._write_json({"complete": False})
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.npz"
 
     def _write_json(self, more: dict[str, Any]) -> None:
         document = {
@@ -147,7 +158,7 @@ class RunFolder:
         np.savez(
             buffer, plain=np.array(text), genomes=genomes, numbers=numbers, log=rows, **arrays,  # type: ignore[arg-type]
         )  # fmt: skip
-        write_atomic(self.path / "checkpoint.npz", buffer.getvalue())
+        write_atomic(self._checkpoint, buffer.getvalue())
         lines = [
             ",".join(LOG),
             *(",".join(f"{v:.6g}" if v % 1 else f"{v:.0f}" for v in row) for row in rows),
@@ -162,7 +173,7 @@ class RunFolder:
         Raises:
             UnsupportedFormat: The file is damaged.
         """
-        path = self.path / "checkpoint.npz"
+        path = self._checkpoint
         if not path.exists():
             return None
         try:
@@ -221,10 +232,11 @@ class RunFolder:
 
 
 def _shown(settings: dict[str, Any], name: str) -> str:
-    """A setting for people; an estimator's digest with its name."""
+    """A setting for people; an estimator's digest with what was asked for."""
     value = settings.get(name)
     if name == "accuracy" and "estimator" in settings:
-        return f"{value!r} ({settings['estimator']})"
+        asked = " ".join(f"--{k} {v}" for k, v in settings.get("asked", {}).items())
+        return f"{value!r} ({asked or settings['estimator']})"
     return repr(value)
 
 

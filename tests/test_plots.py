@@ -172,7 +172,7 @@ def test_front_figure_without_target_and_without_validation(tmp_path: Path) -> N
     run = made_run(tmp_path / "free", n=200, target_ms=None)
     figure = front_figure(front_points(run), None, 200)
     assert len(figure.data) == 2
-    assert "none of them measured" in figure.layout.title.text
+    assert "none of them validated yet" in figure.layout.title.text
     assert front_points(run, document(run))[-1].meets_target is None
 
 

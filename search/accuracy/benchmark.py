@@ -9,7 +9,7 @@ always stand beside: more multiply-adds are better, and more parameters are bett
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...latency_model.benchmark import columns, numbers
 from ...space import Architecture, Genomes, SearchSpace
 from ...space.errors import InvalidArgument, NotEnoughData, UnknownName
-from .estimator import AccuracyEstimator
+from .estimator import Accuracy, AccuracyEstimator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +105,7 @@ def benchmark(
     networks: int = 100,
     seed: int = 0,
     draws: int = 1,
+    on_judged: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Rank networks of a table by estimators, and by their size, beside their accuracies.
 
@@ -117,6 +118,8 @@ def benchmark(
         networks: Rows a draw, without repeats within it.
         seed: Of the first draw; the others have the numbers after it.
         draws: How often other rows are drawn.
+        on_judged: Called with an estimator's name, how many networks of the draw it has judged, and
+            how many there are: before the first one, and after each.
     Returns:
         `rows`: one a draw and estimator, `{estimator, draw, n, failed, kendall_tau, spearman,
         seconds_per_network}`; `mean`: by estimator over the draws, with `lowest` and `highest`
@@ -140,7 +143,7 @@ def benchmark(
     for draw in range(seed, seed + draws):
         drawn = usable[draw_rows(len(usable), networks, draw)]
         asked = [space.decode(genomes[row]) for row in drawn]
-        for name, answers, seconds in _answers(asked, estimators):
+        for name, answers, seconds in _answers(asked, estimators, on_judged):
             found = ranked(answers, trained[drawn])
             rows.append(
                 {
@@ -163,7 +166,9 @@ def benchmark(
 
 
 def _answers(
-    asked: Sequence[Architecture], estimators: Mapping[str, AccuracyEstimator]
+    asked: Sequence[Architecture],
+    estimators: Mapping[str, AccuracyEstimator],
+    on_judged: Callable[[str, int, int], None] | None,
 ) -> list[tuple[str, Floats, float]]:
     """Name, answers and seconds a network, of the baselines and of each estimator."""
     found = []
@@ -173,7 +178,17 @@ def _answers(
         found.append((name, sizes, (time.perf_counter() - began) / len(asked)))
     for name, estimator in estimators.items():
         began = time.perf_counter()
-        told = estimator.estimate(asked)
+        one: dict[int, Accuracy] = {}
+
+        def take(i: int, answer: Accuracy, name: str = name, one: Any = one) -> None:
+            one[i] = answer
+            if on_judged is not None:
+                on_judged(name, len(one), len(asked))
+
+        if on_judged is not None:
+            on_judged(name, 0, len(asked))
+        estimator.estimate_each(asked, take)
+        told = Accuracy.joined(one[i] for i in range(len(asked)))
         seconds = (time.perf_counter() - began) / len(asked)
         found.append((name, told.top1, fmean(told.seconds) if told.seconds else seconds))
     return found

@@ -47,6 +47,11 @@ class _Kind:
 def _surrogate(asked: _Asked) -> AccuracyEstimator:
     from .surrogate import Surrogate
 
+    if asked.what.endswith((".csv", ".parquet")):
+        raise InvalidArgument(
+            f"{asked.what} is a table: look networks up in it by table:{asked.what}, or fit a surrogate "
+            f"to it:  phonenas fit-accuracy {asked.what} --out mine.json"
+        )
     return Surrogate(asked.what or None)
 
 

@@ -240,7 +240,7 @@ def _column(frame: Any, file: Path, asked: str | None, usual: tuple[str, ...], o
         if name in names:
             return name
     raise InvalidArgument(
-        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Name the one that is it (--target): "
+        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Rename the one that is it, or for fit-accuracy name it by --target: "
         f"{', '.join(names)}."
     )
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...data.documents import only
 from ...data.files import write_atomic
 from ...space import SearchSpace
 from ...space.errors import InvalidArgument
@@ -98,10 +99,11 @@ def train_supernet(
     if distil and not sandwich:
         raise InvalidArgument("distil learns from the largest network: it needs sandwich")
     folder = Path(into)
+    only(folder, "supernet.json")
     settings: dict[str, Any] = {
         "space": space.name,
-        "space_digest": space_digest(space),
         "resolution_px": space.resolution_px,
+        "space_digest": space_digest(space),
         "classes": list(images.classes),
         "images": images.digest,
         "recipe": {k: recipe.settings[k] for k in _USED},

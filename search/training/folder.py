@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data.documents import Document
+from ...data.documents import Document, only
 from ...data.files import write_atomic
 from ...space import Architecture
 from ...space.errors import (
@@ -79,6 +79,7 @@ class TrainingFolder:
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self.each_s = each_s
         self._saved_s, self._took_s = time.monotonic(), _GUESS_S
+        only(self.path, "result.json")
         self._held = hold(self.path)
         try:
             self._result = _read_result(self.path)
