@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .space import Architecture, SearchSpace
 
 __all__ = [
-    "AccuracyCache", "Epochs", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
+    "AccuracyCache", "Again", "Epochs", "Loaders", "AccuracyWords", "Data", "Gpus", "HeldOut", "Unit", "WorkerCount", "accuracy",
     "estimating", "fit_accuracy",
 ]  # fmt: skip
 
@@ -65,6 +65,12 @@ Epochs = Annotated[
     int | None,
     typer.Option("--epochs", help="Of each short training, instead of its recipe's.", min=1),
 ]
+Loaders = Annotated[
+    int, typer.Option("--loaders", min=0, help="Processes that decode image files, a training.")
+]
+Again = Annotated[
+    bool, typer.Option("--again", help="Ask anew for what failed, as the cache has it.")
+]
 Unit = Annotated[str | None, typer.Option("--unit", help="Of a table's top-1: share or percent.")]
 
 
@@ -83,6 +89,7 @@ def estimating(
     unit: str | None = None,
     cache: Path | None = None,
     again: bool = False,
+    loaders: int = 0,
 ) -> Iterator[AccuracyEstimator]:
     """The estimator that a command's options ask for; its workers end with the context.
 
@@ -94,6 +101,11 @@ def estimating(
     from .search.accuracy.choose import estimator, takes_images
     from .search.workers import workers_from
 
+    if gpus is not None and ray is None and workers in (None, 1):
+        raise InvalidArgument(
+            "--gpus is what each training holds of the workers' GPUs: give --workers or --ray, too. In "
+            "this process a GPU is used where there is one."
+        )
     images = None
     if data is not None:
         if not takes_images(words):
@@ -104,7 +116,7 @@ def estimating(
     with workers_from(workers, ray) as who:
         yield estimator(
             words, space=space, images=images, workers=who, gpus=gpus, hold_out=hold_out,
-            epochs=epochs, unit=unit, cache=cache, again=again,
+            epochs=epochs, unit=unit, cache=cache, again=again, loaders=loaders,
         )  # fmt: skip
 
 
@@ -119,12 +131,11 @@ def accuracy(
     gpus: Gpus = None,
     hold_out: HeldOut = None,
     epochs: Epochs = None,
+    loaders: Loaders = 0,
     broken: BrokenImages = "stop",
     unit: Unit = None,
     cache: AccuracyCache = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Ask anew for what failed, as the cache has it.")
-    ] = False,
+    again: Again = False,
     space: Annotated[
         str | None,
         typer.Option(
@@ -146,7 +157,7 @@ def accuracy(
     named = None if space is None else spaces.get(space, asked[0].resolution_px)
     with Bars(quiet) as bars, estimating(
         words, space=named, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
-        epochs=epochs, broken=broken, unit=unit, cache=cache, again=again,
+        epochs=epochs, broken=broken, unit=unit, cache=cache, again=again, loaders=loaders,
     ) as estimator:  # fmt: skip
         told = _gathered(estimator, asked, bars)
         name, note = estimator.name, estimator.note

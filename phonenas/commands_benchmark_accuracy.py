@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from .commands_benchmark import Genes, read_table
-from .console import AsJson, Quiet, Seed, Verbose, print_result, table
-
-if TYPE_CHECKING:
-    from .data.images import ImageSet
+from .console import AsJson, BrokenImages, Quiet, Seed, Verbose, print_result, table
 
 __all__ = ["accuracy"]
 
@@ -34,12 +31,14 @@ def accuracy(
     data: Annotated[
         Path | None, typer.Option("--data", help="Images: a folder, .npz or idx files.")
     ] = None,
+    broken: BrokenImages = "stop",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Rank a table's networks by estimators, beside MACs and parameters as baselines."""
     from . import space as spaces
+    from .data.images import read_images
     from .progress import Bars
     from .search.accuracy.benchmark import benchmark
     from .search.accuracy.choose import estimator as chosen
@@ -47,7 +46,7 @@ def accuracy(
 
     asked = estimator or ["zero_cost"]
     searched = spaces.get(space)
-    images = _images(data)
+    images = None if data is None else read_images(data, broken=broken)
     began: dict[str, float] = {}
     with Bars(quiet) as bars:
 
@@ -96,14 +95,6 @@ def accuracy(
         )
 
     print_result(found, as_json, text)
-
-
-def _images(data: Path | None) -> ImageSet | None:
-    if data is None:
-        return None
-    from .data.images import read_images
-
-    return read_images(data)
 
 
 def _line(row: dict[str, Any], draw: str, n: str) -> list[str]:

@@ -28,7 +28,7 @@ from .console import (
     shown_db,
     table,
 )  # fmt: skip
-from .space.errors import PhonenasError
+from .space.errors import InvalidArgument, PhonenasError
 
 if TYPE_CHECKING:
     from .latency_model import LatencyModel
@@ -95,6 +95,10 @@ def promote(
     if told is not None and device is not None:
         measurable(told)
     how = recipe_of(recipe, epochs=epochs, batch=batch)
+    if gpus is not None and ray is None and workers in (None, 1):
+        raise InvalidArgument(
+            "--gpus is what each training holds of the workers' GPUs: give --workers or --ray, too"
+        )
     with ExitStack() as stack:
         store = phone = None
         # As many threads as when the promises were made.

@@ -11,10 +11,12 @@ import typer
 from .commands_accuracy import (
     AccuracyCache,
     AccuracyWords,
+    Again,
     Data,
     Epochs,
     Gpus,
     HeldOut,
+    Loaders,
     Unit,
     WorkerCount,
     estimating,
@@ -88,9 +90,11 @@ def search(
     gpus: Gpus = None,
     hold_out: HeldOut = None,
     epochs: Epochs = None,
+    loaders: Loaders = 0,
     broken: BrokenImages = "stop",
     unit: Unit = None,
     accuracy_cache: AccuracyCache = None,
+    again: Again = False,
     resolution: Resolution = None,
     seed: Seed = 0,
     model: ModelFile = None,
@@ -129,12 +133,13 @@ def search(
     with Bars(quiet) as bars, estimating(
         accuracy, space=chosen, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
         epochs=epochs, broken=broken, unit=unit, cache=accuracy_cache,
+        again=again, loaders=loaders,
     ) as judged_by:  # fmt: skip
         note = judged_by.note
         found = s.search(
             chosen, latency=told, accuracy=judged_by, strategy=how,
             target_ms=target_ms, target=target or "", evaluations=evaluations, into=out,
-            soft=soft, chance=chance, also=further, limits=limits, on_event=bars.searching,
+            soft=soft, chance=chance, also=further, limits=limits, again=again, on_event=bars.searching,
             asked={} if accuracy == "surrogate" else asked,
         )  # fmt: skip
     front = found.front

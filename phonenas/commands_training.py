@@ -58,7 +58,10 @@ def train(
         Path | None, typer.Option("--out", help="Folder; a training stopped in it goes on.")
     ] = None,
     export: Annotated[
-        list[str] | None, typer.Option(help="onnx or tflite, checked against torch; needs --out.")
+        list[str] | None,
+        typer.Option(
+            help="onnx, tflite or none; checked against torch. With --out ONNX, and TFLite where its extra is."
+        ),
     ] = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
@@ -121,7 +124,7 @@ def train(
                 )  # fmt: skip
     if not first:
         return
-    exported = _exported(trained, out, held, formats, chosen.digest) if formats else None
+    exported = _exported(trained, out, held, formats, chosen.digest)
     result = _as_json(trained, out, part, exported)
     print_result(result, as_json, lambda: _as_text(network, trained, out, part, exported, over))
     if trained.diverged:
@@ -170,11 +173,18 @@ def read_parts(
         ) from error
 
 
-def _checked_formats(export: list[str] | None, out: Path | None) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(export or ()))
+def _checked_formats(export: list[str] | None, out: Path | None) -> tuple[str, ...] | None:
+    """What to write; None for what `export` writes by default."""
+    if not export:
+        return () if out is None else None
+    if export == ["none"]:
+        return ()
+    formats = tuple(dict.fromkeys(export))
     for name in formats:
         if name not in _FORMATS:
-            raise UnknownName(f"no format is called {name!r}. Known: {', '.join(_FORMATS)}.")
+            raise UnknownName(
+                f"no format is called {name!r}. Known: {', '.join(_FORMATS)}; or none."
+            )
     if formats and out is None:
         raise InvalidArgument("--export writes into the folder of --out: give one")
     return formats
@@ -184,10 +194,10 @@ def _exported(
     trained: Trained,
     out: Path | None,
     held: ImageSet,
-    formats: tuple[str, ...],
+    formats: tuple[str, ...] | None,
     digest: str,
 ) -> Exported | None:
-    if trained.diverged or out is None:
+    if trained.diverged or out is None or formats == ():
         return None
     from .search.training.export import export
 
@@ -252,6 +262,8 @@ def _as_text(
         lines.append(f"taken up at step {trained.resumed_from:,}")
     for kind, path in _files(trained, out, exported).items():
         lines.append(f"{kind}: {path}")
+    for name_, why in ({} if exported is None else exported.left_out).items():
+        lines.append(f"{name_}: left out, {why}")
     for form in () if exported is None else exported.forms:
         lines.append(
             f"{form.name} beside torch: logits differ by {form.difference:.1e} at most "

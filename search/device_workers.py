@@ -225,18 +225,20 @@ class DeviceOnNode(Device):
     ) -> Iterator[Reading]:
         files = [_identity(path) for path in (sentinel, *(job.model for job in jobs))]
         paths = dict(zip(files, (sentinel, *(job.model for job in jobs)), strict=True))
-        fresh = {f: p.read_bytes() for f, p in paths.items() if f not in self._there}
+        there = dict(self._there)
+        fresh = {f: p.read_bytes() for f, p in paths.items() if f not in there}
         for file in paths:  # the latest used last
-            self._there[file] = self._there.pop(file, 0) or max(1, len(fresh[file]))
+            there[file] = there.pop(file, 0) or max(1, len(fresh[file]))
         forgotten = []
-        for file in list(self._there)[: -len(paths)]:
-            if sum(self._there.values()) > _ROOM_BYTES:
-                del self._there[file]
+        for file in list(there)[: -len(paths)]:
+            if sum(there.values()) > _ROOM_BYTES:
+                del there[file]
                 forgotten.append(file)
         wanted = [(file, job.runs) for file, job in zip(files[1:], jobs, strict=True)]
         readings, lost = self._ask(
             "run", fresh, forgotten, wanted, files[0], warmup_runs, warmup_s, limit_s=_RUN_S
         )
+        self._there = there  # only now: what did not arrive is sent again
         yield from readings
         if lost is not None:
             raise lost
@@ -314,8 +316,12 @@ class _Holder:
         warmup_s: float,
     ) -> tuple[list[Reading], PhonenasError | None]:
         """The readings, and the trouble that ended them early."""
-        for file in forgotten:
-            self.files.pop(file).unlink(missing_ok=True)
+        for file in (
+            *forgotten,
+            *fresh,
+        ):  # what is sent again came only in part, or was not taken for there
+            if (old := self.files.pop(file, None)) is not None:
+                old.unlink(missing_ok=True)
         for file, content in fresh.items():
             self.written += 1
             self.folder = self.folder or Path(tempfile.mkdtemp(prefix="phonenas-"))

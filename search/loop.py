@@ -143,6 +143,7 @@ def search(
     also: Sequence[Objective] = (),
     limits: Sequence[Limit] = (),
     asked: Mapping[str, str] | None = None,
+    again: bool = False,
     on_event: Callable[[Evaluated | Estimated], None] | None = None,
 ) -> Searched:
     """Search a space for networks that are accurate and fast.
@@ -166,6 +167,8 @@ def search(
         also: Objectives besides top-1 and latency; the front is that of all.
         limits: Bounds on anything, hard or soft.
         asked: Options of the command line that named the estimator, kept for the report.
+        again: Ask a slow estimator anew, once, for what failed according to the folder's
+            `accuracy.db`; networks that a stopped run has judged keep what they were told.
         on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
             for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
@@ -206,7 +209,7 @@ def search(
     if asked:
         settings |= {"asked": dict(asked)}
     if into is not None:
-        accuracy = kept(accuracy, Path(into) / "accuracy.db")
+        accuracy = kept(accuracy, Path(into) / "accuracy.db", again=again)
     began = time.monotonic()
     judge = Judge(space, latency, accuracy, aims)
     if isinstance(accuracy, Cached) and on_event is not None:

@@ -175,8 +175,17 @@ def promote(
         elif candidate in best:
             found[candidate.id] = fresh
     left = [n for n in found.values() if n.top1 is None and not n.failed]
+    workers = workers or Serial()
+    here = isinstance(workers, Serial)
+    needs = needs or Needs(cpus=threads or 1)
+    if not here and device.startswith("cuda") and not needs.gpus:
+        raise InvalidArgument(
+            f"a training on workers sees no GPU unless it is lent one, and is to run on {device}: "
+            "give --gpus 1, or a share of one"
+        )
     if on_event is not None:
-        about = _about_s(left, recipe, len(images), len(test), device, threads)
+        # Elsewhere other processors compute, or a GPU that this computer has not.
+        about = _about_s(left, recipe, len(images), len(test), device, threads) if here else None
         tell(Began(len(found), len(found) - len(left), len(images), recipe.epochs, about))
 
     def finished(item: int, result: Trained | str) -> None:
@@ -191,8 +200,6 @@ def promote(
         tell(Finished(n.id, done, len(found), found[n.id].top1, found[n.id].failed))
 
     if left:
-        workers = workers or Serial()
-        here = isinstance(workers, Serial)
         workers.map(
             train_network,
             [
@@ -210,7 +217,7 @@ def promote(
                 )
                 for n in left
             ],
-            needs=needs or Needs(cpus=threads or 1),
+            needs=needs,
             on_result=finished,
         )
     networks = [found[i] for i in sorted(found)]

@@ -19,7 +19,24 @@ if TYPE_CHECKING:
     from .training.recipe import Recipe
     from .training.trained import Event, Trained
 
-__all__ = ["supernet_on", "train_network", "train_on"]
+__all__ = ["of_one_network", "supernet_on", "train_network", "train_on"]
+
+
+def of_one_network(error: RuntimeError | MemoryError) -> str:
+    """What torch says of one network, mostly that it takes more memory than there is.
+
+    Raises:
+        TaskFailed: It is no single network's: after an error of the GPU's own, everything that this
+            process asks of it fails.
+    """
+    words = " ".join(str(error).split())[:200] or type(error).__name__
+    broken = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "HIP error", "NCCL")
+    if "out of memory" not in words and any(sign in words for sign in broken):
+        raise TaskFailed(
+            f"the GPU failed, so no further training can run in this process: {words}. Give the "
+            "command again: what is finished is kept."
+        ) from error
+    return words
 
 
 def train_network(
@@ -41,8 +58,10 @@ def train_network(
     Raises:
         PhonenasError: What would stop every other network, too.
     """
+    from .training.evaluation import pick_device
     from .training.trainer import train
 
+    pick_device(device)  # where it is not there, no network can be trained
     try:
         return train(
             Architecture.parse(block_args), images, test, recipe=recipe, seed=seed, into=folder,
@@ -52,8 +71,8 @@ def train_network(
         if isinstance(error, InvalidArgument):  # this network and these images do not fit
             return str(error)
         raise
-    except (RuntimeError, MemoryError) as error:  # torch's, as where the memory does not suffice
-        return f"{type(error).__name__}: {error}"
+    except (RuntimeError, MemoryError) as error:
+        return f"{type(error).__name__}: {of_one_network(error)}"
 
 
 def train_on(

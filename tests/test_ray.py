@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ import phonenas
 from phonenas import data, devices
 from phonenas.data.image_set import ImageSet
 from phonenas.data.images import held_out
+from phonenas.devices import Job
 from phonenas.devices.plan import Subject
 from phonenas.devices.timing import Protocol
+from phonenas.search import device_workers
 from phonenas.search.device_workers import DeviceOnNode, device_on
 from phonenas.search.ray_workers import RayWorkers
 from phonenas.search.training import folder
@@ -31,6 +34,7 @@ from phonenas.search.training.recipe import recipe
 from phonenas.search.workers import Needs, Repeated, Serial, Workers
 from phonenas.space import zoo
 from phonenas.space.errors import (
+    DeviceError,
     DeviceUnavailable,
     InvalidArgument,
     TaskFailed,
@@ -420,6 +424,38 @@ def test_a_device_there_measures_as_one_here(
         found.append({s: m.medians_ms for s, m in outcome.results.items()})
     assert found[0] == found[1]
     assert len(found[0]) == 2
+
+
+def test_a_model_that_did_not_arrive_is_sent_again(tmp_path: Path) -> None:
+    holder = device_workers._Holder("shelf", 1)
+    device = DeviceOnNode.__new__(DeviceOnNode)
+    device._there, device._entered, device.name = {}, True, "shelf"
+    full = True
+
+    class Phone:
+        def run_ms(self, jobs: Any, *, sentinel: Path, **_: Any) -> Iterator[Any]:
+            yield [sentinel.read_bytes(), *(job.model.read_bytes() for job in jobs)]
+
+    def ask(verb: str, fresh: Any, *given: Any, **_: Any) -> Any:
+        if full:  # one of them arrives
+            holder.run(dict(list(fresh.items())[:1]), [], [], next(iter(fresh)), 1, 0.1)
+            raise DeviceError("No space left on device")
+        return holder.run(fresh, *given)
+
+    holder.device, device._ask = Phone(), ask  # type: ignore[assignment, method-assign]
+    holder.there = lambda: holder.device  # type: ignore[method-assign, return-value, assignment]
+    models = []
+    for name in ("sentinel", "model"):
+        models.append(tmp_path / f"{name}.onnx")
+        models[-1].write_bytes(name.encode())
+    job = Job(models[1], 3)
+    with pytest.raises(DeviceError, match="No space"):
+        list(device._readings([job], models[0], 1, 0.1))
+    full = False
+    for _ in range(2):
+        assert list(device._readings([job], models[0], 1, 0.1)) == [[b"sentinel", b"model"]]
+    assert holder.folder is not None and len(list(holder.folder.iterdir())) == 2
+    shutil.rmtree(holder.folder)
 
 
 def test_a_device_is_lent_to_one_at_a_time(

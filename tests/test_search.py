@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from phonenas.space import SearchSpace
 from phonenas.space.errors import (
     Infeasible,
     InvalidArgument,
+    InvalidImage,
     SettingsChanged,
     StoreError,
     UnknownName,
@@ -241,6 +243,34 @@ def test_changed_settings_are_refused_with_both_values(
         go(fitted, surrogate, into=tmp_path / "r", strategy=search.NSGA2(seed=8, population=20))
     with pytest.raises(SettingsChanged, match="evaluations was 300 and is now 400"):
         go(fitted, surrogate, into=tmp_path / "r", evaluations=400)
+
+
+def test_a_run_that_judged_nothing_may_begin_anew(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    class Broken(Surrogate):
+        def on(self, space: SearchSpace) -> Any:
+            def judge(genomes: Any) -> Any:
+                raise InvalidImage("img/3.png cannot be read as an image")
+
+            return judge
+
+    with pytest.raises(InvalidImage):
+        go(fitted, Broken(), into=tmp_path / "r", evaluations=100)
+    assert (tmp_path / "r" / "run.json").exists()
+    assert go(fitted, surrogate, into=tmp_path / "r").evaluations == 300
+    with pytest.raises(SettingsChanged):
+        go(fitted, surrogate, into=tmp_path / "r", evaluations=100)
+
+
+def test_folders_of_other_work_are_refused(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path: Path
+) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "result.json").touch()
+    with pytest.raises(StoreError, match=r"holds a training \(result.json\)"):
+        go(fitted, surrogate, into=tmp_path / "t")
+    assert [p.name for p in (tmp_path / "t").iterdir()] == ["result.json"]
 
 
 class _Stop(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,12 +19,14 @@ from phonenas.search.accuracy.paths import Paths, extremes
 from phonenas.search.accuracy.shared_weights import SharedWeights
 from phonenas.search.accuracy.supernet import Supernet
 from phonenas.search.accuracy.supernet_training import RECIPE, SupernetEpoch, train_supernet
+from phonenas.search.training import hold
 from phonenas.space import Architecture, Block, Operator, Part, SearchSpace
 from phonenas.space.errors import (
     InvalidArgument,
     NotEnoughData,
     NotInSpace,
     SettingsChanged,
+    StoreError,
     UnknownName,
     UnsupportedFormat,
 )
@@ -491,6 +494,25 @@ class TestReading:
         (tmp_path / "weights.safetensors").write_bytes(weights)
         with pytest.raises(UnsupportedFormat, match="not of one training"):
             Supernet(tmp_path, images, space=small)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(
+    small: Small, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "_WAIT_S", 0.0)
+    mine = hold.hold(tmp_path)
+    assert mine is not None
+    with pytest.raises(StoreError, match="another process trains in"):
+        train_supernet(small, images, into=tmp_path, recipe=QUICK, device="cpu")
+    os.close(mine)
+    left = tmp_path / ".checkpoint.safetensors.abcdefgh"
+    left.touch()
+    once = QUICK.changed(epochs=1)
+    train_supernet(small, images, into=tmp_path, recipe=once, random=1, device="cpu")
+    assert not left.exists() and (tmp_path / "supernet.json").exists()
+    (tmp_path / "run.json").touch()
+    with pytest.raises(StoreError, match="holds a search"):
+        train_supernet(small, images, into=tmp_path, recipe=once, random=1, device="cpu")
 
 
 def test_threads_are_set_and_restored(

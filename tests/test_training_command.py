@@ -19,6 +19,7 @@ from phonenas.space.errors import (
     InvalidArgument,
     PhonenasError,
     SettingsChanged,
+    StoreError,
     TaskFailed,
     UnknownName,
 )
@@ -106,6 +107,29 @@ def test_what_is_asked_amiss_is_refused_before_images_are_read(images: Path) -> 
         run(*at, "--broken", "mend")
     with pytest.raises(InvalidArgument, match="precision is one of"):
         run(*at, "--precision", "int8")
+
+
+def test_files_for_a_phone_come_out_unless_they_are_not_wanted(
+    images: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--data",
+        str(images),
+        "--recipe",
+        "proxy",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "t"),
+    ]
+    text = run(*words, "--export", "none")
+    assert "±" in text and not (tmp_path / "t" / "network.onnx").exists()
+    text = run(*words)
+    assert "it was trained already" in text and (tmp_path / "t" / "network.onnx").exists()
+    assert "onnx beside torch: logits differ by" in text and "(allowed: " in text
+    with pytest.raises(StoreError, match="holds a search"):
+        (tmp_path / "run.json").touch()
+        run(*words[:-1], str(tmp_path))
 
 
 def test_a_set_without_test_images_is_told_of_holding_out(images: Path, tmp_path: Path) -> None:

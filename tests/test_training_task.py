@@ -19,10 +19,10 @@ from phonenas.search.accuracy.supernet_training import RECIPE
 from phonenas.search.training.folder import TrainingFolder, load
 from phonenas.search.training.recipe import recipe
 from phonenas.search.training.trained import Epoch
-from phonenas.search.training_task import supernet_on, train_on
+from phonenas.search.training_task import of_one_network, supernet_on, train_on
 from phonenas.search.workers import Needs, Serial, Task
 from phonenas.space import Architecture
-from phonenas.space.errors import SettingsChanged, StoreError, TaskFailed
+from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, TaskFailed
 
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -147,3 +147,21 @@ def test_epochs_elsewhere_are_told_as_their_curve_grows(
     assert "epoch 1:" not in out.getvalue()
     with TrainingBar(quiet=True, stream=out) as bar, following(None, bar, 3):
         pass
+
+
+def test_only_what_is_a_networks_own_is_held_against_it() -> None:
+    for words in ("CUDA out of memory. Tried to allocate 2 GiB", "not enough memory: you tried"):
+        assert of_one_network(RuntimeError(words)).startswith(words[:10])
+    assert of_one_network(MemoryError()) == "MemoryError"
+    assert "CUDA error: out of memory" in of_one_network(RuntimeError("CUDA error: out of memory"))
+    for words in (
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION",
+    ):
+        with pytest.raises(TaskFailed, match="the GPU failed.*what is finished is kept"):
+            of_one_network(RuntimeError(words))
+
+
+def test_a_device_that_is_not_there_is_no_networks_fault(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="torch sees"):
+        go(Serial(), tmp_path, device="cuda:77")

@@ -453,7 +453,7 @@ def test_the_command_prints_baselines_beside_the_estimators(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data does not lie beside the checkout")
 def test_the_ensemble_ranks_trained_networks_better_than_their_size():
-    """On 30 networks of one draw; `bench_accuracy` has the figures of 100."""
+    """On 100 networks of a draw on which no member was chosen; `bench_accuracy` has more draws."""
     import pandas as pd
 
     from phonenas.data.images import read_images
@@ -462,12 +462,10 @@ def test_the_ensemble_ranks_trained_networks_better_than_their_size():
     found = benchmark(
         pd.read_csv(SHARED / "nasbench_macro.csv"), macro, genes=["l*"], target="mean_acc",
         estimators={
-            "rank": ZeroCost(
-                read_images(SHARED / "cifar10_12k.npz"), space=macro, reference=10, batch=16
-            )
+            "rank": ZeroCost(read_images(SHARED / "cifar10_12k.npz"), space=macro)
         },
-        networks=30, seed=11,
+        networks=100, seed=6,
     )  # fmt: skip
     taus = {r["estimator"]: r["kendall_tau"] for r in found["rows"]}
-    assert taus["rank"] > 0.6
+    assert taus["rank"] >= 0.72
     assert taus["rank"] > taus["macs"] > taus["params"]

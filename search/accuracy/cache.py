@@ -56,10 +56,16 @@ WHERE accuracy.failed != ''
 """
 
 
-def kept(estimator: AccuracyEstimator, path: str | Path) -> AccuracyEstimator:
+def kept(
+    estimator: AccuracyEstimator, path: str | Path, *, again: bool = False
+) -> AccuracyEstimator:
     """The estimator with a cache, if it is slow and has none."""
     slow = estimator.slow or estimator.cost_s >= _SLOW_S
-    return Cached(estimator, path) if slow and not isinstance(estimator, Cached) else estimator
+    return (
+        Cached(estimator, path, again=again)
+        if slow and not isinstance(estimator, Cached)
+        else estimator
+    )
 
 
 class Cached(AccuracyEstimator):

@@ -31,6 +31,7 @@ class _Asked:
     gpus: float | None
     hold_out: float | None
     epochs: int | None
+    loaders: int
     seed: int
     unit: str | None
 
@@ -87,6 +88,7 @@ def _training(asked: _Asked) -> AccuracyEstimator:
         seed=asked.seed,
         workers=asked.workers,
         gpus=asked.gpus or 0.0,
+        loaders=asked.loaders,
     )
 
 
@@ -158,6 +160,7 @@ def estimator(
     gpus: float | None = None,
     hold_out: float | None = None,
     epochs: int | None = None,
+    loaders: int = 0,
     seed: int = 0,
     unit: str | None = None,
     cache: str | Path | None = None,
@@ -180,6 +183,7 @@ def estimator(
         hold_out: Share of the images by which trained networks are judged, in (0, 1); 0.1 by
             default.
         epochs: Of each short training, instead of its recipe's.
+        loaders: Processes that decode the image files of each short training, ≥ 0.
         seed: Of all chance in it.
         unit: Of a table's top-1, "share" or "percent".
         cache: A file that keeps the answers. Without it `search` keeps those of slow estimators
@@ -211,11 +215,15 @@ def estimator(
         raise InvalidArgument(f"{kind.form} trains nothing for some epochs: leave --epochs out")
     if gpus is not None and name != "training":
         raise InvalidArgument(f"{kind.form} trains nothing on the workers' GPUs: leave --gpus out")
+    if loaders and name != "training":
+        raise InvalidArgument(f"{kind.form} needs no loaders: leave --loaders out")
     if unit is not None and name != "table":
         raise InvalidArgument(f"{kind.form} has no unit of its own: leave --unit out")
     if what and "[" not in kind.form and ":" not in kind.form:
         raise InvalidArgument(f"{name} takes nothing after a colon, got {what!r}")
-    found = kind.make(_Asked(what, space, images, workers, gpus, hold_out, epochs, seed, unit))
+    found = kind.make(
+        _Asked(what, space, images, workers, gpus, hold_out, epochs, loaders, seed, unit)
+    )
     if workers is not None and not found.slow:
         raise InvalidArgument(
             f"{kind.form} takes no time that workers could share: leave --workers and --ray out"

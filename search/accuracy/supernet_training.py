@@ -17,6 +17,7 @@ distillation); Guo et al., Single Path One-Shot NAS, 2019; Chu et al., FairNAS, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ...data.files import write_atomic
 from ...space import SearchSpace
 from ...space.errors import InvalidArgument
 from ..training.evaluation import computing, pick_device, require_torch
+from ..training.hold import hold, tidy
 from ..training.recipe import SMALL, Recipe
 from .supernet_folder import document_of, same_settings, space_digest
 from .supernet_run import Run, SupernetEpoch
@@ -94,7 +96,6 @@ def train_supernet(
         MissingExtra: torch or safetensors is not installed.
     """
     require_torch()
-    from ..training import checkpoint
 
     if distil and not sandwich:
         raise InvalidArgument("distil learns from the largest network: it needs sandwich")
@@ -118,11 +119,30 @@ def train_supernet(
     done = _begun(folder, settings)
     if done is not None:
         return done
-    run = Run(space, images, recipe, settings, loaders)
+    held = hold(folder)
+    try:
+        done = _begun(folder, settings)  # another process may just have ended it
+        if done is not None:
+            return done
+        if held is not None:
+            tidy(folder, ("checkpoint.safetensors", "weights.safetensors", "supernet.json"))
+        return _trained(folder, Run(space, images, recipe, settings, loaders), on_event)
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _trained(
+    folder: Path, run: Run, on_event: Callable[[SupernetEpoch], None] | None
+) -> dict[str, Any]:
+    """From where it stopped to the end."""
+    from ..training import checkpoint
+
+    settings = run.settings
     kept = checkpoint.read(
         folder / "checkpoint.safetensors", f"Remove it to train anew:  rm {folder}/checkpoint.*"
     )
-    with computing(threads):
+    with computing(int(settings["threads"])):
         if kept is not None:
             same_settings(folder, kept.document["settings"], settings)
             run.restore(kept.tensors, kept.document)

@@ -20,6 +20,7 @@ from ...space.errors import InvalidArgument, PhonenasError
 from ..training.evaluation import pick_device, require_torch
 from ..training.recipe import PROXY, Recipe
 from ..training.recipe import recipe as recipe_named
+from ..training_task import of_one_network
 from ..workers import Needs, Serial, Workers
 from .estimator import Accuracy, AccuracyEstimator
 
@@ -210,7 +211,8 @@ def train_briefly(
     Returns:
         `top1` (None where it failed), `seconds`, and `failed`, the reason or "".
     Raises:
-        PhonenasError: What concerns every network: images that cannot be read, no torch.
+        PhonenasError: What concerns every network: images that cannot be read, no torch, a GPU
+            that failed.
     """
     import time
 
@@ -225,8 +227,7 @@ def train_briefly(
     except PhonenasError:
         raise
     except (RuntimeError, MemoryError) as error:
-        # Of this network alone: mostly that it takes more memory than there is.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = of_one_network(error)
         return {"top1": None, "seconds": time.perf_counter() - began, "failed": reason}
     failed = found.diverged
     if not failed and not np.isfinite(found.top1):

@@ -28,7 +28,7 @@ from ...space.errors import (
     UnknownName,
     UnsupportedFormat,
 )
-from .hold import hold
+from .hold import hold, tidy
 from .trained import Epoch, Trained
 from .weights_file import load_weights, save_weights
 
@@ -98,13 +98,10 @@ class TrainingFolder:
             self._held = None
 
     def _tidy(self) -> None:
-        """Remove what a process that was killed while it wrote has left."""
-        left = [file for name in _FILES for file in self.path.glob(f".{name}.????????")]
+        tidy(self.path, _FILES)
         if self._result is not None:
-            left.append(self._checkpoint)
-        for file in left:
             with contextlib.suppress(OSError):  # as where the folder is read-only
-                file.unlink(missing_ok=True)
+                self._checkpoint.unlink(missing_ok=True)
 
     @property
     def _checkpoint(self) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...data.files import lock
 from ...space.errors import StoreError
 
-__all__ = ["hold"]
+__all__ = ["hold", "tidy"]
 
 _WAIT_S = 15.0  # a process that was just killed takes a moment to end
 
@@ -45,3 +47,16 @@ def hold(folder: Path) -> int | None:
         f"another process trains in {folder}. Wait for it, then give the command again; or choose "
         "another --out."
     )
+
+
+def tidy(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a process that was killed while it wrote has left; the folder is held.
+
+    Args:
+        folder: In which files are written by `data.files.write_atomic`.
+        names: Of those files.
+    """
+    for name in names:
+        for file in folder.glob(f".{name}.????????"):
+            with contextlib.suppress(OSError):  # as where the folder is read-only
+                file.unlink(missing_ok=True)

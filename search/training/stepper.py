@@ -36,7 +36,9 @@ def resolved_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cpu":
         return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    # Not torch's is_bf16_supported: it counts emulation, which is slower than float16.
+    has = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+    return "bfloat16" if has else "float16"
 
 
 class Stepper:
