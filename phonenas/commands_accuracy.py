@@ -40,7 +40,7 @@ AccuracyWords = Annotated[
     str,
     typer.Option(
         "--accuracy",
-        help="surrogate[:FILE], zero_cost[:PROXY], training[:RECIPE], supernet:FOLDER or table:FILE.",
+        help="surrogate[:FILE], zero_cost[:PROXY], training[:RECIPE], supernet:FOLDER, table:FILE or additive.",
     ),
 ]
 Data = Annotated[

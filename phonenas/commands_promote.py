@@ -46,7 +46,7 @@ def promote(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a search.")],
     data: Annotated[
         Path,
-        typer.Option("--data", help="Images: folders train/CLASS and test/CLASS, .npz or idx."),
+        typer.Option("--data", help="Images: folders train/CLASS and val/CLASS, .npz or idx."),
     ],
     top: Annotated[int, typer.Option(help="How many of the best.")] = 15,
     device: Annotated[
@@ -185,7 +185,7 @@ def began_words(event: Any, at_a_time: int) -> str:
     from .progress import duration
 
     left = event.networks - event.done
-    words = f"{event.networks} networks, {event.done} of them trained already"
+    words = f"{event.networks} network{'s' * (event.networks != 1)}, {event.done} of them trained already"
     if not left:
         return words
     words += f"; {left} to train for {event.epochs} epoch{'s' * (event.epochs != 1)} on {event.images:,} images"
@@ -231,7 +231,12 @@ def _text(found: Promoted, run: Path, part: str, db: str) -> str:
             f"{shlex.quote(found.device)} --db {shown_db(db)}"
         )
     if trained:
-        lines.append(f"files: {run / 'promoted'}/ID/network.onnx; all numbers: {run}/promoted.json")
+        names = sorted(
+            {Path(n.files[f]).name for n in trained for f in n.files if f in ("onnx", "tflite")}
+        )
+        lines.append(
+            f"files: {run / 'promoted'}/ID/{', '.join(names) or 'weights.safetensors'}; all numbers: {run}/promoted.json"
+        )
     return "\n".join(lines)
 
 

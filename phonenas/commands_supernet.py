@@ -123,6 +123,7 @@ def supernet(
 
     def text() -> str:
         settings = found["settings"]
+        epochs = settings["recipe"]["epochs"]
         lines = [
             [
                 r["name"], f"{r['macs'] / 1e6:,.1f} M", f"{r['top1']:.1%}", f"○ {r['estimate']:.1%}",
@@ -132,7 +133,7 @@ def supernet(
         ]  # fmt: skip
         return (
             f"{settings['space']} at {settings['resolution_px']} px: {found['parameters']:,} shared "
-            f"weights, {settings['recipe']['epochs']} epochs on {found['images']:,} images in "
+            f"weights, {epochs} epoch{'s' * (epochs != 1)} on {found['images']:,} images in "
             f"{duration(found['seconds'])}\n"
             f"top-1 on {found['images_held']:,} images held out of the training images, "
             f"{found['read_s']:.1f} s a network; random networks spread by {found['spread']:.1%}\n\n"

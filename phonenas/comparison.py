@@ -8,7 +8,7 @@ means the same is set side by side, and the notes say what is not.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -376,7 +376,8 @@ def _label(runs: Sequence[Loaded], of: Sequence[int], groups: Sequence[Sequence[
 
 def _settings(runs: Sequence[Loaded]) -> tuple[Setting, ...]:
     told = [
-        {**r.settings, **{f"version of {name}": v for name, v in r.libraries.items()}} for r in runs
+        {**_plain(r.settings), **{f"version of {name}": v for name, v in r.libraries.items()}}
+        for r in runs
     ]
     found = []
     for name in dict.fromkeys(
@@ -389,3 +390,12 @@ def _settings(runs: Sequence[Loaded]) -> tuple[Setting, ...]:
             kind = "some"
         found.append(Setting(name, values, kind))
     return tuple(found)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as one reads them: an estimator by its name and what was asked of it."""
+    found = dict(settings)
+    words = " ".join(f"--{k} {v}" for k, v in found.pop("asked", {}).items())
+    if "estimator" in found:
+        found["accuracy"] = f"{words or found.pop('estimator')} ({found['accuracy']})"
+    return found

@@ -110,7 +110,7 @@ def _lead(found: Promoted) -> str:
     recipe = found.recipe
     words = (
         f"{len(found.trained)} of {len(found.networks)} networks were trained for "
-        f"{recipe.get('epochs', '–')} epochs ({escape(str(recipe.get('name', '')))}) on "
+        f"{recipe.get('epochs', '–')} epoch{'' if recipe.get('epochs') == 1 else 's'} ({escape(str(recipe.get('name', '')))}) on "
         f"{number(train.get('images'), '{:,.0f}')} images and judged by "
         f"{number(test.get('images'), '{:,.0f}')}."
     )

@@ -386,7 +386,7 @@ def test_the_report_shows_them(
     found = promoted_once[2]
     bare = tmp_path / "bare.html"
     page = write_report(run).read_text(encoding="utf-8")
-    assert "3 of 3 networks were trained for 1 epochs (small) on 40 images and judged by 20" in page
+    assert "3 of 3 networks were trained for 1 epoch (small) on 40 images and judged by 20" in page
     for n in found.networks:
         assert n.top1 is not None and n.block_args in page
         assert f"{n.top1:.1%} ± {n.top1_error:.1%}" in page and f"● {n.measured_ms:.2f}" in page

@@ -104,7 +104,7 @@ class ShortTraining(AccuracyEstimator):
         self._seconds: list[float] = []
         self.note = (
             f"top-1 on {len(self._held):,} held-out training images after {self.recipe.epochs} "
-            f"epochs ({self.recipe.name}) on {len(self._train):,}"
+            f"epoch{'s' * (self.recipe.epochs != 1)} ({self.recipe.name}) on {len(self._train):,}"
         )
 
     @cached_property
