@@ -139,12 +139,18 @@ class ZeroCost(AccuracyEstimator):
             ) from error
         self.images, self.seed, self.repeats, self.batch = images, seed, repeats, batch
         self.resolution_px, self.known = resolution_px, tuple(known)
-        self.reference = self._reference(space or MnasNet(), reference)
+        space = space or MnasNet()
+        self.reference = self._reference(space, reference)
         self._batches: dict[tuple[int, int], Batch] = {}
         if not known:
+            of = (
+                f" of {space.name} at {space.resolution_px} px"
+                if isinstance(reference, int)
+                else ""
+            )
             self.note = (
                 f"top-1 is no accuracy here, but the share of {len(self.reference)} reference "
-                "networks that a network beats by zero-cost proxies: only the order counts"
+                f"networks{of} that a network beats by zero-cost proxies: only the order counts"
             )
 
     def _reference(
