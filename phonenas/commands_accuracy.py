@@ -154,6 +154,8 @@ def accuracy(
     from .search.networks import find
 
     asked = [find(text, width, resolution) for text in networks]
+    if space is None and words.partition(":")[0] == "zero_cost":
+        space = "mnasnet"  # at the networks' own resolution
     named = None if space is None else spaces.get(space, asked[0].resolution_px)
     with Bars(quiet) as bars, estimating(
         words, space=named, data=data, workers=workers, ray=ray, gpus=gpus, hold_out=hold_out,
