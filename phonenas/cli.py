@@ -27,6 +27,7 @@ from . import (
     commands_search,
     commands_supernet,
     commands_training,
+    commands_validate,
 )
 from .console import (
     DEFAULT_DB,
@@ -304,8 +305,8 @@ def _explained(model: LatencyModel, architecture: Architecture) -> list[dict[str
 
 
 _command(commands_search.search)
-_command(commands_search.validate)
-_command(commands_search.report)
+_command(commands_validate.validate)
+_command(commands_validate.report)
 
 
 _command(commands_accuracy.accuracy)

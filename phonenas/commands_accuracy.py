@@ -165,7 +165,10 @@ def accuracy(
         name, note = estimator.name, estimator.note
     rows: list[dict[str, Any]] = [
         {
+            "asked": networks[i],
             "network": str(network),
+            "estimator": name,
+            "scale": note,
             "top1": float(told.top1[i]) if told.well[i] else None,
             "standard_error": float(told.standard_error[i]) if told.well[i] else None,
             "outside": bool(told.outside[i]),

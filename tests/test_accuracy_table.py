@@ -350,7 +350,17 @@ def test_the_accuracy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         tmp_path / "t.csv", network=[A, C], top1=[70, None], failed=[None, "diverged at epoch 2"]
     )
     found = json.loads(run(capsys, "accuracy", B, C, "--accuracy", f"table:{path}", "--json"))
-    keys = {"network", "top1", "standard_error", "outside", "failed", "cost_s"}
+    keys = {
+        "asked",
+        "estimator",
+        "scale",
+        "network",
+        "top1",
+        "standard_error",
+        "outside",
+        "failed",
+        "cost_s",
+    }
     assert [set(row) for row in found] == [keys, keys]
     assert found[0]["top1"] == pytest.approx(0.7) and found[0]["failed"] == ""
     assert found[1]["top1"] is None and found[1]["failed"] == "diverged at epoch 2"
