@@ -222,7 +222,8 @@ def _text(found: Promoted, run: Path, part: str, db: str) -> str:
         s = found.score
         lines.append(
             f"latency, predicted against {found.origin}: mean error {s.mape:.1%}, bias {s.bias:+.1%}, "
-            f"{s.coverage90:.0%} inside the 90 % interval (n = {s.n})"
+            f"{s.coverage90:.0%} inside the 90 % interval (n = {s.n}"
+            + (f" of {len(trained)} trained)" if s.n < len(trained) else ")")
         )
         lines.append(f"verdict: {found.verdict.text}")
     else:

@@ -163,5 +163,5 @@ def _notes(found: Promoted) -> str:
     if any(not n.predicted_as_trained for n in found.trained):
         words.append("Predicted latencies are of the networks with the classes of the search.")
     if found.verdict is not None:
-        words.append(escape(found.verdict.text) + ".")
+        words.append(escape(found.verdict.text.rstrip(".")) + ".")
     return f'<p class="soft">{" ".join(words)}</p>'

@@ -67,7 +67,7 @@ class RunFolder:
     Raises:
         SettingsChanged: It holds a run with other settings.
         UnsupportedFormat: It holds a run of a newer version.
-        StoreError: It cannot be written.
+        StoreError: It holds something else, or cannot be written.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class RunFolder:
         self.settings = json.loads(json.dumps(settings))
         self.columns = tuple(self.settings.get("columns", NUMBERS))
         self._saved_s, self._pause_s = time.monotonic(), _INTERVAL_S
-        only(self.path, "run.json")
         if (self.path / "run.json").exists():
             found = _read(self.path)
             changed = [
@@ -101,6 +100,7 @@ class RunFolder:
                     f"same settings to go on with it, or another --out for a new run.{refitted}"
                 )
         else:
+            only(self.path, "run.json")
             self._write_json({"complete": False})
 
     @property
