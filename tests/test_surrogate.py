@@ -85,8 +85,13 @@ def test_the_same_table_gives_the_same_file(refitted, tmp_path):
 
 
 @published
-def test_the_shipped_file_is_this_fit(refitted, surrogate):
-    # Not to the byte: other processors round the linear algebra otherwise in the last digits.
+def test_the_shipped_file_is_this_fit(refitted, surrogate, tmp_path):
+    from phonenas.search.accuracy.fit_surrogate import write
+
+    # Elsewhere than on x86 a long double is another number, and the last digits may differ.
+    if np.finfo(np.longdouble).nmant == 63:
+        write(refitted, tmp_path / "again.json")
+        assert (tmp_path / "again.json").read_bytes() == table_path().read_bytes()
     assert refitted["held_out"] == surrogate.about["held_out"]
     assert refitted["source"] == surrogate.about["source"]
     genomes = MnasNet().sample(np.random.default_rng(1), 500)
