@@ -7,9 +7,8 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
-export PHONENAS_DB = $(DB)
 
-.PHONY: demo test slow real install check bench bench-device bench-training paper lint clean help
+.PHONY: demo test slow coverage real wheel install check fuzz bench bench-tables bench-device bench-training paper lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +23,8 @@ $(VENV)/.dev: $(VENV)/.core
 
 install: $(VENV)/.core  ## the package and its command in .venv
 
+demo $(MODEL): export PHONENAS_DB = $(DB)
+
 demo: $(VENV)/.core  ## profile this computer, search, validate, report
 	@mkdir -p $(RUN)
 	$(BIN)/phonenas profile --device local --space mnasnet --networks 30 --network mobilenet-v2 --network mnasnet-a1 --network mnasnet-b1 --network mnasnet-small
@@ -32,10 +33,11 @@ demo: $(VENV)/.core  ## profile this computer, search, validate, report
 	$(BIN)/phonenas validate $(RUN) --device local --top 5 --model $(MODEL)
 	$(BIN)/phonenas report $(RUN)
 
-# The demo keeps the model that its search was promised by; what the validation adds to the store
-# is for the next `phonenas fit`.
+# The model is written beside the store, where every command finds it. The demo's run keeps a copy:
+# a later `phonenas fit`, which uses what the validation measured, does not change it.
 $(MODEL):
-	$(BIN)/phonenas fit --device local --out $(MODEL)
+	$(BIN)/phonenas fit --device local
+	@cp $(RUN)/phonenas.local.model.json $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone)"
@@ -43,10 +45,16 @@ test: $(VENV)/.dev  ## the tests, at most 5 minutes
 slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed and resumed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
+coverage: $(VENV)/.dev  ## branch coverage of the tests but the slow ones, by module; some 15 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone or browser)"
+
 real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd, PostgreSQL and Ray (see tools/real.sh)
 	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults"
 	$(BIN)/python -m pytest -m ray
-	$(BIN)/python -m pytest tests/test_faults.py
+	$(BIN)/python -m pytest tests/devices/test_faults.py
+
+wheel: $(VENV)/.dev  ## build the sdist and the wheel, and use the wheel outside the checkout
+	$(BIN)/python tools/wheel.py --keep dist
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -55,19 +63,28 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 check: lint test  ## lint, then the tests
 
+fuzz: $(VENV)/.dev  ## 10,000 mutated files of each kind: an answer or a named error
+	$(BIN)/python -m tools.fuzz --count 10000
+
 bench: $(VENV)/.dev  ## benchmarks: printed, never asserted
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tools.bench
+
+# Some hours; a stopped one goes on. Several may work at once, each with other --search.
+bench-tables: $(VENV)/.dev  ## shares of exact fronts by search and budget: the table of docs/search.md
+	$(BIN)/python -m tools.bench.tables --into runs/tables.jsonl
+	$(BIN)/python -m tools.bench.tables --into runs/tables.jsonl --page docs/search.md
 
 # On a quiet computer: some 25 minutes of measuring, once.
 bench-device: $(VENV)/.dev  ## held-out networks and ONNX files, predicted and measured here
-	$(BIN)/python -m tests.bench_local --db runs/bench.db
-	$(BIN)/python -m tests.bench_local --db runs/bench2.db --threads 2
-	$(BIN)/python -m tests.bench_onnx --db runs/onnx.db
+	$(BIN)/python -m tools.bench.local --db runs/bench.db
+	$(BIN)/python -m tools.bench.local --db runs/bench2.db --threads 2
+	$(BIN)/python -m tools.bench.onnx_files --db runs/onnx.db
+	$(BIN)/python -m tools.bench.known --db runs/known.db
 
 bench-training: $(VENV)/.dev  ## training beside a bare loop, image pipeline, workers; on a GPU where there is one
-	$(BIN)/python -m tests.bench_training
-	$(BIN)/python -m tests.bench_pipeline
-	$(BIN)/python tests/bench_cluster.py
+	$(BIN)/python -m tools.bench.training
+	$(BIN)/python -m tools.bench.pipeline
+	$(BIN)/python -m tools.bench.cluster
 
 # After `make demo`, on a quiet computer: some five minutes of searching, and of measuring.
 paper: $(VENV)/.dev  ## the MnasNet paper's claims, tried here: docs/paper.md

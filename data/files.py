@@ -1,16 +1,46 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and locks on files and folders, which tell who has them."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import logging
 import os
+import re
+import shlex
+import shutil
+import socket
+import stat
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 
-from ..space.errors import StoreError
+from phonenas.space.errors import StoreError
 
-__all__ = ["lock", "write_atomic"]
+__all__ = [
+    "Lock",
+    "TemporaryFolder",
+    "lock_folder",
+    "refuse_other",
+    "remove_unfinished",
+    "without_password",
+    "write_atomic",
+]
+
+log = logging.getLogger("phonenas")
+
+_LOCK_WAIT_S = 15.0  # a process that was just killed takes a moment to end
+_TELL_S = 1.0  # of waiting, before whoever waits is told
+_OWNER = ".phonenas-owner"  # in a locked folder: who has it
+_TEMPORARY = "phonenas-job-"
+_TRIES = 10  # to make, or lock, a folder that another process removes meanwhile
+_OF_A_RUN = ("checkpoint.npz", "evaluations.parquet", "log.csv")
+_LONGEST = 300  # characters of a command, and of what a note may hold in each field
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> Path:
@@ -23,6 +53,8 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> P
         StoreError: The folder or the disk does not take it (full, read-only); the older file
             stays whole.
     """
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is no regular file, and is left as it is. Choose another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -52,28 +84,329 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> P
     return path
 
 
-def lock(handle: int, wait_s: float) -> bool | None:
-    """Hold the lock of an open file or folder, until it is closed here and in every child.
+def refuse_other(path: Path, own: str = "", *, alone: bool = False) -> None:
+    """Refuse to replace a file of phonenas of another kind, which a user named for an output.
 
     Args:
-        handle: A file descriptor.
-        wait_s: How long to wait for whoever holds it, in s.
-    Returns:
-        True: held. False: another process held it for longer than that. None: there are no such
-        locks on this system.
+        path: The output; nothing need be there.
+        own: The format that may be replaced, as its "format" says; "" for none of ours.
+        alone: Whether that format alone may be replaced, and an empty file.
     Raises:
-        OSError: The disk has no such locks.
+        StoreError: What is there stays as it is.
+    """
+    try:
+        if not path.is_file():  # to open a pipe would wait for its writer
+            return
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError:  # what `write_atomic` tells
+        return
+    found = re.match(rb'\s*{\s*"format":\s*"(phonenas[^"]*)"', start)
+    ours = found is not None or start.startswith(b"SQLite format 3\0")
+    ours = ours or (path.name in _OF_A_RUN and (path.parent / "run.json").exists())
+    is_own = bool(own) and found is not None and found[1].decode(errors="replace") == own
+    if start and not is_own and (ours or alone):
+        what = found[1].decode(errors="replace") if found else "no output of this command"
+        raise StoreError(
+            f"{path} is there already ({what}), and is not overwritten. Choose another --out, or "
+            "move it away."
+        )
+
+
+class Lock:
+    """The exclusive lock of a file or folder, until this process and each child close it.
+
+    A folder is locked itself; while it is, a hidden file in it says who has it. In a locked file
+    its own text does. On a system without file locks nothing is locked.
+
+    Args:
+        path: A folder, or a file, which is made if it is not there.
+    Attributes:
+        error: Why the disk cannot lock `path`; None where it can.
+    Raises:
+        BlockingIOError: Another process had it for longer than 15 s; its `strerror` says which
+            process that is, where, since when, and what it runs.
+        FileExistsError: A pipe or the like stands where its note belongs: to open that would wait.
+        OSError: The path cannot be opened, or is removed again and again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        folder = path.is_dir()
+        self._path, self._note = path, path / _OWNER if folder else path
+        self._flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
+        self._descriptor = os.open(path, self._flags, 0o644)
+        self._process = -1  # whose note it is
+        self.error: OSError | None = None
+        try:
+            refuse_special(self._note)
+            for _ in range(_TRIES):
+                self._take()
+                if self._is_there():
+                    return
+                # Removed, or replaced, before it was locked.
+                os.close(self._descriptor)
+                self._descriptor = -1
+                self._descriptor = os.open(path, self._flags, 0o644)
+            raise FileNotFoundError(errno.ENOENT, "other processes remove it again and again")
+        except (BlockingIOError, FileNotFoundError, FileExistsError):
+            self.close()
+            raise
+        except OSError as error:
+            self.error = error
+
+    def _take(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                waited = time.monotonic() - began
+                if waited > _LOCK_WAIT_S:
+                    raise BlockingIOError(errno.EWOULDBLOCK, owner(self._note)) from error
+                if waited > _TELL_S and not told:
+                    told = True
+                    log.warning("waiting: %s", owner(self._note))
+            time.sleep(0.1)
+
+    def _is_there(self) -> bool:
+        """Whether what is locked is what now stands at the path; then the note is written."""
+        try:
+            there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            there = False
+        if there:
+            refuse_special(self._note)
+            self._process = os.getpid()
+            with contextlib.suppress(OSError):  # as where the folder is read-only
+                self._note.write_text(json.dumps(_this_process()), encoding="utf-8")
+        return there
+
+    def fileno(self) -> int:
+        """The descriptor, for children that are to share the lock."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Release it; without effect the second time."""
+        if self._descriptor < 0:
+            return
+        if self._note.name == _OWNER and self._process == os.getpid() and self.error is None:
+            with contextlib.suppress(OSError):
+                self._note.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):  # unless the path could not be opened
+            self.close()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TemporaryFolder:
+    """A folder for temporary files, locked as long as this process has it.
+
+    Lifetime: made empty; `close`, or leaving it as a context, removes it. Each time, the folders
+    that processes of this account left when they were killed are removed too.
+
+    Attributes:
+        path: Of the folder.
+    Raises:
+        StoreError: No folder can be made.
+    """
+
+    def __init__(self) -> None:
+        sweep_temporary()
+        for _ in range(_TRIES):
+            try:
+                self.path = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+            except OSError as error:
+                raise StoreError(
+                    f"no temporary folder can be made in {tempfile.gettempdir()}: "
+                    f"{error.strerror or error}. Free the disk, or set TMPDIR to another folder."
+                ) from error
+            with contextlib.suppress(OSError):  # another process just took it for one left behind
+                self._lock = _try_lock(self.path)
+                return
+        raise StoreError(f"no folder in {tempfile.gettempdir()} stays. Set TMPDIR to another one.")
+
+    def close(self) -> None:
+        """Remove it; without effect the second time."""
+        if self.path.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+            sweep_temporary()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def sweep_temporary() -> None:
+    """Remove the temporary folders of processes of this account that have ended."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            about = folder.lstat()
+            mine = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+            if mine and stat.S_ISDIR(about.st_mode) and (lock := _try_lock(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _try_lock(folder: Path) -> int | None:
+    """The descriptor of a folder, locked now; None where there are no file locks.
+
+    Raises:
+        OSError: Another process has it, or removed it.
     """
     try:
         import fcntl
-    except ImportError:
+    except ImportError:  # not a POSIX system
         return None
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-        time.sleep(0.1)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # it may have been removed before it was locked
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        raise
+    except OSError:  # a disk without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def lock_folder(folder: Path) -> Lock:
+    """Keep other processes out of a folder, until the returned lock is closed or this process ends.
+
+    Args:
+        folder: It is made if it is not there.
+    Raises:
+        StoreError: Another process has it for longer than 15 s, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+    except BlockingIOError as error:
+        raise StoreError(
+            f"another process works in {folder}: {error.strerror}. Wait for it, then give the "
+            "command again; or choose another --out."
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be worked in: {error.strerror or error}. Choose another --out."
+        ) from error
+    if lock.error is not None:
+        log.warning(
+            "%s is not locked, for its disk has no locks (%s): start nothing else in it",
+            folder,
+            lock.error.strerror or lock.error,
+        )
+    return lock
+
+
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; the folder is locked.
+
+    Args:
+        folder: In which files are written by `write_atomic`.
+        names: Of those files.
+    """
+    for name in names:
+        for file in folder.glob(f".{name}.????????"):
+            with contextlib.suppress(OSError):  # as where the folder is read-only
+                file.unlink(missing_ok=True)
+
+
+def _this_process() -> dict[str, str | int]:
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    words = ["phonenas" if name == "__main__.py" else name, *sys.argv[1:]]
+    command = shlex.join(map(without_password, words))
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command if len(command) <= _LONGEST else f"{command[: _LONGEST - 1]}…",
+    }
+
+
+def refuse_special(note: Path) -> None:
+    """Refuse a note that is a link, a pipe or a device.
+
+    Raises:
+        FileExistsError: So it is.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(note.lstat().st_mode):
+            raise FileExistsError(
+                errno.EEXIST, f"{note} is no regular file; it holds who works there. Remove it"
+            )
+
+
+def owner(note: Path) -> str:
+    """Who has the lock that a note belongs to, for people; notes of processes that ended say so."""
+    try:
+        refuse_special(note)
+        values = json.loads(note.read_text(encoding="utf-8"))
+        pid = int(values["pid"])
+        host, since, command = (_printable(values[k]) for k in ("host", "since", "command"))
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        return "who it is was not written down yet"
+    here = host == socket.gethostname()
+    ended = " has ended, and a process that it began has not yet" if here and _gone(pid) else ""
+    return f"process {pid} on {host}, since {since}, runs  {command}{ended}"
+
+
+def _printable(text: object) -> str:
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:_LONGEST])
+
+
+def _gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def without_password(location: str | Path) -> str:
+    """A store's location as it may be printed: no password in it.
+
+    >>> without_password("postgresql+psycopg://lab:secret@db.lab/phones?sslpassword=alike")
+    'postgresql+psycopg://lab:***@db.lab/phones?sslpassword=***'
+    >>> without_password("lab:secret@db.lab/phones")
+    'lab:***@db.lab/phones'
+    >>> without_password("host=db.lab user=lab password=secret")
+    'host=db.lab user=lab password=***'
+    >>> without_password("phonenas.db")
+    'phonenas.db'
+    """
+    # By hand, since what cannot be parsed as a URL is told too: up to the last @, so that a
+    # password which holds one, as it should not, is hidden whole.
+    text = re.sub(r"(://[^:@]*|^[^:@]*):(?!//).*@", r"\1:***@", str(location), count=1, flags=re.S)
+    value = "[^&]*" if "://" in text else r"(?:'[^']*'|\S*)"
+    return re.sub(rf"\b(\w*(?:password|passwd|pwd)\w*=){value}", r"\1***", text, flags=re.I)

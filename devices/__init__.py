@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from .device import Device, DeviceState, Job, Reading
-from .plan import Subject
-from .profiling import Outcome, measure, profile
+from .measuring.events import Subject
+from .measuring.profiling import Outcome, Selection, measure, profile
+from .measuring.protocol import QUICK, Protocol
 from .registry import connect, listing
+from .runtimes.runtime import Identity, Runtime
+from .settings import DeviceSettings
+from .transports.base import Answer, Transport
+from .transports.process import Process
 
 __all__ = [
+    "QUICK",
+    "Answer",
     "Device",
+    "DeviceSettings",
     "DeviceState",
+    "Identity",
     "Job",
     "Outcome",
+    "Process",
+    "Protocol",
     "Reading",
+    "Runtime",
+    "Selection",
     "Subject",
+    "Transport",
     "connect",
     "listing",
     "measure",

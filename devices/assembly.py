@@ -1,32 +1,33 @@
-"""A device put together from a transport, which reaches it, and a runtime, which measures there."""
+"""A device made of a transport, which reaches it, and a runtime, which measures on it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from ..data.measurement import Conditions
-from ..space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
-from ..space.lowering import Measurable
+from phonenas.data.files import Lock, TemporaryFolder
+from phonenas.data.measurement import Conditions
+from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
+from phonenas.space.lowering.write import Measurable
+
 from .device import Device, DeviceState, Job, Reading
-from .lock import exclusive
-from .runtimes.runtime import Runtime
+from .measuring.protocol import SENTINEL
+from .runtimes.runtime import Runtime, runs_natively
 from .settings import DeviceSettings
-from .snapshot import SNAPSHOT, Snapshot, parse_snapshot
-from .timing import SENTINEL
-from .transport import SWEEP_S, Transport
+from .system.snapshot import SNAPSHOT, Snapshot, parse_snapshot
+from .transports.base import SWEEP_S, Transport
+from .transports.lock import exclusive
 
 __all__ = ["AssembledDevice"]
 
 log = logging.getLogger("phonenas")
 
 _SNAPSHOT_S = 30.0
+_TICKS_S = 100  # of /proc/stat, whatever the kernel's own
 _WATCH_S = 0.2  # how long the cores are watched before the idlest are chosen
 _FIXED = ("cmd", "power", "set-fixed-performance-mode-enabled")
 
@@ -35,9 +36,9 @@ class AssembledDevice(Device):
     """Any transport with any runtime that can run there. See `Device` for its lifetime.
 
     Args:
-        settings: What devices.toml says of it.
-        transport: How it is reached.
-        runtime: What measures there.
+        settings: Its table of devices.toml.
+        transport: Reaches it.
+        runtime: Measures on it.
     """
 
     def __init__(self, settings: DeviceSettings, transport: Transport, runtime: Runtime) -> None:
@@ -45,7 +46,7 @@ class AssembledDevice(Device):
         self.settings, self.transport, self.runtime = settings, transport, runtime
         self.wait_below_c = settings.wait_below_c
         self.cores: tuple[int, ...] = ()
-        self._lock: IO[bytes] | None = None
+        self._locks: list[Lock] = []
         self._conditions: Conditions | None = None
         self._entered = False
         self._fixed = False
@@ -53,9 +54,8 @@ class AssembledDevice(Device):
     # -- lifetime -----------------------------------------------------------------------------
 
     def __enter__(self) -> AssembledDevice:
-        self._lock = exclusive(self.name, self.place)
-        self.transport.keep_open = (self._lock.fileno(),) if self._lock else ()
         try:
+            self._hold(self.place)
             self.transport.open()
             self._start()
         except BaseException:
@@ -64,16 +64,25 @@ class AssembledDevice(Device):
         self._entered = True
         return self
 
+    def _hold(self, place: str) -> None:
+        """Lock one way to the device, so that no other process measures it meanwhile."""
+        self._locks.append(exclusive(self.name, place))
+        self.transport.keep_open = tuple(lock.fileno() for lock in self._locks)
+
     def _start(self) -> None:
-        first = self._snapshot()
+        before = self._snapshot()
+        if serial := before.hardware_serial:  # the same phone may be reached another way, too
+            self._hold(f"hardware {serial}")
         time.sleep(_WATCH_S)
         seen = self._snapshot()
-        self.cores = self._choose(first, seen)
+        self.cores = self._choose(before, seen)
+        self.phone = self._is_phone(seen)
         self._fix_performance(seen)
-        with tempfile.TemporaryDirectory(prefix="phonenas-") as folder:
-            sentinel = self.lower(SENTINEL, Path(folder) / "sentinel")
+        with TemporaryFolder() as folder:
+            sentinel = self.lower(SENTINEL, folder / "sentinel")
             identity = self.runtime.start(self.transport, self.cores, sentinel)
-        log.info("%s: %s on cores %s", self.name, identity.runtime, self.cores or "as they come")
+        log.info("%s: %s on cores %s", self.name, identity.runtime, self.cores or "unpinned")
+        emulated = seen.emulated or not runs_natively(identity.machine, seen.machine)
         self._conditions = Conditions(
             device=self.name,
             model=seen.model,
@@ -89,14 +98,21 @@ class AssembledDevice(Device):
             precision=self.settings.precision,
             statistic=identity.statistic,
             clocks="fixed-performance" if self._fixed else "governed",
+            origin="emulated" if emulated else "measured",
         )
+
+    def _is_phone(self, seen: Snapshot) -> bool:
+        """By the settings, else the transport, else the system; never by what it failed to say."""
+        if self.settings.phone is not None:
+            return self.settings.phone
+        return self.transport.kind == "adb" or seen.android
 
     def _snapshot(self) -> Snapshot:
         answer = self.transport.run(["sh", "-c", SNAPSHOT], limit_s=_SNAPSHOT_S)
         return parse_snapshot(answer.output)
 
-    def _choose(self, first: Snapshot, seen: Snapshot) -> tuple[int, ...]:
-        """Core numbers to compute on: of the class that was asked for, the idlest."""
+    def _choose(self, before: Snapshot, seen: Snapshot) -> tuple[int, ...]:
+        """Core numbers to compute on: the idlest of the class asked for."""
         wanted, threads = self.settings.cores, self.settings.threads
         known = seen.capacities
         if wanted == "all" or not seen.can_pin:
@@ -104,37 +120,32 @@ class AssembledDevice(Device):
         if isinstance(wanted, tuple):
             if missing := set(wanted) - set(known):
                 raise InvalidArgument(
-                    f"{self.name}: it has no core {min(missing)} to lend; it lends "
+                    f"{self.name}: core {min(missing)} cannot be used; it has "
                     f"{', '.join(map(str, sorted(known)))}"
                 )
             return tuple(sorted(wanted))
         if threads > len(known):
             raise InvalidArgument(
-                f"{self.name} lends {len(known)} cores; {threads} threads would share them"
+                f"{self.name} has {len(known)} cores; {threads} threads would share them"
             )
         if wanted == "little":
             return tuple(sorted(sorted(known, key=lambda c: (known[c], -c))[:threads]))
-        return seen.strongest(threads, first)
+        return seen.strongest(threads, before)
 
     def _fix_performance(self, seen: Snapshot) -> None:
         """Ask Android to hold its clocks where they can stay; not every phone can."""
         if not seen.android:
             return
         wanted = self.settings.fixed_performance
-        # Undone at the end whatever its answer: it may come too late to be heard. And switched off
-        # where it is not wanted: a job before this one may have been cut off.
+        # Switched off at the end whatever its answer: the answer may be lost. And switched off
+        # where it is not wanted: an earlier job may have been killed.
         self._fixed = wanted
         answer = self.transport.run([*_FIXED, "true" if wanted else "false"], limit_s=_SNAPSHOT_S)
         self._fixed = wanted and answer.code == 0 and "rror" not in answer.output + answer.errors
         if wanted and not self._fixed:
-            log.info("%s: no fixed-performance mode (%s)", self.name, answer.last_words)
+            log.info("%s: no fixed-performance mode (%s)", self.name, answer.last_line)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._end()
 
     def _end(self) -> None:
@@ -146,9 +157,8 @@ class AssembledDevice(Device):
             with contextlib.suppress(PhonenasError):
                 self.transport.run([*_FIXED, "false"], limit_s=SWEEP_S)
         self.transport.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        while self._locks:
+            self._locks.pop().close()
 
     # -- the contract -------------------------------------------------------------------------
 
@@ -176,8 +186,18 @@ class AssembledDevice(Device):
             jobs, sentinel=sentinel, warmup_runs=warmup_runs, warmup_s=warmup_s
         )
 
-    def circumstances(self) -> dict[str, Any]:
-        return {"cores": list(self.cores), **self._snapshot().circumstances()}
+    def refresh(self) -> None:
+        self.runtime.refresh()
+
+    def telemetry(self) -> dict[str, Any]:
+        seen = self._snapshot()
+        values = {"cores": list(self.cores), **seen.telemetry()}
+        others = set(seen.busy) - set(self.cores)
+        if self.cores and others:
+            # Builds models meanwhile, and is no other program.
+            own_s = time.process_time() if self.transport.kind == "local" else 0.0
+            values["elsewhere_s"] = sum(seen.busy[c] for c in others) / _TICKS_S - own_s
+        return values
 
     def state(self) -> DeviceState:
         state, detail = self.transport.state()
@@ -186,7 +206,9 @@ class AssembledDevice(Device):
             try:
                 seen = self._look()
                 model, cores = seen.model, len(seen.capacities)
-                detail = seen.summary
+                unknown = self._is_phone(seen) and seen.temperature_c is None
+                detail = seen.summary + ("; temperature unknown" if unknown else "")
+                detail = "; ".join([detail, *seen.unread])
             except PhonenasError as error:
                 state, detail = "not usable", str(error)
         return DeviceState(
@@ -200,7 +222,7 @@ class AssembledDevice(Device):
         )
 
     def _look(self) -> Snapshot:
-        """A snapshot without a lock or a worker."""
+        """A snapshot, without a lock or a worker."""
         if self._entered:
             return self._snapshot()
         self.transport.open()

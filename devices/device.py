@@ -1,4 +1,4 @@
-"""The Device contract: what it is, and that it runs model files."""
+"""The Device contract: what a device is, and that it runs model files."""
 
 from __future__ import annotations
 
@@ -10,38 +10,44 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..data.measurement import Conditions
-from ..space.errors import DeviceUnavailable
-from ..space.lowering import Measurable
+from phonenas.data.measurement import Conditions
+from phonenas.space.errors import DeviceUnavailable, InvalidArgument
+from phonenas.space.lowering.write import Measurable
+
+from .settings import DeviceSettings
 
 __all__ = ["Device", "DeviceState", "Job", "LostInRun", "Reading"]
 
 
 class LostInRun(DeviceUnavailable):
-    """The device was lost while a model ran on it, which may be the model's own doing."""
+    """The device was lost while a model ran on it; the model itself may be the cause."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A model file on this computer, as `Device.lower` wrote it, and how many samples are wanted."""
+    """A model file on this computer, as `Device.lower` wrote it, and how many samples to take.
+
+    `partly` says that a delegate may leave some of its nodes to other kernels.
+    """
 
     model: Path
     runs: int
+    partly: bool = False
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a device gave for one model file, as it came.
+    """The raw result of one model file on a device.
 
     Args:
         samples_ms: Times of single undisturbed inferences after warm-up, in ms.
         sentinel_ms: Time of the sentinel beside each sample, in ms.
         preempted: Runs dropped because the scheduler took the core.
-        provider: What really ran.
+        provider: The execution provider that ran.
         error: Why there is no sample; "" otherwise.
-        first_ms: Time of the first inference after loading, in ms; 0 where it is not told.
-        clock_mhz: Clock of the slowest core at work, while it worked; 0 where it is not told.
-        busy_s: Seconds of computing, warm-up and sentinel included; 0 where it is not told.
+        first_ms: Time of the first inference after loading, in ms; 0 if unknown.
+        clock_mhz: Clock of the slowest core in use during the run, in MHz; 0 if unknown.
+        busy_s: Seconds of computing, warm-up and sentinel included; 0 if unknown.
     """
 
     samples_ms: tuple[float, ...] = ()
@@ -71,20 +77,33 @@ class Device(ABC):
     """One phone or computer, reached by some transport, running some runtime.
 
     Lifetime: made by `connect`, which starts nothing; entered as a context, in which its worker
-    runs and `run_ms` may be called as often as wanted; left, after which nothing of it remains
-    on the device. Timing, statistics and verdict are the house's, the same for every device.
+    runs and `run_ms` may be called any number of times; left, after which nothing of it remains
+    on the device. Timing, statistics and verdict are the same for every device, and not its own.
     """
 
     name: str
-    #: Temperature in °C to wait for before each batch, where a job does not say another.
+    #: Wait for the device to be cooler than this before each batch, in °C, unless a job says
+    #: otherwise.
     wait_below_c: float | None = None
+    #: Whether a phone's limits apply, known once entered: heat is waited for longer and less
+    #: drift is allowed.
+    phone: bool = False
+
+    @classmethod
+    def from_settings(cls, settings: DeviceSettings) -> Device:
+        """The device of a table in devices.toml whose `transport` names this class.
+
+        Raises:
+            InvalidArgument: It cannot be made from settings, which is so unless overridden.
+        """
+        raise InvalidArgument(f"device {settings.name}: {cls.__name__} has no `from_settings`")
 
     @abstractmethod
     def __enter__(self) -> Device:
         """Reach it and start its worker.
 
         Raises:
-            DeviceUnavailable: It is not there, or cannot start the runtime.
+            DeviceUnavailable: It cannot be reached, or cannot start the runtime.
         """
 
     @abstractmethod
@@ -99,14 +118,14 @@ class Device(ABC):
     @property
     @abstractmethod
     def conditions(self) -> Conditions:
-        """What every measurement made now is made under; known once entered."""
+        """The conditions of every measurement made now; known once entered."""
 
     def lower(self, model: Measurable, stem: Path) -> Path:
         """Write a model as the file that this device runs, at `stem` plus an ending: ONNX.
 
         A device whose runtime reads another format overrides it.
         """
-        from ..space.lowering import write_onnx
+        from phonenas.space.lowering.write import write_onnx
 
         return write_onnx(model, stem.with_suffix(".onnx"))
 
@@ -114,7 +133,7 @@ class Device(ABC):
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:
-        """Run model files one after the other; one reading each, in order.
+        """Run model files one after another; yields one reading each, in order.
 
         Args:
             jobs: Model files, with the number of undisturbed samples wanted of each.
@@ -122,33 +141,47 @@ class Device(ABC):
             warmup_runs, warmup_s: Runs of each model, and seconds of unbroken load of the
                 core, before the first sample.
         Raises:
-            DeviceUnavailable: It was lost, or did not answer in time; `LostInRun` while the model
-                ran whose reading is due.
+            DeviceUnavailable: It was lost, or did not answer in time; `LostInRun` if that happened
+                while the model of the next reading ran.
         """
 
     @abstractmethod
-    def circumstances(self) -> dict[str, Any]:
+    def telemetry(self) -> dict[str, Any]:
         """What may change from round to round: core numbers, load, temperature, clock.
 
-        `thermal_status` (0 none, 1 light, ... as Android counts), `temperature_c`,
-        `battery_percent`, `charging` and `load` are looked at before a batch; each may lack.
+        A measuring job reads `thermal_status` (0 none, 1 light, ... as Android counts),
+        `temperature_c`, `battery_percent`, `charging`, `load`, `online`, `pressure` (% of time in
+        which a program waits for a core) and `cpu_quota` (cores) before a batch, and `unread`, a
+        list of sentences on text that could not be read; from one batch to the next
+        `elsewhere_s`, processor seconds that other programs took on the cores that the job does
+        not compute on. A key whose value is unknown is absent.
         """
 
     @abstractmethod
     def state(self) -> DeviceState:
-        """What `phonenas devices` says of it."""
+        """Its row of `phonenas devices`."""
+
+    def refresh(self) -> None:
+        """Let what is measured next run in a new process, where the runtime keeps one.
+
+        The place of a process in memory changes its times by some 0.8 %. Nothing else changes.
+
+        Raises:
+            DeviceUnavailable, DeviceError: As `__enter__`.
+        """
+        return
 
     @property
     def place(self) -> str:
-        """What it shares with other names of the same hardware: they are measured in turn."""
+        """Equal for two names of the same hardware, which are then measured in turn."""
         return self.name
 
     def now_s(self) -> float:
-        """The clock that pauses are counted by, in s; a simulated device has its own."""
+        """The clock by which pauses are counted, in s; a simulated device has its own."""
         return time.monotonic()
 
     def pause(self, seconds: float) -> None:
-        """Leave the device alone for a while."""
+        """Leave the device idle for a while."""
         time.sleep(seconds)
 
     @property

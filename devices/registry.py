@@ -1,29 +1,35 @@
-"""Devices by their names: `local`, those of devices.toml, and what adb sees beside them."""
+"""Devices by their names: `local`, those of devices.toml, and what else adb sees."""
 
 from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-from ..space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
+from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
+
+from . import runtimes
+from .assembly import AssembledDevice
 from .device import Device, DeviceState
-from .settings import DeviceSettings, devices_file, read_settings
-from .transport import Transport
+from .settings import DeviceSettings, Refused, devices_file, read_settings
+from .system.android import AdbDevice
+from .transports import TRANSPORTS
+from .transports.adb import attached, hardware_serials
+from .transports.base import Transport
 
 __all__ = ["assemble", "connect", "listing"]
 
 
 def connect(name: str, *, threads: int | None = None) -> Device:
-    """A device by its name; `local` is this computer, others stand in devices.toml.
+    """A device by its name; `local` is this computer, the others are tables of devices.toml.
 
     Args:
         name: As `phonenas devices` lists it.
-        threads: Instead of those in devices.toml: that compute, ≥ 1, each on a core of its own.
+        threads: Threads that compute, instead of those in devices.toml, ≥ 1.
     Raises:
-        UnknownName: No device bears this name.
-        InvalidArgument: A setting outside its range.
+        UnknownName: No device has this name.
+        InvalidArgument: A setting outside its range, or its table describes no device.
     """
     known = read_settings()
     if name not in known:
@@ -32,99 +38,99 @@ def connect(name: str, *, threads: int | None = None) -> Device:
             f"Another one is a table in {devices_file()}: see docs/phones.md"
         )
     settings = known[name]
+    if isinstance(settings, Refused):
+        raise settings.error
     return assemble(settings if threads is None else replace(settings, threads=threads))
 
 
 def assemble(settings: DeviceSettings) -> Device:
-    """A device from its settings; starts nothing."""
-    if settings.transport == "simulated":
-        from .simulated import SimulatedPhone
+    """A device from its settings; starts nothing.
 
-        plain = DeviceSettings(
-            settings.name, "simulated", settings.address, threads=settings.threads,
-            cores=settings.cores, wait_below_c=settings.wait_below_c,
-        )  # fmt: skip
-        if settings != plain or settings.cores not in ("big", "little"):
-            raise InvalidArgument(
-                f"device {settings.name}: a simulated one has an address (its seed), threads, cores "
-                "(big or little) and wait_below_c, and no other setting"
-            )
-        phone = SimulatedPhone(
-            settings.name, seed=_seed(settings), threads=settings.threads,
-            cores="little" if settings.cores == "little" else "big",
-        )  # fmt: skip
-        phone.wait_below_c = settings.wait_below_c
-        return phone
-    from . import runtimes
-    from .assembly import AssembledDevice
-
-    runtime = runtimes.get(settings.runtime, settings)
-    return AssembledDevice(settings, _transport(settings), runtime)
-
-
-def _seed(settings: DeviceSettings) -> int:
-    if settings.address and not (settings.address.isascii() and settings.address.isdecimal()):
+    Raises:
+        UnknownName: Its transport or runtime is not installed.
+        InvalidArgument: What the transport names is not a transport, or cannot do what is asked.
+    """
+    kind = TRANSPORTS.get(settings.transport)
+    if isinstance(kind, type) and issubclass(kind, Device):
+        device: Device = _made(kind, settings)
+        return device
+    if not (isinstance(kind, type) and issubclass(kind, Transport)):
         raise InvalidArgument(
-            f"device {settings.name}: the address of a simulated one is its seed, a number; got "
-            f"{settings.address!r}"
+            f"device {settings.name}: transport {settings.transport!r} names {kind!r}; it must be "
+            "a class derived from phonenas.devices.Transport or phonenas.devices.Device"
         )
-    return int(settings.address or 0)
+    runtime = runtimes.get(settings.runtime, settings)
+    return AssembledDevice(settings, _made(kind, settings), runtime)
 
 
-def _transport(settings: DeviceSettings) -> Transport:
-    if settings.transport == "adb":
-        from .adb import AdbTransport
-
-        return AdbTransport(settings.name, settings.address)
-    if settings.transport == "ssh":
-        from .ssh import SshTransport
-
-        config = Path(settings.config).expanduser() if settings.config else None
-        return SshTransport(settings.name, settings.address, settings.port, config)
-    from .local import LocalTransport
-
-    return LocalTransport(settings.name)
+def _made(kind: Any, settings: DeviceSettings) -> Any:
+    """A transport or device of a class, which may be another's and fail in any way."""
+    try:
+        return kind.from_settings(settings)
+    except PhonenasError:
+        raise
+    except Exception as error:
+        raise InvalidArgument(
+            f"device {settings.name}: transport {settings.transport!r} cannot be made from its "
+            f"table: {type(error).__name__}: {error}"
+        ) from error
 
 
 def listing() -> list[DeviceState]:
-    """Every device that is known, with its state; then what adb sees and devices.toml lacks."""
-    known = read_settings()
-    # Each look may wait for a network: take them side by side.
+    """Every known device with its state; then what adb sees and devices.toml lacks.
+
+    A phone that adb lists twice, by cable and over the air, is named once; the other row says so.
+    """
+    tables = read_settings()
+    known = {n: s for n, s in tables.items() if isinstance(s, DeviceSettings)}
+    seen: tuple[AdbDevice, ...] = ()
+    rows: list[DeviceState] = []
+    if shutil.which("adb") is not None:
+        try:
+            seen = attached()
+        except PhonenasError as error:
+            rows = [DeviceState("(adb)", "adb", "unknown", "", 0, "", str(error))]
+    hardware = hardware_serials(seen)
+    # Each state may wait for a network: get them side by side.
     with ThreadPoolExecutor(max_workers=16) as pool:
-        found = list(pool.map(_state, known.values()))
-    return found + _strangers({s.address for s in known.values() if s.transport == "adb"})
+        named = list(pool.map(_state, known.values()))
+    first: dict[str, str] = {}  # name of each phone by its hardware's serial number
+    for i, settings in enumerate(known.values()):
+        if settings.transport == "adb" and (serial := hardware.get(settings.address)):
+            name = first.setdefault(serial, settings.name)
+            if name != settings.name:
+                twice = f"the same phone as {name} (serial number {serial}): measure one of them"
+                named[i] = replace(named[i], detail=f"{twice}; {named[i].detail}")
+    addresses = {s.address for s in known.values() if s.transport == "adb"}
+    # By cable before over the air: that one is proposed for devices.toml.
+    unnamed = sorted((d for d in seen if d.serial not in addresses), key=lambda d: d.over_air)
+    named += [
+        DeviceState(repr(n)[1:-1], "", "not usable", "", 0, "", str(s.error))
+        for n, s in tables.items()
+        if isinstance(s, Refused)
+    ]
+    return named + rows + [_unnamed(d, hardware.get(d.serial, ""), first) for d in unnamed]
 
 
 def _state(settings: DeviceSettings) -> DeviceState:
     try:
         return assemble(settings).state()
-    except PhonenasError as error:  # one bad table must not hide the others
+    except Exception as error:  # noqa: BLE001  # one bad device must not hide the others
         kind = settings.transport
-        return DeviceState(settings.name, kind, "not usable", "", 0, settings.runtime, str(error))
-
-
-def _strangers(known: set[str]) -> list[DeviceState]:
-    """What adb sees and no table names."""
-    if shutil.which("adb") is None:
-        return []
-    from .adb import attached
-
-    try:
-        seen = attached()
-    except PhonenasError as error:
-        return [DeviceState("(adb)", "adb", "unknown", "", 0, "", str(error))]
-    return [
-        DeviceState(
-            f"({d.serial})",
-            "adb",
-            "not in devices.toml" if d.state == "device" else d.state,
-            d.model,
-            0,
-            "",
-            f'give it a name in devices.toml: transport = "adb", address = "{d.serial}"'
-            if d.state == "device"
-            else d.advice,
+        text = (
+            str(error) if isinstance(error, PhonenasError) else f"{type(error).__name__}: {error}"
         )
-        for d in seen
-        if d.serial not in known
-    ]
+        return DeviceState(settings.name, kind, "not usable", "", 0, settings.runtime, text)
+
+
+def _unnamed(device: AdbDevice, hardware: str, first: dict[str, str]) -> DeviceState:
+    """The row of what adb sees and no table names."""
+    state, detail = device.state, device.advice
+    name = f"({device.serial})"
+    if state == "device":
+        state = "not in devices.toml"
+        detail = f'name it in devices.toml: transport = "adb", address = "{device.serial}"'
+        if hardware and (other := first.setdefault(hardware, name)) != name:
+            state = "listed twice"
+            detail = f"the same phone as {other} (serial number {hardware}), reached another way"
+    return DeviceState(name, "adb", state, device.model, 0, "", detail)

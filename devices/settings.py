@@ -3,7 +3,7 @@
 ::
 
     [pixel6]
-    transport = "adb"                     # adb, ssh, local or simulated
+    transport = "adb"
     address = "1A2B3C4D"                  # adb serial, ssh host; never guessed
     runtime = "benchmark_model"
     binary = "android_aarch64_benchmark_model"
@@ -12,8 +12,8 @@
     transport = "ssh"
     address = "pi@raspberrypi"
 
-The file is `devices.toml` in the working folder, or where PHONENAS_DEVICES says. `local` is
-always there.
+The file is `devices.toml` in the working folder, or where PHONENAS_DEVICES points. `local` is
+always known.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..space.errors import InvalidArgument, UnknownName, nearest
+from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
+from phonenas.space.naming import plain_name
 
-__all__ = ["LOCAL", "DeviceSettings", "devices_file", "read_settings"]
+from .transports import TRANSPORTS
 
-_TRANSPORTS = ("adb", "local", "simulated", "ssh")
+__all__ = ["LOCAL", "DeviceSettings", "Refused", "devices_file", "read_settings", "shortened"]
+
 _CLASSES = ("big", "little", "all")
 _PRECISIONS = ("float32", "float16")
 
@@ -39,20 +41,25 @@ class DeviceSettings:
 
     Args:
         name: The user's name for the device.
-        transport: "adb", "ssh", "local" or "simulated".
+        transport: "adb", "ssh", "local", "simulated", one of an installed package (entry points
+            `phonenas.transports`), or `module:Name` of a `Transport` or a whole `Device`.
         address: Serial of adb (`adb devices`), host of ssh; for "simulated" its seed.
-        runtime: "onnxruntime", "litert", "benchmark_model" or "onnxruntime_perf_test".
-        threads: That compute, ≥ 1, each on a core of its own.
+        runtime: "onnxruntime", "litert", "benchmark_model", "onnxruntime_perf_test", one of an
+            installed package (entry points `phonenas.runtimes`), or `module:Name` of a `Runtime`.
+        threads: Threads that compute, ≥ 1, each on a core of its own.
         cores: "big" (those of the greatest capacity), "little", "all" (the system chooses), or
             core numbers.
         precision: "float32", or "float16" where the runtime has it.
         provider: Execution provider or delegate; "" for the runtime's default on the CPU.
         binary: The user's benchmark program, a file on this computer, for the runtimes that
-            are one.
-        python: Python on the device, for the runtimes that need one.
+            run one.
+        python: Python on the device, for the runtimes that need it.
         port, config: For ssh, instead of those of the user's configuration.
         fixed_performance: Whether Android is asked to hold its clocks where they can stay.
         wait_below_c: Wait for the device to be cooler than this before each batch, in °C.
+        phone: Whether a phone's limits apply (wait longer for heat, allow less drift); None: to
+            every device behind adb and to every Android.
+        speed: Of a simulated phone: factor of all its times, > 0; 1.3 takes 1.3 times as long.
     Raises:
         InvalidArgument: A value outside its range.
     """
@@ -71,37 +78,57 @@ class DeviceSettings:
     config: str = ""
     fixed_performance: bool = True
     wait_below_c: float | None = None
+    phone: bool | None = None
+    speed: float | None = None
 
     def __post_init__(self) -> None:
-        def refuse(field: str, must: str) -> InvalidArgument:
+        def invalid(field: str, must: str) -> InvalidArgument:
             return InvalidArgument(
-                f"device {self.name}: {field} is {getattr(self, field)!r}; it must be {must}"
+                f"device {self.name}: {field} is {shortened(getattr(self, field))}; it must be "
+                f"{must}"
             )
 
-        if self.transport not in _TRANSPORTS:
-            raise refuse("transport", f"one of {', '.join(_TRANSPORTS)}")
+        own = self.transport in TRANSPORTS.own or ":" in self.transport
+        if not own and self.transport not in TRANSPORTS.names():
+            raise invalid("transport", f"one of {TRANSPORTS.help()}")
         if self.transport in ("adb", "ssh") and not self.address:
-            raise refuse("address", "its adb serial or ssh host: none is taken by itself")
+            raise invalid("address", "its adb serial or ssh host: none is chosen for you")
         if self.address.startswith("-") or any(ord(c) < 33 or ord(c) == 127 for c in self.address):
-            raise refuse("address", "a serial or host, without spaces or control codes")
+            raise invalid("address", "a serial or host, without spaces or control codes")
         if self.threads < 1:
-            raise refuse("threads", "1 or more")
+            raise invalid("threads", "1 or more")
         if isinstance(self.cores, str):
             if self.cores not in _CLASSES:
-                raise refuse("cores", f"one of {', '.join(_CLASSES)}, or a list of core numbers")
+                raise invalid("cores", f"one of {', '.join(_CLASSES)}, or a list of core numbers")
         elif not self.cores or min(self.cores) < 0 or len(set(self.cores)) != len(self.cores):
-            raise refuse("cores", f"one of {', '.join(_CLASSES)}, or a list of core numbers")
+            raise invalid("cores", f"one of {', '.join(_CLASSES)}, or a list of core numbers")
         elif len(self.cores) < self.threads:
-            raise refuse("cores", f"at least {self.threads} of them, for as many threads")
+            raise invalid("cores", f"at least {self.threads} of them, for as many threads")
         if self.precision not in _PRECISIONS:
-            raise refuse("precision", f"one of {', '.join(_PRECISIONS)}")
+            raise invalid("precision", f"one of {', '.join(_PRECISIONS)}")
         if self.port is not None and not 0 < self.port < 65_536:
-            raise refuse("port", "from 1 to 65535")
+            raise invalid("port", "from 1 to 65535")
         if self.wait_below_c is not None and not 0 < self.wait_below_c < 150:
-            raise refuse("wait_below_c", "a temperature in °C")
+            raise invalid("wait_below_c", "a temperature in °C")
+        if self.speed is not None and not (self.transport == "simulated" and 0 < self.speed < 100):
+            raise invalid("speed", "a factor above 0 and below 100, of a simulated phone alone")
+
+
+def shortened(value: object) -> str:
+    """A value as it stands in a message: 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 LOCAL = DeviceSettings("local")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A table of devices.toml that describes no device, and why."""
+
+    name: str
+    error: PhonenasError
 
 
 def devices_file() -> Path:
@@ -109,38 +136,45 @@ def devices_file() -> Path:
     return Path(os.environ.get("PHONENAS_DEVICES") or "devices.toml")
 
 
-def read_settings(path: Path | None = None) -> dict[str, DeviceSettings]:
-    """All known devices by name; `local` first.
+def read_settings(path: Path | None = None) -> dict[str, DeviceSettings | Refused]:
+    """All known devices by name, `local` first; a bad table costs its own device alone.
 
     Raises:
-        InvalidArgument: The file is no TOML, or a table has an unknown key or a bad value.
+        InvalidArgument: The file cannot be read, or is not TOML.
     """
     path = path or devices_file()
-    found = {LOCAL.name: LOCAL}
+    devices: dict[str, DeviceSettings | Refused] = {LOCAL.name: LOCAL}
     if not path.exists():
         if os.environ.get("PHONENAS_DEVICES"):
             raise InvalidArgument(f"PHONENAS_DEVICES names {path}, and there is no such file")
-        return found
+        return devices
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # TOML errors are ValueErrors
         raise InvalidArgument(f"{path} cannot be read: {error}") from error
     for name, table in document.items():
-        found[name] = _settings(name, table, path)
-    return found
+        try:
+            devices[name] = _settings(name, table, path)
+        except PhonenasError as error:
+            devices[name] = Refused(name, error)
+    return devices
 
 
 def _settings(name: str, table: Any, path: Path) -> DeviceSettings:
     if name == LOCAL.name:
-        raise InvalidArgument(f"{path}: the name local is taken by this computer; choose another")
-    if not name.isprintable() or name.startswith("-") or "/" in name or not name.strip():
-        raise InvalidArgument(f"{path}: {name!r} is no name for a device")
+        raise InvalidArgument(f"{path}: the name local stands for this computer; choose another")
+    plain_name(name, f"{path}: a device")
     if not isinstance(table, dict):
-        raise InvalidArgument(f"{path}: {name} is no table; write  [{name}]  and its keys below")
+        raise InvalidArgument(f"{path}: {name} is not a table; write  [{name}]  and its keys below")
     types: dict[str, tuple[type, ...]] = {
-        "threads": (int,), "port": (int,), "fixed_performance": (bool,),
-        "wait_below_c": (int, float), "cores": (str, list),
-    }  # fmt: skip
+        "threads": (int,),
+        "port": (int,),
+        "fixed_performance": (bool,),
+        "phone": (bool,),
+        "wait_below_c": (int, float),
+        "speed": (int, float),
+        "cores": (str, list),
+    }
     known = {f.name for f in fields(DeviceSettings)} - {"name"}
     for key, value in table.items():
         if key not in known:
@@ -148,15 +182,17 @@ def _settings(name: str, table: Any, path: Path) -> DeviceSettings:
         wanted = types.get(key, (str,))
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             names = " or ".join(t.__name__ for t in wanted)
-            raise InvalidArgument(f"{path}: {name}.{key} is {value!r}; it must be of type {names}")
+            raise InvalidArgument(
+                f"{path}: {name}.{key} is {shortened(value)}; it must be of type {names}"
+            )
     cores = table.get("cores")
     if isinstance(cores, list):
         if not all(isinstance(c, int) and not isinstance(c, bool) for c in cores):
-            raise InvalidArgument(f"{path}: {name}.cores lists what is no core number")
+            raise InvalidArgument(f"{path}: {name}.cores must list core numbers")
         table = {**table, "cores": tuple(cores)}
     settings = DeviceSettings(name=name, **table)
     if settings.binary:
-        # As written, seen from the file that names it.
+        # Relative to the file that names it.
         binary = (path.parent / Path(settings.binary).expanduser()).resolve()
         settings = DeviceSettings(**{**table, "name": name, "binary": str(binary)})
     return settings

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from .fitting import fit
-from .metrics import Score, score
-from .model import Examined, LatencyModel, Predicted
+from .metrics import Score, chance_within, kendall_tau, score, spearman
+from .model import Examined, LatencyModel, OperatorTimes, Predicted
 from .model_file import load
 
-__all__ = ["Examined", "LatencyModel", "Predicted", "Score", "fit", "load", "score"]
+__all__ = [
+    "Examined",
+    "LatencyModel",
+    "OperatorTimes",
+    "Predicted",
+    "Score",
+    "chance_within",
+    "fit",
+    "kendall_tau",
+    "load",
+    "score",
+    "spearman",
+]

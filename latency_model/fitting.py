@@ -1,33 +1,30 @@
-"""fit(): a latency model from one device's measurements, examined on networks it never saw."""
+"""fit(): a latency model from one device's measurements, scored on networks left out of the fit."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from ..data.measurement import Conditions, Measurement
-from ..data.store import MeasurementStore
-from ..space import Architecture
-from ..space.errors import NotEnoughData
-from .calibration import (
-    FEATURES,
-    MINIMUM,
-    UNCALIBRATED,
-    Calibration,
-    calibrate,
-    calibrate_any,
-    folds,
-)
+from phonenas.data.measurement import Conditions, Measurement
+from phonenas.data.store import MeasurementStore
+from phonenas.space import Architecture
+from phonenas.space.errors import NotEnoughData
+
+from .additive.fitting import fit_networks, known_networks
+from .calibration import FEATURES, MINIMUM, UNCALIBRATED, calibrate, calibrate_any, folds
+from .gaussian_process import one_thread
+from .kernel_fitting import fit_kernels
 from .lookup_table import LookupTable
-from .metrics import score
-from .model import Examined, LatencyModel
-from .regressor import OperatorRegressor
-from .threads import one_thread
+from .metrics import noise_of, score
+from .model import Examined, LatencyModel, OperatorTimes
+from .outliers import Outlier, by_speed, fitted, odd_networks
+from .tabular import line
 
-__all__ = ["choose_conditions", "fit", "fit_measurements"]
+__all__ = ["choose_conditions", "fit", "fit_any", "fit_measurements", "with_kernels"]
 
 
 def choose_conditions(
@@ -38,12 +35,12 @@ def choose_conditions(
     With several, the latest measured unless a digest (or its start) names one.
 
     Raises:
-        NotEnoughData: The store holds nothing measured for the device, or nothing under that digest.
+        NotEnoughData: The store holds nothing measured for the device, or nothing under that
+            digest.
     """
     known = [c for c in store.conditions(device) if c.mode == "steady"]
-    # What was measured goes before what was imported, and that before what was simulated, which
-    # says so everywhere; unless a digest names one.
-    for origin in ("measured", "imported") if digest is None else ():
+    # Measured before imported before emulated before simulated, unless a digest names one.
+    for origin in ("measured", "imported", "emulated") if digest is None else ():
         if any(c.origin == origin for c in known):
             known = [c for c in known if c.origin == origin]
     chosen = [c for c in known if digest is None or c.digest.startswith(digest)]
@@ -51,7 +48,7 @@ def choose_conditions(
         raise NotEnoughData(
             f"{store.location} holds no measurement of {device!r}"
             + (f" under conditions {digest}" if digest else "")
-            + f". Make some:  phonenas profile --device {device} --space mnasnet"
+            + f". Measure:  phonenas profile --device {shlex.quote(device)} --space mnasnet"
         )
     latest = chosen[-1]
     return latest, [c for c in known if c != latest and c.origin == latest.origin]
@@ -60,11 +57,11 @@ def choose_conditions(
 def fit(
     store: MeasurementStore, device: str = "local", *, conditions: str | None = None
 ) -> LatencyModel:
-    """Fit a model on one device's measurements, and examine it.
+    """Fit a model on one device's measurements, and score it.
 
-    Every whole network of a profile is predicted, interval included, by a model that neither it
-    nor its fold took part in (10-fold cross-validation); the model returned has seen all, those
-    that validations measured too.
+    The score is by ten-fold cross-validation: every whole network of a profile is predicted,
+    interval included, by a model that was fitted on the other folds. The model returned is fitted
+    on all of them, and on those that validations measured.
 
     Args:
         store: Where the measurements are.
@@ -73,81 +70,127 @@ def fit(
     Raises:
         NotEnoughData: No measurement, no operators, or fewer than 10 whole networks. An imported
             table without them gives a model that says that it is not calibrated.
-        UncoveredOperator: A measured network holds an operator that neither table nor curve has.
+        UncoveredOperator: A measured network holds an operator that neither table nor regressor
+            covers.
     """
     chosen, _ = choose_conditions(store, device, conditions)
-    return fit_measurements(chosen, store.measurements(chosen))
+    return fit_any(chosen, store.measurements(chosen))
+
+
+def fit_any(conditions: Conditions, measurements: Sequence[Measurement]) -> LatencyModel:
+    """`fit` on measurements in hand: of kernels alone where no operator is measured."""
+    if all(m.kind != "operator" for m in measurements):
+        with contextlib.suppress(NotEnoughData):
+            return fit_kernels(conditions, measurements)
+    return with_kernels(fit_measurements(conditions, measurements), measurements)
+
+
+def with_kernels(model: LatencyModel, measurements: Sequence[Measurement]) -> LatencyModel:
+    """The same model, with that of the kernels which were measured beside its operators."""
+    if not model.by_operators:
+        return model
+    try:
+        return replace(model, kernels=fit_kernels(model.conditions, measurements))
+    except NotEnoughData:
+        return model
 
 
 @one_thread
 def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]) -> LatencyModel:
-    """`fit` on measurements in hand, all made under the same conditions."""
+    """`fit` on measurements in hand, all made under the same conditions; without kernels."""
+    measurements, _ = by_speed(measurements)
     table = LookupTable.of(measurements)
     networks = [m for m in measurements if m.kind == "network"]
     if not table.ms:
+        known, _ = known_networks(measurements)
+        if len(known) >= MINIMUM:
+            return fit_networks(conditions, known)
         raise NotEnoughData(
             f"no operator of {conditions.device} is measured. Measure a space:  phonenas profile "
-            f"--device {conditions.device} --space mnasnet"
+            f"--device {shlex.quote(conditions.device)} --space mnasnet"
         )
-    try:
-        regressor: OperatorRegressor | None = OperatorRegressor.fit(table.ms)
-    except NotEnoughData:
-        regressor = None
     architectures = [Architecture.parse(m.subject) for m in networks]
+    times, odd = _times(conditions, table, architectures)
+    sums = times.rows(architectures)[:, 0]
+    whole_ms = np.array([m.latency_ms for m in networks])
+    odd_ones = odd_networks([m.subject for m in networks], whole_ms, sums)
+    if odd_ones:
+        odd += odd_ones
+        names = {o.subject for o in odd_ones}
+        networks = [m for m in networks if m.subject not in names]
+        architectures = [Architecture.parse(m.subject) for m in networks]
     measured = np.array([m.latency_ms for m in networks])
-    until = max(m.at for m in measurements)
-    bare = LatencyModel(
-        conditions, table, regressor, UNCALIBRATED, (), {}, len(measurements), until
-    )
-    bare.operator_ms(list({o for a in architectures for o in a.operators()}))
-    if regressor is not None:
-        bare.alike = regressor.alike([a.operators() for a in architectures], table.ms)
-    rows = bare.rows(architectures)
+    count, last = len(measurements), max(measurements, key=lambda m: m.entry)
     if conditions.origin == "imported" and len(networks) < MINIMUM:
-        # Nobody can measure more of another's phone: the bare sum, and an interval that says so.
-        return bare.examine(architectures, measured)
-    calibration = _calibrated(bare, rows, calibrate(rows[:, : len(FEATURES)], measured))
-    macs = np.array([a.macs for a in architectures], float)
-    told = np.empty((4, len(networks)))  # predicted, low, high, and the MACs baseline
-    fold = folds(len(networks))
-    for held in range(fold.max() + 1):
-        seen = fold != held
-        inside = calibrate_any(rows[seen, : len(FEATURES)], measured[seen])
-        inner = LatencyModel(conditions, table, regressor, inside, (), {}, alike=bare.alike)
-        inner.calibration = _calibrated(inner, rows[seen], inside)
-        predicted = inner._predicted(rows[~seen])
-        told[0, ~seen], told[1, ~seen], told[2, ~seen] = (
-            predicted.ms, predicted.low_ms, predicted.high_ms,
-        )  # fmt: skip
-        slope, start = np.polyfit(macs[seen], measured[seen], 1)
-        told[3, ~seen] = slope * macs[~seen] + start
-    # Networks that a search chose stand near each other: they teach, and the profile's random
-    # ones examine. Without a profile all do.
-    drawn = np.array([m.purpose == "profile" for m in networks])
-    if drawn.sum() < MINIMUM:
-        drawn[:] = True
-    examined = [
-        Examined(
-            m.subject, float(told[0, i]), float(told[1, i]), float(told[2, i]), float(measured[i])
+        # Nothing more can be measured on another's phone: the bare sum, with a wide interval.
+        bare = LatencyModel(
+            times=times,
+            calibration=UNCALIBRATED,
+            measurements=count,
+            until=last.at,
+            last=last.entry,
+            outliers=tuple(odd),
         )
-        for i, m in enumerate(networks)
-        if drawn[i]
-    ]
-    told, measured = told[:, drawn], measured[drawn]
+        return bare.scored(architectures, measured, noise_of(networks))
+    rows = times.rows(architectures)
+    calibration = times.attributed(calibrate(rows[:, : len(FEATURES)], measured), rows)
+    macs = np.array([a.macs for a in architectures], float)
+    predicted = np.empty((4, len(networks)))  # ms, low, high, and the MACs baseline
+    fold = folds(len(networks))
+    for k in range(fold.max() + 1):
+        rest = fold != k
+        inner = calibrate_any(rows[rest, : len(FEATURES)], measured[rest])
+        inner = times.attributed(inner, rows[rest])
+        # The bare sum stands for a line that falls below 0: it must not end the fit of the others.
+        sound = inner.line_ms(rows[:, : len(FEATURES)]) > 0
+        for some, by in ((~rest & sound, inner), (~rest & ~sound, UNCALIBRATED)):
+            whole = times.whole(rows[some], by)
+            predicted[:3, some] = whole.ms, whole.low_ms, whole.high_ms
+        predicted[3, ~rest] = line(macs[rest], measured[rest], macs[~rest])
+    # Networks that a search chose lie near each other: the model is fitted on them, and scored on
+    # the profile's random ones. Without a profile it is scored on all.
+    random = np.array([m.purpose == "profile" for m in networks])
+    if random.sum() < MINIMUM:
+        random[:] = True
+    columns = np.vstack([predicted[:3], measured])
+    examined = tuple(
+        Examined(networks[i].subject, *map(float, columns[:, i])) for i in np.flatnonzero(random)
+    )
+    ms, low, high, by_macs = predicted[:, random]
+    baseline = score(by_macs, measured[random])
+    noise = noise_of(networks)
     scores = {
-        "model": score(told[0], measured, told[1], told[2]),
-        "lookup_table": score(rows[drawn, 0], measured),
-        "macs": score(told[3], measured),
+        "model": score(ms, measured[random], low, high, noise=noise, macs_mape=baseline.mape),
+        "lookup_table": score(rows[random, 0], measured[random], noise=noise),
+        "macs": baseline,
     }
     return LatencyModel(
-        conditions, table, regressor, calibration, examined, scores, len(measurements), until,
-        bare.alike,
-    )  # fmt: skip
+        times=times,
+        calibration=calibration,
+        examined=examined,
+        scores=scores,
+        measurements=count,
+        until=last.at,
+        last=last.entry,
+        outliers=tuple(odd),
+    )
 
 
-def _calibrated(
-    model: LatencyModel, rows: npt.NDArray[np.float64], found: Calibration
-) -> Calibration:
-    """A calibration that knows how much of its half-width its networks' unmeasured operators are."""
-    model.calibration = found
-    return replace(found, holes=float(np.sqrt(np.mean(model.hole_widths(rows) ** 2))))
+def _times(
+    conditions: Conditions, table: LookupTable, networks: Sequence[Architecture]
+) -> tuple[OperatorTimes, list[Outlier]]:
+    """Operators' times, whose errors are correlated as they are within these networks.
+
+    Second, what the others contradict: it is in no table, so the regressor predicts it.
+    """
+    regressor, odd = None, list[Outlier]()
+    with contextlib.suppress(NotEnoughData):
+        regressor, odd = fitted(table.ms)
+    table = table.without({o.subject for o in odd})
+    times = OperatorTimes(conditions=conditions, table=table, regressor=regressor)
+    operators = [a.operators() for a in networks]
+    times.ms([o for network in operators for o in network])
+    if regressor is not None:
+        share = regressor.error_correlation(operators, table.ms)
+        times = replace(times, error_correlation=share)
+    return times, odd

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..data.measurement import Measurement
-from ..space import Operator
+from phonenas.data.measurement import Measurement
+from phonenas.space import Operator
 
 __all__ = ["LookupTable", "evenly"]
 
@@ -20,7 +20,7 @@ class LookupTable:
 
     Args:
         ms: Operator → its time alone at batch 1, in ms.
-        spread: Operator → how far its rounds stand apart, ± relative.
+        spread: Operator → error bar of its time: half the 90 % interval, relative.
         date: When the latest of them was measured, ISO 8601.
     """
 
@@ -35,7 +35,14 @@ class LookupTable:
         return cls(
             {Operator.parse(m.subject): m.latency_ms for m in chosen},
             {Operator.parse(m.subject): m.spread for m in chosen},
-            max((m.at for m in chosen), default=""),
+            max(chosen, key=lambda m: m.entry).at if chosen else "",
+        )
+
+    def without(self, keys: Container[str]) -> LookupTable:
+        """The same table without some operators, by their keys."""
+        kept = [o for o in self.ms if o.key not in keys]
+        return LookupTable(
+            {o: self.ms[o] for o in kept}, {o: self.spread[o] for o in kept}, self.date
         )
 
     def __len__(self) -> int:

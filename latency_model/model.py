@@ -1,15 +1,18 @@
-"""LatencyModel: what a device takes for a network that was never run on it.
+"""LatencyModel: what a device takes for a network that never ran on it.
 
-Operators teach it (lookup table, and a curve for what the table lacks), whole networks
-calibrate it, and each whole network in turn examines a model that it took no part in.
+Operators give the times of the parts (a lookup table, and a regressor for what it lacks), whole
+networks calibrate their sum, and each whole network is predicted once by a model that was not
+fitted on it: these predictions are scored. Networks that are not of a space's operators are summed
+over kernels, which were measured alone, or follow from whole networks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,111 +20,80 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.files import write_atomic
-from ..data.measurement import Conditions
-from ..space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace
-from ..space.errors import UncoveredOperator
-from .calibration import (
-    FEATURES,
-    LATER_JOB,
-    Calibration,
-    operator_features,
-)
-from .curve import OperatorCurve
-from .interval import Z90, chance_within
+from phonenas.data.documents import Document
+from phonenas.data.measurement import NO_ENTRY, Conditions, Entry
+from phonenas.space import AdditiveTable, Architecture, Genomes, Operator, SearchSpace, zoo
+from phonenas.space.errors import NotEnoughData, UncoveredOperator
+
+from .additive.times import KernelTimes, Network
+from .calibration import DIVIDED, Calibration, beyond_range, operator_features
+from .graphs.onnx_kernels import OnnxNetwork
 from .lookup_table import LookupTable, evenly
+from .measured_kernels import MeasuredKernels
 from .metrics import Score, score
+from .operator_times import OperatorTimes
+from .outliers import Outlier
+from .predicted import Examined, Explained, Predicted
+from .units.regressor import Regressor
 
-__all__ = ["Examined", "Explained", "LatencyModel", "Predicted"]
+__all__ = ["Examined", "Explained", "LatencyModel", "OperatorTimes", "Predicted"]
 
-COLUMNS = len(FEATURES) + 3
+VERSION = 3  # of what a model predicts: before, times were divided by the sentinel's
+DOCUMENT = Document("phonenas-latency-model", 4, "latency model", oldest=3, changed=DIVIDED)
+BESIDE = "beside"  # key of the model of kernels in the file
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions for n networks.
-
-    Args:
-        ms: Latency at batch 1, (n,), ms.
-        low_ms, high_ms: 90 % interval, (n,), ms.
-        covered: Whether every operator was measured, (n,); where not, the curve filled in and
-            the interval is wider.
-    """
-
-    ms: Array
-    low_ms: Array
-    high_ms: Array
-    covered: npt.NDArray[np.bool_]
-
-    def within(self, target_ms: float) -> Array:
-        """Probability that each is at or below a target when measured, (n,); see `chance_within`."""
-        return chance_within(self.ms, self.low_ms, self.high_ms, target_ms)
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A whole network, predicted by a model that it took no part in."""
-
-    network: str
-    predicted_ms: float
-    low_ms: float
-    high_ms: float
-    measured_ms: float
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What one operator adds to a network's predicted latency.
-
-    Args:
-        operator: Which; None for the network's constant share.
-        ms: Its share of the whole, ms.
-        alone_ms, low_ms, high_ms: Its time alone, and the 90 % interval of that, ms.
-        measured: Whether that was measured (else the curve's).
-    """
-
-    operator: Operator | None
-    ms: float
-    alone_ms: float
-    low_ms: float
-    high_ms: float
-    measured: bool
-
-
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LatencyModel:
-    """Lifetime: made by `fit` or `load`; then only read.
+    """Latency of whole networks on one device, under one set of conditions.
 
-    Attributes:
-        conditions: What it was measured under; it speaks of nothing else.
-        table: Operators measured.
-        regressor: The curve for operators that were not; None if they were too few.
-        calibration: From the sum to the whole.
-        examined: Each whole network against a model that it took no part in.
+    Lifetime: made complete by `fit` or `load`; then only read.
+
+    Args:
+        times: Of operators alone; where none is measured, of kernels, from kernels measured alone
+            or from whole networks.
+        calibration: From their sum to the whole.
+        examined: Each whole network, predicted by a model that was not fitted on it.
         scores: "model", "lookup_table" (raw sum of operators) and "macs" (a straight line in
             MACs, fitted on the same networks), each on networks not used to fit it.
-        measurements: How many it was fitted on, the sentinel's aside.
-        until: When the latest of these was made, ISO 8601.
-        alike: Share of the curve's errors that adds up linearly within a network, in [0, 1].
+        measurements: How many it was fitted on, the sentinel's not counted.
+        until: When the last of these was made, ISO 8601.
+        last: The store's entry of that.
+        outliers: Measurements that the others contradict, left out of the fit.
+        by_family: Score of each family of networks, left out whole, where families are known.
+        source: Of a model that is shipped: where its measurements were published, their licence
+            and date.
+        kernels: By kernels measured alone, for networks that are not of a space's operators; None
+            where `times` are of kernels, or too few were measured.
     """
 
-    def __init__(
-        self,
-        conditions: Conditions,
-        table: LookupTable,
-        regressor: OperatorCurve | None,
-        calibration: Calibration,
-        examined: Sequence[Examined],
-        scores: Mapping[str, Score],
-        measurements: int = 0,
-        until: str = "",
-        alike: float = 0.0,
-    ) -> None:
-        self.measurements, self.until = measurements, until or table.date
-        self.alike = alike
-        self.conditions, self.table, self.regressor = conditions, table, regressor
-        self.calibration, self.examined, self.scores = calibration, tuple(examined), dict(scores)
-        self._curve: dict[Operator, tuple[float, float]] = {}  # ms, and its doubt in ms
+    times: OperatorTimes | MeasuredKernels | KernelTimes
+    calibration: Calibration
+    examined: tuple[Examined, ...] = ()
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    measurements: int = 0
+    until: str = ""
+    last: Entry = NO_ENTRY
+    outliers: tuple[Outlier, ...] = ()
+    by_family: Mapping[str, Score] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
+    kernels: LatencyModel | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it was measured under; it predicts for nothing else."""
+        return self.times.conditions
+
+    @property
+    def table(self) -> LookupTable:
+        """Operators measured."""
+        return self.times.table
+
+    @property
+    def regressor(self) -> Regressor | None:
+        """For operators that were not measured; None if too few were."""
+        return self.times.regressor if isinstance(self.times, OperatorTimes) else None
 
     @property
     def device(self) -> str:
@@ -130,202 +102,244 @@ class LatencyModel:
 
     @property
     def calibrated(self) -> bool:
-        """Whether whole networks taught it what a sum of operators lacks."""
+        """Whether it was fitted on whole networks too."""
         return self.calibration.networks > 0
 
-    # -- operators ----------------------------------------------------------------------------
+    @property
+    def by_operators(self) -> bool:
+        """Whether it sums operators measured alone; else it predicts any network's kernels."""
+        return isinstance(self.times, OperatorTimes)
 
-    def operator_ms(self, operators: Sequence[Operator], remedy: str = "") -> Array:
-        """Time of each operator alone, (n,), ms: measured, or else from the curve.
-
-        Raises:
-            UncoveredOperator: Neither; the message says what would measure it.
-        """
-        unknown = [
-            o for o in dict.fromkeys(operators) if o not in self.table and o not in self._curve
-        ]
-        if unknown:
-            beyond = [o for o in unknown if self.regressor is None or not self.regressor.reaches(o)]
-            if beyond or self.regressor is None:
-                imported = self.conditions.origin == "imported"
-                raise UncoveredOperator(
-                    f"{self.device} has no {beyond[0]}"
-                    + (f" and {len(beyond) - 1} others" if len(beyond) > 1 else "")
-                    + ", beyond what it can be predicted from. It covers "
-                    f"{len(self.table)} operators, "
-                    + (
-                        "imported: nothing can be measured there. Ask for a space that the table is of, as "
-                        "--space proxylessnas"
-                        if imported
-                        else f"measured {self.table.date[:10]}. Measure what is missing:  phonenas "
-                        f"profile --device {self.device} " + (remedy or "--network 'BLOCKS'")
-                    )
-                )
-            told = self.regressor.predict_ms(unknown)
-            pairs = np.column_stack([told, told * self.regressor.doubt(unknown)]).tolist()
-            self._curve.update((o, (ms, d)) for o, (ms, d) in zip(unknown, pairs, strict=True))
-        return np.array([self.table.ms.get(o) or self._curve[o][0] for o in operators])
+    # -- predictions --------------------------------------------------------------------------
 
     def operators(self, operators: Sequence[Operator]) -> Predicted:
-        """Time of each operator alone, with the 90 % interval of a measurement in a later job.
+        """Time of each operator alone; see `OperatorTimes.predict`."""
+        return self.times.predict(operators)
 
-        The rounds of one job stand too near each other to tell what a measured operator is worth.
-        But the curve, told by all others, cannot stand nearer to it than measurements scatter: its
-        error on operators left out is taken for the scatter, of the one measured and of the next.
+    def part(self, network: Network) -> LatencyModel:
+        """The part that predicts a network: by operators where it is of blocks, else by kernels.
+
+        By kernels also where it holds an operator that cannot be predicted.
 
         Raises:
-            UncoveredOperator: As `operator_ms`.
+            NotEnoughData: It is not of blocks, and no kernels were measured.
         """
-        ms = self.operator_ms(operators)
-        known = np.array([o in self.table for o in operators])
-        spread = np.array([self.table.spread.get(o, 0.0) for o in operators])
-        # A mean absolute error of m is a standard deviation of about 1.25 m.
-        scatter = 1.25 * self.regressor.mape if self.regressor is not None else 0.0
-        own = np.sqrt(2) * np.maximum(np.nan_to_num(spread), scatter)
-        doubt = np.array([self._curve.get(o, (1.0, 0.0))[1] for o in operators]) / ms
-        half = np.sqrt((Z90 * np.where(known, own, doubt)) ** 2 + LATER_JOB**2)
-        return Predicted(ms, ms / (1 + half), ms * (1 + half), known)
+        of_blocks = isinstance(network, Architecture)
+        if not self.by_operators or (of_blocks and self.kernels is None):
+            return self
+        if self.kernels is None:
+            raise NotEnoughData(
+                f"too few kernels of {self.device} are measured to predict networks that are not "
+                "of blocks. Measure some:  phonenas profile --device "
+                f"{shlex.quote(self.device)} --kernels 400"
+            )
+        try:
+            if of_blocks:
+                self.times.check([network])
+                return self
+        except UncoveredOperator:
+            pass
+        return self.kernels
 
-    def _row(self, operator: Operator) -> list[float]:
-        """Calibration features, then an unmeasured operator's doubt in ms, its square, and 1."""
-        ms = float(self.operator_ms([operator])[0])
-        _, doubt = self._curve.get(operator, (0.0, 0.0)) if operator not in self.table else (0, 0)
-        hole = float(operator not in self.table)
-        return [*operator_features(operator, ms), doubt, doubt**2, hole]
+    @property
+    def part_of_kernels(self) -> LatencyModel | None:
+        """The part that was fitted on kernels measured alone: this, the one beside it, or none."""
+        return self if isinstance(self.times, MeasuredKernels) else self.kernels
 
-    # -- networks -----------------------------------------------------------------------------
-
-    def predict(self, architectures: Sequence[Architecture]) -> Predicted:
+    def predict(self, networks: Sequence[Network]) -> Predicted:
         """Latency of networks, with 90 % intervals.
 
+        Args:
+            networks: Of blocks, graphs of the zoo, and files that were cut into kernels.
         Raises:
-            UncoveredOperator: A network holds an operator that the model cannot tell.
+            UncoveredOperator: A network holds an operator or kernel that it cannot predict.
+            NotEnoughData: As `part`.
         """
-        for architecture in architectures:
-            self.operator_ms(architecture.operators(), f"--network '{architecture}'")
-        return self._predicted(self.rows(architectures))
+        parts = [self.part(n) for n in networks]
+        if all(part is self for part in parts):
+            self.times.check(networks)
+            return self.times.whole(self.times.rows(networks), self.calibration)
+        each = [part.predict([n]) for part, n in zip(parts, networks, strict=True)]
+        columns = ((p.ms, p.low_ms, p.high_ms, p.covered) for p in each)
+        return Predicted(*map(np.concatenate, zip(*columns, strict=True)))
 
-    def _predicted(self, rows: Array) -> Predicted:
-        ms = self.calibration.whole_ms(rows[:, : len(FEATURES)])
-        half = self.calibration.half_widths(ms, self.hole_widths(rows))
-        return Predicted(ms, ms / (1 + half), ms * (1 + half), rows[:, -1] == 0)
+    def notes(self, network: Network, ms: float) -> tuple[str, ...]:
+        """What was assumed of a network that is predicted to take so many ms."""
+        part = self.part(network)
+        if part is not self:
+            return part.notes(network, ms)
+        notes = network.notes if isinstance(network, OnnxNetwork) else ()
+        if isinstance(self.times, MeasuredKernels):
+            notes += self.times.notes(network)
+        if self.extrapolated(ms):
+            low, high = self.calibration.low_ms, self.calibration.high_ms
+            fitted_on = f"the model was fitted on networks of {low:.3g} to {high:.3g} ms"
+            notes += (f"EXTRAPOLATED: {fitted_on}",)
+        if not (self.calibrated or self.by_operators):
+            notes += ("UNCALIBRATED: fitted on too few whole networks",)
+        return notes
 
-    def hole_widths(self, rows: Array) -> Array:
-        """What unmeasured operators add to the relative half-width of each network, (n,).
-
-        Errors of like operators are alike: a share of them adds up, the rest by their squares.
-        """
-        linear, squares = rows[:, -3], rows[:, -2]
-        variance = self.alike * linear**2 + (1 - self.alike) * squares
-        ms = self.calibration.whole_ms(rows[:, : len(FEATURES)])
-        found: Array = Z90 * np.sqrt(variance) / ms
-        return found
-
-    def rows(self, architectures: Sequence[Architecture]) -> Array:
-        """What calibration and intervals go by, summed over each network, (n, columns)."""
-        found = [np.sum([self._row(o) for o in a.operators()], axis=0) for a in architectures]
-        return np.array(found, float).reshape(len(found), COLUMNS)
+    def extrapolated(self, ms: float) -> bool:
+        """Whether a time lies outside those of the networks that it was fitted on."""
+        return beyond_range(ms, self.calibration.low_ms, self.calibration.high_ms)
 
     def latency_ms(self, architectures: Sequence[Architecture]) -> Array:
         """Latency of networks, (n,), ms. Raises as `predict`."""
         return self.predict(architectures).ms
 
-    def examine(self, architectures: Sequence[Architecture], measured_ms: Array) -> LatencyModel:
-        """The same model, examined on whole networks that did not teach it, (n,) ms."""
-        if not architectures:
-            return self
-        told = self.predict(architectures)
-        rows = zip(architectures, told.ms, told.low_ms, told.high_ms, measured_ms, strict=True)
-        examined = [Examined(str(a), *map(float, numbers)) for a, *numbers in rows]
-        scores = {"model": score(told.ms, measured_ms, told.low_ms, told.high_ms)}
-        return LatencyModel(
-            self.conditions, self.table, self.regressor, self.calibration, examined, scores,
-            self.measurements, self.until, self.alike,
-        )  # fmt: skip
-
-    def on(self, space: SearchSpace) -> Callable[[Genomes], Array]:
-        """Latency by genome for populations of a space: one table look-up a part.
+    def on(self, space: SearchSpace) -> AdditiveTable:
+        """Latency, (n,) ms, by genome, (n, genes), for a space: one table look-up a part.
 
         Raises:
-            UncoveredOperator: The space holds an operator that the model cannot tell.
+            UncoveredOperator: The space holds an operator that the model cannot predict.
         """
-        self.operator_ms(space.operators(), _profile(space))
+        times = self.times.ms(space.operators(), _profile(space))
         coefficients = np.asarray(self.calibration.coefficients)
-        ms = dict(zip(space.operators(), self.operator_ms(space.operators()), strict=True))
+        ms = dict(zip(space.operators(), times, strict=True))
         return AdditiveTable(
             space,
             lambda o: float(np.dot(operator_features(o, ms[o]), coefficients)),
             self.calibration.constant,
+            self.calibration.above_zero,
         )
 
     def intervals(
         self, space: SearchSpace
     ) -> Callable[[Genomes], tuple[Array, Array, npt.NDArray[np.bool_]]]:
-        """Low and high end of the 90 % interval in ms and `covered`, each (n,), by genome."""
-        self.operator_ms(space.operators(), _profile(space))
-        table = AdditiveTable(space, self._row)
+        """Low and high end of the 90 % interval in ms and `covered`, each (n,), by genome.
 
-        def of(genomes: Genomes) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-            told = self._predicted(table(genomes))
-            return told.low_ms, told.high_ms, told.covered
+        Raises:
+            UncoveredOperator: As `on`.
+        """
+        self.times.ms(space.operators(), _profile(space))
+        table = AdditiveTable(space, self.times.row)
 
-        return of
+        def ends(genomes: Genomes) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+            predicted = self.times.whole(table(genomes), self.calibration)
+            return predicted.low_ms, predicted.high_ms, predicted.covered
 
-    def explain(self, architecture: Architecture) -> list[Explained]:
+        return ends
+
+    def explain(self, network: Network) -> list[Explained]:
         """Where a network's predicted milliseconds go; the shares add up to the prediction."""
-        operators = architecture.operators()
-        alone = self.operators(operators)
-        coefficients = np.asarray(self.calibration.coefficients)
-        numbers = zip(operators, alone.ms, alone.low_ms, alone.high_ms, strict=True)
-        shares = [
-            Explained(
-                o, float(np.dot(operator_features(o, ms), coefficients)), float(ms), float(low),
-                float(high), o in self.table,
+        part = self.part(network)
+        return part.times.shares(network, part.calibration)
+
+    # -- models from a model ------------------------------------------------------------------
+
+    def scored(
+        self, architectures: Sequence[Architecture], measured_ms: Array, noise: float = 0.0
+    ) -> LatencyModel:
+        """The same model, with its score on whole networks that it was not fitted on, (n,) ms.
+
+        `noise` is the relative scatter of their rounds.
+        """
+        if not architectures:
+            return self
+        p = self.predict(architectures)
+        rows = zip(architectures, p.ms, p.low_ms, p.high_ms, measured_ms, strict=True)
+        examined = tuple(Examined(str(a), *map(float, numbers)) for a, *numbers in rows)
+        scores = {"model": score(p.ms, measured_ms, p.low_ms, p.high_ms, noise=noise)}
+        return replace(self, examined=examined, scores=scores)
+
+    def scaled(self, factor: float) -> LatencyModel:
+        """The same model with every whole network `factor` times as slow; its score too."""
+        examined = tuple(
+            replace(
+                e,
+                predicted_ms=factor * e.predicted_ms,
+                low_ms=factor * e.low_ms,
+                high_ms=factor * e.high_ms,
             )
-            for o, ms, low, high in numbers
-        ]  # fmt: skip
-        return [*shares, Explained(None, self.calibration.constant, 0.0, 0.0, 0.0, True)]
+            for e in self.examined
+        )
+        scores = dict(self.scores)
+        if examined:
+            columns = ("predicted_ms", "measured_ms", "low_ms", "high_ms")
+            new = score(*([getattr(e, name) for e in examined] for name in columns))
+            old = scores["model"]
+            scores["model"] = replace(new, informative=old.informative, reason=old.reason)
+        calibration = self.calibration.scaled(factor)
+        return replace(self, calibration=calibration, examined=examined, scores=scores)
 
     def spread_out(self, count: int) -> list[Architecture]:
-        """Up to `count` of the networks that examined it, evenly from fast to slow."""
+        """Up to `count` of the networks of its score, evenly from fast to slow."""
         ordered = sorted(self.examined, key=lambda e: (e.measured_ms, e.network))
-        return [Architecture.parse(e.network) for e in evenly(ordered, count)]
+        parsed = [zoo.parse(e.network) for e in ordered]
+        return evenly([a for a in parsed if isinstance(a, Architecture)], count)
 
     # -- files --------------------------------------------------------------------------------
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON; `model_file.load` reads it."""
+        times, more = self.times, dict[str, Any]()
+        if self.outliers:
+            more["outliers"] = [asdict(o) for o in self.outliers]
+        if isinstance(times, KernelTimes):
+            more["source"] = dict(self.source)
+            more["by_family"] = {name: s.to_dict() for name, s in self.by_family.items()}
+            more["kernels"] = times.to_dict()
+        if isinstance(times, MeasuredKernels):
+            more["measured_kernels"] = times.to_dict()
+        if self.kernels is not None:
+            more[BESIDE] = self.kernels.to_dict()
+        return {
+            "format": DOCUMENT.format,
+            "version": DOCUMENT.version,
+            "conditions": self.conditions.to_dict(),
+            "date": self.table.date,
+            "until": self.until,
+            "last": list(self.last),
+            "measurements": self.measurements,
+            "alike": times.error_correlation if isinstance(times, OperatorTimes) else 0.0,
+            "operators": {
+                o.key: [round(ms, 6), _rounded(self.table.spread[o])]
+                for o, ms in self.table.ms.items()
+            },
+            "calibration": self.calibration.to_dict(),
+            "scores": {name: s.to_dict() for name, s in self.scores.items()},
+            "examined": self._examined_rows(),
+            "regressor": None if self.regressor is None else self.regressor.to_dict(),
+            **more,
+        }
+
+    def _examined_rows(self) -> list[list[Any]]:
+        return [list(vars(e).values()) for e in self.examined]
+
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for the whole model."""
-        from .model_file import document
-
-        text = json.dumps(document(self), sort_keys=True)
+        """Twelve hexadecimal digits that stand for all that it predicts of a space's networks."""
+        values = self.to_dict()
+        values = {name: value for name, value in values.items() if name not in ("last", BESIDE)}
+        # Models of version 3, which had no digest in their files, keep their own.
+        text = json.dumps({**values, "version": VERSION}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def save(self, path: str | Path) -> Path:
         """Write it as versioned JSON, atomically; `load` reads it."""
-        from .model_file import document
-
-        return write_atomic(Path(path), json.dumps(document(self), separators=(",", ":")) + "\n")
+        return DOCUMENT.write(Path(path), self.to_dict(), indent=None)
 
     def summary(self) -> dict[str, Any]:
-        """What a run keeps of the model that promised, ready for JSON.
+        """What a run keeps of the model that predicted for it, ready for JSON.
 
-        Its digest and conditions, how much taught it, its scores, and the networks that
-        examined it as [network, predicted_ms, low_ms, high_ms, measured_ms].
+        Its digest, version and conditions, how much it was fitted on, its scores, and the networks
+        of its score as [network, predicted_ms, low_ms, high_ms, measured_ms].
         """
         return {
             "digest": self.digest,
+            "version": VERSION,
             "conditions": self.conditions.to_dict(),
             "operators": len(self.table),
             "networks": self.calibration.networks,
             "date": self.table.date,
             "scores": {name: s.to_dict() for name, s in self.scores.items()},
-            "examined": [
-                [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms]
-                for e in self.examined
-            ],
+            "examined": self._examined_rows(),
         }
 
 
+def _rounded(spread: float) -> float | None:
+    return None if spread != spread else round(spread, 4)
+
+
 def _profile(space: SearchSpace) -> str:
-    return f"--space {space.name} --resolution {space.resolution_px}"
+    return f"--space {shlex.quote(space.name)} --resolution {space.resolution_px}"

@@ -2,81 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..data.documents import Document
-from ..data.measurement import Conditions
-from ..space import Operator
-from ..space.errors import NotEnoughData
+import msgspec
+from msgspec import Meta
+
+from phonenas.data.documents import Count, Ms, Share, Text, strict
+from phonenas.data.measurement import NO_ENTRY, Conditions, Entry
+from phonenas.space import Operator
+from phonenas.space.errors import NotEnoughData
+
+from .additive.times import KernelTimes
 from .calibration import Calibration
-from .curve import curve_from_dict
 from .lookup_table import LookupTable
+from .measured_kernels import MeasuredKernels
 from .metrics import Score
-from .model import Examined, LatencyModel
+from .model import DOCUMENT, Examined, LatencyModel, OperatorTimes
+from .outliers import Outlier
+from .units.regressor import regressor_from_dict
 
-__all__ = ["FORMAT", "VERSION", "document", "load"]
-
-FORMAT, VERSION = "phonenas-latency-model", 2
-_DOCUMENT = Document(FORMAT, VERSION, "latency model")
+__all__ = ["load"]
 
 
-def document(model: LatencyModel) -> dict[str, Any]:
-    """Everything of a model, ready for JSON."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "conditions": model.conditions.to_dict(),
-        "date": model.table.date,
-        "until": model.until,
-        "measurements": model.measurements,
-        "alike": model.alike,
-        "operators": {
-            o.key: [round(ms, 6), _rounded(model.table.spread[o])]
-            for o, ms in model.table.ms.items()
-        },
-        "calibration": model.calibration.to_dict(),
-        "scores": {name: s.to_dict() for name, s in model.scores.items()},
-        "examined": [
-            [e.network, e.predicted_ms, e.low_ms, e.high_ms, e.measured_ms] for e in model.examined
-        ],
-        "regressor": None if model.regressor is None else model.regressor.to_dict(),
-    }
+class _File(msgspec.Struct):
+    conditions: Conditions
+    date: Text
+    until: Text
+    measurements: Count
+    alike: Share
+    operators: dict[Text, tuple[Ms, Annotated[float, Meta(ge=0, le=1e9)] | None]]
+    calibration: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
+    examined: list[tuple[Text, Ms, Ms, Ms, Ms]]
+    regressor: dict[str, Any] | None
+    last: Entry = NO_ENTRY
+    outliers: tuple[Outlier, ...] = ()
+    kernels: dict[str, Any] | None = None
+    by_family: dict[Text, dict[str, Any]] = {}
+    source: dict[Text, Text] = {}
+    measured_kernels: dict[str, Any] | None = None
+    beside: dict[str, Any] | None = None
 
 
 def load(path: str | Path) -> LatencyModel:
-    """Read a model that `save` wrote.
+    """Read a model that `LatencyModel.save` wrote.
 
     Raises:
+        NotEnoughData: There is no such file.
         UnsupportedFormat: Not such a file, damaged, or of another version (both are named).
     """
     path = Path(path)
-    again = "Fit it anew:  phonenas fit"
-    found = _DOCUMENT.read(path, again)
-    if found is None:
+    again = "Fit it again:  phonenas fit"
+    if path.name.endswith(".kernels.json"):
+        again = f"Kernels are part of the latency model's file. {again}"
+    values = DOCUMENT.read(path, again)
+    if values is None:
         raise NotEnoughData(
             f"there is no latency model at {path}. Fit one:  phonenas fit --device local"
         )
-    with _DOCUMENT.checking(path, again):
-        operators = {Operator.parse(k): v for k, v in found["operators"].items()}
-        if not all(0 < v[0] < float("inf") for v in operators.values()):
-            raise ValueError("an operator's time is no positive number")
-        return LatencyModel(
-            Conditions.from_dict(found["conditions"]),
-            LookupTable(
-                {o: float(v[0]) for o, v in operators.items()},
-                {o: float("nan") if v[1] is None else float(v[1]) for o, v in operators.items()},
-                found["date"],
-            ),
-            curve_from_dict(found["regressor"]) if found["regressor"] else None,
-            Calibration.from_dict(found["calibration"]),
-            [Examined(*row) for row in found["examined"]],
-            {name: Score.from_dict(s) for name, s in found["scores"].items()},
-            int(found["measurements"]),
-            str(found["until"]),
-            float(found["alike"]),
-        )
+    with DOCUMENT.checking(path, again):
+        file = strict(values, _File)
+        trees = (file.regressor or {}).get("trees") or file.measured_kernels or file.beside
+        if "digest" not in values and trees:
+            # LightGBM ends the process on some texts that are not whole.
+            raise ValueError("it holds trees, and no digest of its content")
+        kernels = None if file.beside is None else strict(file.beside, _File)
+        if kernels is not None and (kernels.measured_kernels is None or kernels.beside is not None):
+            raise ValueError("beside the model of operators stands none of kernels")
+        return _model(file, None if kernels is None else _model(kernels, None))
 
 
-def _rounded(spread: float) -> float | None:
-    return None if spread != spread else round(spread, 4)
+def _model(file: _File, kernels: LatencyModel | None) -> LatencyModel:
+    return LatencyModel(
+        times=_times(file),
+        calibration=Calibration.from_dict(file.calibration),
+        examined=tuple(Examined(*row) for row in file.examined),
+        scores={name: Score.from_dict(s) for name, s in file.scores.items()},
+        measurements=file.measurements,
+        until=file.until,
+        outliers=file.outliers,
+        last=file.last,
+        by_family={name: Score.from_dict(s) for name, s in file.by_family.items()},
+        source=file.source,
+        kernels=kernels,
+    )
+
+
+def _times(file: _File) -> OperatorTimes | MeasuredKernels | KernelTimes:
+    if file.measured_kernels is not None:
+        return MeasuredKernels.from_dict(file.conditions, file.measured_kernels)
+    if file.kernels is not None:
+        return KernelTimes.from_dict(file.conditions, file.kernels)
+    return OperatorTimes(
+        conditions=file.conditions,
+        table=_table(file.operators, file.date),
+        regressor=regressor_from_dict(file.regressor) if file.regressor else None,
+        error_correlation=file.alike,
+    )
+
+
+def _table(operators: Mapping[str, tuple[float, float | None]], date: str) -> LookupTable:
+    rows = {Operator.parse(k): v for k, v in operators.items()}
+    return LookupTable(
+        {o: ms for o, (ms, _) in rows.items()},
+        {o: float("nan") if spread is None else spread for o, (_, spread) in rows.items()},
+        date,
+    )

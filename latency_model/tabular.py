@@ -2,10 +2,10 @@
 
 Genes that share a name up to its last underscore (`block0_e`, `block0_k`) form a group. The
 covariance of two networks is a sum over groups of products over the group's genes, for what a
-block adds by itself, and one product over all genes, for how blocks act on each other. How genes
-are read (as ordered numbers, as their logarithms, or as mere names), how the target is bent
-(logarithm, or an exponential of its standard score), and every strength follow from the marginal
-likelihood of the training rows alone.
+block adds by itself, and one product over all genes, for interactions between blocks. How genes
+are compared (as ordered numbers, as their logarithms, or as mere names), how the target is warped
+(logarithm, or an exponential of its standard score), and all hyperparameters follow from the
+marginal likelihood of the training rows alone.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 4, 5;
 Snelson et al., Warped Gaussian Processes, NIPS 2003.
@@ -15,32 +15,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..space.errors import InvalidArgument, NotEnoughData
+from phonenas.space.errors import InvalidArgument, NotEnoughData
 
-__all__ = ["MINIMUM", "TabularRegressor", "booster", "groups_of", "line", "one_hot", "ridge"]
+from .gaussian_process import Posterior, Prior, misfit_and_slopes, optimise
+from .trees import grown
+
+__all__ = [
+    "MINIMUM",
+    "TabularRegressor",
+    "booster",
+    "groups_of",
+    "line",
+    "one_hot",
+    "relative_line",
+    "ridge",
+]
 
 Floats = npt.NDArray[np.float64]
 
-MINIMUM = 20  # rows; fewer settle no strength
-CAPACITY = 2500  # rows that teach; the cost grows with their cube
-_CHOOSING = 200  # rows that choose between readings and bends
-_REFINING = 1200  # rows up to which the strengths are refined on all
+MINIMUM = 20  # rows; fewer determine no hyperparameter
+CAPACITY = 2500  # rows that it is fitted on at most; the cost grows with their cube
+_CHOOSING = 200  # rows on which scales and warps are compared
+_REFINING = 1200  # rows up to which the hyperparameters are refined on all
 _LENGTH = 4.0  # standard deviations of a gene: products of groups are nearly linear in it
 _CONSTANT = 10.0  # variance of the mean, in variances of the target
 _JITTER = 1e-6  # variances of the target, for a stable factor
-_PRIOR = 2.0  # standard deviation of each strength's logarithm about its start
-_STARTS = {"gene": 1.0, "group": 0.05, "whole": 0.3, "reach": 0.02, "noise": 0.02}
-_BOOSTER: dict[str, Any] = {
-    "num_leaves": 4, "learning_rate": 0.05, "min_data_in_leaf": 5, "bagging_fraction": 0.9,
-    "bagging_freq": 1, "feature_fraction": 0.5, "num_threads": 1, "verbosity": -1,
-    "deterministic": True, "force_row_wise": True,
-}  # fmt: skip
-_BENDS = (-0.5, 0.25, 0.5, float("-inf"))
+_EXPECTED = {"gene": 1.0, "group": 0.05, "whole": 0.3, "reach": 0.02, "noise": 0.02}
+_DEVIATION = 2.0  # of each hyperparameter's logarithm about its expected value
+_BOUNDS = 6  # such deviations
+_TREES = {"num_leaves": 4, "learning_rate": 0.05, "min_data_in_leaf": 5, "feature_fraction": 0.5}
+_WARPS = (-0.5, 0.25, 0.5, float("-inf"))
 
 
 def groups_of(names: Sequence[str]) -> list[int]:
@@ -58,11 +66,11 @@ def one_hot(codes: Floats) -> Floats:
     """One column for each gene and each value that it takes, (n, values), each of mean 0."""
     columns = [codes[:, [g]] == np.unique(codes[:, g]) for g in range(codes.shape[1])]
     hot = np.concatenate(columns, axis=1).astype(np.float64)
-    found: Floats = hot - hot.mean(axis=0)
-    return found
+    centred: Floats = hot - hot.mean(axis=0)
+    return centred
 
 
-class _Reading:
+class _Scale:
     """Genes as they are compared: as numbers, their logarithms, or mere names."""
 
     def __init__(self, kind: str, x: Floats) -> None:
@@ -76,7 +84,7 @@ class _Reading:
         return np.where(self._positive, np.log(np.maximum(x, 1e-9)), x)
 
     def __call__(self, x: Floats) -> Floats:
-        """Standard scores of the rows that taught, or codes, (n, genes)."""
+        """Standard scores by the rows it was fitted on, or codes, (n, genes)."""
         return x if self.kind == "names" else (self._values(x) - self._mean) / self._spread
 
     def squares(self, a: Floats, b: Floats) -> Floats:
@@ -86,15 +94,15 @@ class _Reading:
 
 
 @dataclass(frozen=True)
-class _Bend:
-    """The target bent: (e^(λz) - 1) / λ of its standard score z, or its logarithm (λ = -∞)."""
+class _Warp:
+    """The target warped: (e^(λz) - 1) / λ of its standard score z, or its logarithm (λ = -∞)."""
 
     amount: float
     mean: float
     spread: float
 
     def forth(self, y: Floats) -> tuple[Floats, float]:
-        """The bent target, (n,), and the summed logarithm of the slope."""
+        """The warped target, (n,), and the summed logarithm of the slope."""
         if self.amount == float("-inf"):
             return np.log(y), float(-np.log(y).sum())
         z = (y - self.mean) / self.spread
@@ -103,33 +111,38 @@ class _Bend:
         slope = float(np.sum(self.amount * z - np.log(self.spread)))
         return np.expm1(self.amount * z) / self.amount, slope
 
-    def back(self, bent: Floats) -> tuple[Floats, Floats]:
-        """The target, (n,), and its slope against the bent one, (n,)."""
+    def back(self, warped: Floats) -> tuple[Floats, Floats]:
+        """The target, (n,), and its slope against the warped one, (n,)."""
         if self.amount == float("-inf"):
-            return np.exp(bent), np.exp(bent)
+            return np.exp(warped), np.exp(warped)
         if self.amount == 0:
-            return self.mean + self.spread * bent, np.full(len(bent), self.spread)
-        inside = np.maximum(1 + self.amount * bent, 1e-3)
+            return self.mean + self.spread * warped, np.full(len(warped), self.spread)
+        inside = np.maximum(1 + self.amount * warped, 1e-3)
         return self.mean + self.spread * np.log(inside) / self.amount, self.spread / inside
 
 
-class _Process:
-    """Covariance of networks under strengths, and how well they explain some rows."""
+class _Covariance:
+    """Covariance of networks under hyperparameters, and how well these explain some rows.
 
-    def __init__(self, groups: npt.NDArray[np.intp], reading: _Reading) -> None:
-        self.groups, self.reading = groups, reading
+    Hyperparameters are logarithms: one a gene within its group, one a group, one of the product
+    over all genes, one a gene in that product, and the noise.
+    """
+
+    def __init__(self, groups: npt.NDArray[np.intp], scale: _Scale) -> None:
+        self.groups, self.scale = groups, scale
         self.genes, self.count = len(groups), int(groups.max()) + 1
-        s = _STARTS
-        parts = [s["gene"]] * self.genes + [s["group"]] * self.count + [s["whole"]]
-        self.start: Floats = np.log([*parts, *[s["reach"]] * self.genes, s["noise"]])
+        e = _EXPECTED
+        parts = [e["gene"]] * self.genes + [e["group"]] * self.count + [e["whole"]]
+        expected = np.log([*parts, *[e["reach"]] * self.genes, e["noise"]])
+        self.prior = Prior(expected, _DEVIATION, _BOUNDS)
 
-    def covariance(self, a: Floats, b: Floats, p: Floats) -> tuple[Floats, Floats, list[Floats]]:
-        """Of rows read, (n, m), without noise; its part over all genes, and the groups' products."""
+    def __call__(self, a: Floats, b: Floats, p: Floats) -> tuple[Floats, Floats, list[Floats]]:
+        """Of scaled rows, (n, m), without noise; its part over all genes; the groups' products."""
         g, k, strength = self.genes, self.count, np.exp(p)
         groups = [np.ones((len(a), len(b))) for _ in range(k)]
         far = np.zeros((len(a), len(b)))
         for i, group in enumerate(self.groups):
-            squares = self.reading.squares(a[:, i], b[:, i])
+            squares = self.scale.squares(a[:, i], b[:, i])
             groups[group] *= 1 + strength[i] * np.exp(squares / (-2 * _LENGTH**2))
             far += strength[g + k + 1 + i] * squares
         whole = strength[g + k] * np.exp(far / -2)
@@ -138,43 +151,35 @@ class _Process:
             total = total + v * product
         return total, whole, groups
 
-    def loss(self, p: Floats, z: Floats, t: Floats) -> tuple[float, Floats]:
-        """Negative logarithm of the posterior of strengths, up to a constant, and its slopes."""
-        from scipy import linalg
+    def noisy(self, z: Floats, p: Floats) -> Floats:
+        """Of scaled rows with themselves, (n, n), noise included."""
+        return self._with_noise(self(z, z, p)[0], p)
 
-        g, k, n, strength = self.genes, self.count, len(t), np.exp(p)
-        total, whole, groups = self.covariance(z, z, p)
-        total[np.diag_indices(n)] += strength[-1] + _JITTER
-        try:
-            lower = linalg.cholesky(total, lower=True, check_finite=False)
-        except linalg.LinAlgError:
-            return 1e10, np.zeros_like(p)
-        weights = linalg.cho_solve((lower, True), t, check_finite=False)
-        inverse = np.tril(linalg.lapack.dpotri(lower, lower=1)[0])
-        inverse = inverse + np.tril(inverse, -1).T - np.outer(weights, weights)
+    def _with_noise(self, total: Floats, p: Floats) -> Floats:
+        total[np.diag_indices(len(total))] += np.exp(p[-1]) + _JITTER
+        return total
+
+    def _misfit(self, p: Floats, z: Floats, t: Floats) -> tuple[float, Floats]:
+        g, k, strength = self.genes, self.count, np.exp(p)
+        total, whole, groups = self(z, z, p)
+        value, pull = misfit_and_slopes(self._with_noise(total, p), t)
         slopes = np.zeros_like(p)
-        pulls = [inverse * product for product in groups]
-        pull = inverse * whole
+        pulls = [pull * product for product in groups]
+        pull_whole = pull * whole
         for i, group in enumerate(self.groups):
-            squares = self.reading.squares(z[:, i], z[:, i])
-            alike = strength[i] * np.exp(squares / (-2 * _LENGTH**2))
-            slopes[i] = strength[g + group] * np.sum(pulls[group] * (alike / (1 + alike))) / 2
-            slopes[g + k + 1 + i] = -strength[g + k + 1 + i] * np.sum(pull * squares) / 4
+            squares = self.scale.squares(z[:, i], z[:, i])
+            near = strength[i] * np.exp(squares / (-2 * _LENGTH**2))
+            slopes[i] = strength[g + group] * np.sum(pulls[group] * (near / (1 + near))) / 2
+            slopes[g + k + 1 + i] = -strength[g + k + 1 + i] * np.sum(pull_whole * squares) / 4
         slopes[g : g + k] = strength[g : g + k] * np.array([q.sum() for q in pulls]) / 2
-        slopes[g + k], slopes[-1] = pull.sum() / 2, strength[-1] * np.trace(inverse) / 2
-        value = t @ weights / 2 + float(np.log(np.diag(lower)).sum())
-        off = (p - self.start) / _PRIOR
-        return float(value + off @ off / 2), slopes + off / _PRIOR
+        slopes[g + k], slopes[-1] = pull_whole.sum() / 2, strength[-1] * np.trace(pull) / 2
+        return value, slopes
 
-    def settle(self, z: Floats, t: Floats, p: Floats, steps: int) -> tuple[float, Floats]:
-        """The least loss found in so many steps, and its strengths."""
-        from scipy import optimize
-
-        bounds = [(s - 12, s + 12) for s in self.start]
-        found = optimize.minimize(
-            self.loss, p, (z, t), "L-BFGS-B", True, bounds=bounds, options={"maxiter": steps}
+    def optimise(self, z: Floats, t: Floats, start: Floats, steps: int) -> tuple[float, Floats]:
+        """Least misfit and its hyperparameters, for rows (n, genes) and target (n,)."""
+        return optimise(
+            lambda p: self._misfit(p, z, t), self.prior, steps=steps, slopes=True, start=start
         )
-        return float(found.fun), found.x
 
 
 class TabularRegressor:
@@ -194,6 +199,7 @@ class TabularRegressor:
 
     def __init__(self, groups: Sequence[int] | None = None, *, names: bool = False) -> None:
         self._groups, self._names = groups, names
+        self.hyperparameters: Floats = np.empty(0)
 
     def fit(self, codes: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0) -> TabularRegressor:
         """Learn from rows.
@@ -201,98 +207,109 @@ class TabularRegressor:
         Args:
             codes: Genes, (n, genes), small numbers.
             target: What to learn, (n,), in any unit, finite.
-            seed: Which 200 rows choose reading and bend, and which 2,500 teach, of more.
+            seed: Which 200 rows choose scale and warp, and which 2,500 are fitted on, of more.
         Raises:
             InvalidArgument: Shapes differ, or a number is not finite.
             NotEnoughData: Fewer than 20 rows, or a target that never changes.
         """
         x, y = np.asarray(codes, np.float64), np.asarray(target, np.float64)
         if x.ndim != 2 or y.shape != x.shape[:1] or not np.isfinite(x).all():
-            raise InvalidArgument(f"genes (n, genes) and target (n,) fit not: {x.shape}, {y.shape}")
+            raise InvalidArgument(
+                f"genes must be finite, (n, genes), and the target (n,): got shapes {x.shape} and "
+                f"{y.shape}"
+            )
         if not np.isfinite(y).all():
             raise InvalidArgument("a target to learn must be finite in every row")
         if len(y) < MINIMUM or np.ptp(y) == 0:
-            raise NotEnoughData(f"{len(y)} rows do not teach; it takes {MINIMUM} that differ")
+            raise NotEnoughData(
+                f"{len(y)} rows are too few, or all equal: a fit takes {MINIMUM} rows whose target "
+                "differs"
+            )
         order = np.random.default_rng(seed).permutation(len(y))[:CAPACITY]
         x, y = x[order], y[order]
         groups = np.asarray(self._groups if self._groups is not None else np.arange(x.shape[1]))
         few = slice(0, _CHOOSING)
 
-        def tried(process: _Process, amount: float, p: Floats) -> tuple[float, float, Floats]:
-            bent, slope = _Bend(amount, float(y.mean()), float(y.std())).forth(y[few])
-            mean, scale = bent.mean(), max(bent.std(), 1e-12)
-            z = process.reading(x[few])
-            loss, p = process.settle(z, (bent - mean) / scale, p, 18)
-            return loss + len(bent) * float(np.log(scale)) - slope, amount, p
+        def compared(process: _Covariance, amount: float, p: Floats) -> tuple[float, float, Floats]:
+            warped, slope = _Warp(amount, float(y.mean()), float(y.std())).forth(y[few])
+            mean, spread = warped.mean(), max(warped.std(), 1e-12)
+            misfit, p = process.optimise(process.scale(x[few]), (warped - mean) / spread, p, 18)
+            return misfit + len(warped) * float(np.log(spread)) - slope, amount, p
 
         kinds = ("names",) if self._names else ("numbers", "logarithms", "names")
-        processes = [_Process(groups, _Reading(kind, x)) for kind in kinds]
-        firsts = [tried(process, 0.0, process.start) for process in processes]
+        processes = [_Covariance(groups, _Scale(kind, x)) for kind in kinds]
+        firsts = [compared(process, 0.0, process.prior.mean) for process in processes]
         chosen = min(range(len(firsts)), key=lambda i: firsts[i][0])
-        self._process, first = processes[chosen], firsts[chosen]
-        bends = [b for b in _BENDS if b != float("-inf") or y.min() > 0]
-        seconds = [tried(self._process, b, first[2]) for b in bends]
-        _, amount, p = min([first, *seconds], key=lambda found: found[0])
+        self._covariance, first = processes[chosen], firsts[chosen]
+        warps = [w for w in _WARPS if w != float("-inf") or y.min() > 0]
+        seconds = [compared(self._covariance, w, first[2]) for w in warps]
+        _, amount, p = min([first, *seconds], key=lambda each: each[0])
 
-        self.reading, self._bend = kinds[chosen], _Bend(amount, float(y.mean()), float(y.std()))
-        bent, _ = self._bend.forth(y)
-        self._mean, self._scale = float(bent.mean()), float(bent.std())
-        t = (bent - self._mean) / self._scale
-        self._z = self._process.reading(x)
-        if len(y) <= _REFINING:
-            p = self._process.settle(self._z, t, p, 20 if len(y) < 2 * _CHOOSING else 10)[1]
-        self._strengths = p
-        self._solve(t)
+        self._warp = _Warp(amount, float(y.mean()), float(y.std()))
+        self.hyperparameters = p
+        steps = 20 if len(y) < 2 * _CHOOSING else 10
+        self._condition(x, y, steps if len(y) <= _REFINING else 0)
         return self
 
-    def _solve(self, t: Floats) -> None:
-        from scipy import linalg
-
-        total = self._process.covariance(self._z, self._z, self._strengths)[0]
-        total[np.diag_indices(len(t))] += np.exp(self._strengths[-1]) + _JITTER
-        self._lower: Floats = linalg.cholesky(total, lower=True, check_finite=False)
-        self._weights: Floats = linalg.cho_solve((self._lower, True), t, check_finite=False)
+    def _condition(self, codes: Floats, target: Floats, steps: int) -> None:
+        """Rest on these rows, (n, genes) and (n,), by the scale and the warp that were chosen, with
+        hyperparameters refined by so many steps."""
+        warped, _ = self._warp.forth(target)
+        self._mean, self._spread = float(warped.mean()), max(float(warped.std()), 1e-12)
+        t = (warped - self._mean) / self._spread
+        self._z = self._covariance.scale(codes)
+        if steps:
+            p = self.hyperparameters
+            self.hyperparameters = self._covariance.optimise(self._z, t, p, steps)[1]
+        self._posterior = Posterior(self._covariance.noisy(self._z, self.hyperparameters), t)
 
     def predict(self, codes: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """The number and its standard deviation, noise included, each (n,), in the target's unit."""
-        from scipy import linalg
+        """The number and its standard deviation, noise included, each (n,), in the target's unit.
 
-        z = self._process.reading(np.asarray(codes, np.float64))
-        p = self._strengths
-        own = float(self._process.covariance(self._z[:1], self._z[:1], p)[0][0, 0] + np.exp(p[-1]))
+        Args:
+            codes: Genes, (n, genes).
+        """
+        z = self._covariance.scale(np.asarray(codes, np.float64))
+        p = self.hyperparameters
+        noise = np.exp(p[-1])
+        own = float(self._covariance(self._z[:1], self._z[:1], p)[0][0, 0] + noise)
         expected, deviation = np.empty(len(z)), np.empty(len(z))
         for start in range(0, len(z), 1000):
             part = slice(start, start + 1000)
-            across = self._process.covariance(z[part], self._z, p)[0]
-            known = linalg.solve_triangular(self._lower, across.T, lower=True, check_finite=False)
-            left = np.maximum(own - np.sum(known**2, axis=0), np.exp(p[-1]))
-            bent = across @ self._weights * self._scale + self._mean
-            expected[part], slope = self._bend.back(bent)
-            deviation[part] = np.sqrt(left) * self._scale * slope
+            across = self._covariance(z[part], self._z, p)[0]
+            left = np.maximum(self._posterior.variance(own, across), noise)
+            warped = self._posterior.mean(across) * self._spread + self._mean
+            expected[part], slope = self._warp.back(warped)
+            deviation[part] = np.sqrt(left) * self._spread * slope
         return expected, deviation
 
 
-def ridge(hot: Floats, target: Floats, asked: Floats) -> Floats:
-    """Baseline: a ridge on one-hot genes, its strength by leave-one-out."""
+def ridge(hot: Floats, target: Floats, rows: Floats) -> Floats:
+    """Baseline for rows (m, values): a ridge on one-hot genes (n, values), by leave-one-out."""
     from sklearn.linear_model import RidgeCV
 
-    found: Floats = RidgeCV(np.logspace(-2, 3, 11)).fit(hot, target).predict(asked)
-    return found
+    predicted: Floats = RidgeCV(np.logspace(-2, 3, 11)).fit(hot, target).predict(rows)
+    return predicted
 
 
-def booster(codes: Floats, target: Floats, asked: Floats, seed: int) -> Floats:
-    """Baseline: gradient-boosted trees on the codes."""
-    import lightgbm
-
-    data = lightgbm.Dataset(codes, target, params={"verbosity": -1, "num_threads": 1})
-    found = lightgbm.train(_BOOSTER | {"seed": seed}, data, num_boost_round=1000).predict(asked)
-    return np.asarray(found, np.float64)
+def booster(codes: Floats, target: Floats, rows: Floats, seed: int) -> Floats:
+    """Baseline for rows (m, genes): gradient-boosted trees on codes (n, genes)."""
+    trees = grown(codes, target, 1000, _TREES | {"seed": seed})
+    return np.asarray(trees.predict(rows), np.float64)
 
 
-def line(column: Floats, target: Floats, asked: Floats) -> Floats:
-    """Baseline: a straight line in one column."""
+def line(column: Floats, target: Floats, values: Floats) -> Floats:
+    """Baseline for values (m,): a straight line in one column (n,)."""
     if np.ptp(column) == 0:
-        return np.full(len(asked), target.mean())
+        return np.full(len(values), target.mean())
     slope, start = np.polyfit(column, target, 1)
-    found: Floats = slope * asked + start
-    return found
+    predicted: Floats = slope * values + start
+    return predicted
+
+
+def relative_line(column: Floats, target: Floats, values: Floats) -> Floats:
+    """`line` by least squares of the relative error."""
+    rows = np.column_stack([column, np.ones_like(column)]) / target[:, None]
+    slope, start = np.linalg.lstsq(rows, np.ones_like(target), rcond=None)[0]
+    predicted: Floats = slope * values + start
+    return predicted

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import moved as _moved  # noqa: F401  # old module paths work from here on
+
 if TYPE_CHECKING:
-    from . import data, devices, latency_model, search, space
+    from phonenas import data, devices, latency_model, search, space
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "data", "devices", "latency_model", "search", "space"]

@@ -1,24 +1,27 @@
-"""Search offline, and have the device say the last word."""
+"""Search offline, and validate the best networks on the device."""
 
 from __future__ import annotations
 
-from . import accuracy, benchmark, objectives, training
-from .controller import Controller
-from .exact_front import ExactFront, exact_front
-from .limits import Limit, parse_limit
+from . import accuracy, objectives, training
+from .benchmarks import table as benchmark
+from .benchmarks.exact_front import ExactFront, exact_front
+from .constraints import Limit, Target, parse_limit
+from .evaluations import Evaluations
 from .loop import Searched, run, search
-from .nsga2 import NSGA2
 from .objectives import Function, Latency, Macs, Objective, Params, PeakActivation
 from .pareto import Candidate, ParetoFront, hypervolume
-from .promoted import Promoted, read_promoted
-from .promotion import promote
-from .reward import HARD, SOFT, check_target, reward
-from .rounds import Rounds, validate_rounds
+from .promotion.promote import LatencySource, promote
+from .promotion.result import Promoted, read_promoted
 from .run_folder import load
-from .strategy import RandomSearch, Strategy, get, names
-from .surrogate_assisted import SurrogateAssisted
-from .validation import Validation, validate
-from .weighted_product import WeightedProduct
+from .spec import Spec
+from .strategies import RandomSearch, Strategy, get, names
+from .strategies.controller import Controller
+from .strategies.nsga2 import NSGA2
+from .strategies.reward import HARD, SOFT, check_target, reward
+from .strategies.surrogate_assisted import SurrogateAssisted
+from .strategies.weighted_product import WeightedProduct
+from .validation.rounds import Rounds, validate_rounds
+from .validation.validate import Validation, validate
 
 __all__ = [
     "HARD",
@@ -26,9 +29,11 @@ __all__ = [
     "SOFT",
     "Candidate",
     "Controller",
+    "Evaluations",
     "ExactFront",
     "Function",
     "Latency",
+    "LatencySource",
     "Limit",
     "Macs",
     "Objective",
@@ -39,8 +44,10 @@ __all__ = [
     "RandomSearch",
     "Rounds",
     "Searched",
+    "Spec",
     "Strategy",
     "SurrogateAssisted",
+    "Target",
     "Validation",
     "WeightedProduct",
     "accuracy",

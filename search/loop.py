@@ -1,50 +1,47 @@
-"""run(): ask, estimate, tell; with a budget, a checkpoint and exact resume."""
+"""run() and search(): ask, evaluate, tell; with a budget, a checkpoint and exact resume."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..latency_model import LatencyModel
-from ..space import AdditiveTable, SearchSpace
-from ..space.errors import Infeasible, InvalidArgument, UnsupportedFormat
+from phonenas.latency_model import LatencyModel
+from phonenas.space import SearchSpace
+from phonenas.space.errors import InvalidArgument, StoreError, UnsupportedFormat, reading
+
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
-from .aims import Aims
-from .judge import Judge
-from .limits import Limit
-from .objectives import Objective
-from .pareto import Candidate, ParetoFront, non_dominated
-from .reward import SOFT, check_target, reward
-from .run_folder import NUMBERS, RunFolder
-from .strategy import Strategy
+from .constraints import Target
+from .evaluator import Evaluator
+from .pareto import ParetoFront
+from .run_folder import Checkpoint, RunFolder
+from .spec import Spec
+from .strategies.base import Strategy
 
 __all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 
 log = logging.getLogger("phonenas")
 
-_SHIPPED = "surrogate-1-"  # as digests begin of runs that need not name their estimator
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhausted
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Event: a generation was judged.
+    """Event: a generation was evaluated.
 
     Args:
-        evaluations, budget: Distinct networks judged, and how many in all.
+        evaluations, budget: Distinct networks evaluated, and how many in all.
         repeats: Proposals that were known already, and cost nothing.
-        fastest_ms, best_top1: Of all seen so far, whether they meet the target or not.
+        fastest_ms, best_top1: Of all so far, whether they meet the target or not.
         hypervolume: Of the front so far, share of the box; None with more than three objectives.
-        seconds: Since the run began, stops left out.
-        failed: Of those judged, how many got no accuracy.
+        seconds, failed: Since the run began, stops left out; networks without an accuracy.
     """
 
     evaluations: int
@@ -63,7 +60,7 @@ class Estimated:
 
     Args:
         done, networks: Of those in this generation that it was not asked for before.
-        mean_s: What one took so far, by the wall clock, in seconds.
+        mean_s: Mean time of one so far, by the wall clock, in seconds.
         left: Of the whole search, at most so many more.
     """
 
@@ -100,31 +97,26 @@ def run(
     target_ms: float | None = None,
     evaluations: int = 8000,
     into: str | Path | None = None,
-    target: str = "",
-    soft: bool = False,
-    chance: float | None = None,
-    also: Sequence[Objective] = (),
-    limits: Sequence[Limit] = (),
-    on_event: Callable[[Evaluated | Estimated], None] | None = None,
+    spec: Spec | None = None,
 ) -> ParetoFront:
-    """Search a space for networks that are accurate and fast; see `search` for the details.
+    """The front of `search`, with a hard target of `target_ms` (or the target of `spec`).
 
-    Returns the front alone.
+    Raises:
+        InvalidArgument: Two targets, or as `search`.
     """
+    spec = spec or Spec()
+    if target_ms is not None:
+        if spec.target is not None:
+            raise InvalidArgument(f"two targets: target_ms={target_ms:g} and {spec.target}")
+        spec = replace(spec, target=Target(target_ms))
     return search(
         space,
         latency=latency,
         accuracy=accuracy,
         strategy=strategy,
-        target_ms=target_ms,
+        spec=spec,
         evaluations=evaluations,
         into=into,
-        target=target,
-        soft=soft,
-        chance=chance,
-        also=also,
-        limits=limits,
-        on_event=on_event,
     ).front
 
 
@@ -134,16 +126,9 @@ def search(
     latency: LatencyModel,
     accuracy: AccuracyEstimator,
     strategy: Strategy,
-    target_ms: float | None = None,
+    spec: Spec | None = None,
     evaluations: int = 8000,
     into: str | Path | None = None,
-    target: str = "",
-    soft: bool = False,
-    chance: float | None = None,
-    also: Sequence[Objective] = (),
-    limits: Sequence[Limit] = (),
-    asked: Mapping[str, str] | None = None,
-    again: bool = False,
     on_event: Callable[[Evaluated | Estimated], None] | None = None,
 ) -> Searched:
     """Search a space for networks that are accurate and fast.
@@ -152,172 +137,140 @@ def search(
         space: Where to look.
         latency: A fitted model of the device.
         accuracy: Of top-1.
-        strategy: New, with its seed.
-        target_ms: Constraint on predicted latency, in ms, > 0; networks beyond it rank behind
-            all within it and never enter the front. None for the whole front.
-        evaluations: Distinct networks to judge, ≥ 1.
-        into: Run folder; a run stopped in it is taken up and ends as if never stopped. What a slow
-            estimator says is kept in its `accuracy.db`, network by network.
-        target: How the target was given, kept for the report.
-        soft: The target only weighs, by the paper's soft exponents: what lies beyond it stays in
-            the front, with a smaller reward. `weighted` and `rl` follow that reward, and must have
-            those exponents; the others look for the whole front.
-        chance: Least probability that a measurement meets the target, in (0, 1), by the model's
-            interval. None: the prediction is held to the target.
-        also: Objectives besides top-1 and latency; the front is that of all.
-        limits: Bounds on anything, hard or soft.
-        asked: Options of the command line that named the estimator, kept for the report.
-        again: Ask a slow estimator anew, once, for what failed according to the folder's
-            `accuracy.db`; networks that a stopped run has judged keep what they were told.
+        strategy: New, with its seed. Networks beyond a hard target rank behind all within it and
+            never enter the front. A soft target is followed by strategies with `soft_target`; the
+            others look for the whole front.
+        spec: Target, further objectives and limits; None for the whole front of both.
+        evaluations: Distinct networks to evaluate, ≥ 1.
+        into: Run folder; a run stopped in it is taken up and ends as if never stopped. Answers of
+            a slow estimator are kept in its `accuracy.db`, network by network.
         on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
             for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
-        InvalidArgument: A target, chance or budget out of range.
+        InvalidArgument: A budget out of range, or a soft target for a strategy that was made for
+            a hard one.
         SettingsChanged: The folder holds a run with other settings; both values are named.
         Infeasible: A short look beforehand found no network that meets the target and the
-            limits, or the search saw none; the closest is named.
+            limits, or none was evaluated; the closest is named.
         InvalidObjective: A user's function gave no number; the network is named.
         NotEnoughData: No network at all, of the first 20 or of all, got an accuracy.
         UncoveredOperator: The model cannot predict some operator of the space.
-        StoreError: The folder cannot be written.
+        UnsupportedFormat: The folder's checkpoint is damaged.
+        StoreError: The folder cannot be written, another process works in it and is named, or it
+            holds a finished run without its checkpoint.
     """
     if evaluations < 1:
         raise InvalidArgument(f"evaluations: 1 or more, got {evaluations}")
-    if target_ms is not None:
-        target_ms = check_target(target_ms)
-    aims = Aims(target_ms, soft, chance, tuple(also), tuple(limits))
+    spec = spec or Spec()
+    soft = spec.target is not None and spec.target.soft
+    strategy_ms = (
+        None if spec.target is None or (soft and not strategy.soft_target) else spec.target.ms
+    )
     settings = {
         "space": space.name,
         "resolution_px": space.resolution_px,
         "latency_model": latency.digest,
         "device": latency.device,
         "accuracy": accuracy.digest,
-        "target_ms": target_ms,
-        "target": target or (f"{target_ms:g}" if target_ms else ""),
         "evaluations": evaluations,
-        **aims.settings,
+        **spec.settings,
         **strategy.settings,
+        **accuracy.settings,
     }
-    # A soft target is nothing but the reward's; who follows no reward looks for the whole front.
-    follows = getattr(strategy, "exponents", None)
-    if soft and follows not in (None, SOFT):
-        raise InvalidArgument(
-            f"a soft target needs soft exponents, and {strategy.name} has {follows}: make it with exponents=SOFT"
-        )
-    if accuracy.name != "recorded" and not accuracy.digest.startswith(_SHIPPED):
-        settings |= {"estimator": accuracy.name, "scale": accuracy.note}
-    if asked:
-        settings |= {"asked": dict(asked)}
     if into is not None:
-        accuracy = kept(accuracy, Path(into) / "accuracy.db", again=again)
+        accuracy = kept(accuracy, Path(into) / "accuracy.db")
     began = time.monotonic()
-    judge = Judge(space, latency, accuracy, aims)
-    if isinstance(accuracy, Cached) and on_event is not None:
-        tell = on_event
-        accuracy.on_asked = lambda done, of, mean_s: tell(
-            Estimated(done, of, mean_s, max(0, evaluations - len(judge) - done))
-        )
-    if into is None or not (Path(into) / "run.json").exists():
-        judge.refuse_impossible()  # before a folder is made for it
-    folder = RunFolder(into, settings, latency.summary()) if into is not None else None
-    strategy.start(space, None if soft and follows is None else target_ms, 2 + len(aims.also))
-    resumed, before_s, stale = 0, 0.0, 0
-    if folder is not None and (stopped := folder.checkpoint()) is not None:
-        try:
-            judge.remember(space.check(stopped.genomes), stopped.numbers, stopped.failed)
-        except InvalidArgument as error:
-            raise UnsupportedFormat(
-                f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start anew."
-            ) from error
-        log.info("%s: goes on from %d evaluations", folder.path, len(stopped.genomes))
-        before_s = stopped.seconds
-        stale = stopped.stale
-        judge.repeats, judge.log = stopped.repeats, [tuple(row) for row in stopped.log.tolist()]
-        strategy.restore(stopped.state, stopped.genomes)
-        resumed = len(judge)
-    over = folder is not None and folder.finished()
-    while not over and len(judge) < evaluations and stale < _STALE_ASKS:
-        genomes = strategy.ask(evaluations - len(judge))
-        if not len(genomes):
-            break
-        before = len(judge)
-        taken, losses, violation = judge(genomes, evaluations - len(judge))
-        strategy.tell(genomes[:taken], losses, violation)
-        stale = 0 if len(judge) > before else stale + 1
-        seconds = before_s + time.monotonic() - began
-        row = judge.note(seconds)
+    evaluator = Evaluator(space, latency, accuracy, spec)
+
+    def tell(done: int, networks: int, mean_s: float) -> None:
         if on_event is not None:
-            volume = None if np.isnan(row[2]) else row[2]
-            event = Evaluated(
-                len(judge), evaluations, judge.repeats, row[3], row[4], volume, seconds,
-                len(judge.failed),
-            )  # fmt: skip
-            on_event(event)
-        if folder is not None and folder.due():
-            folder.save(
-                strategy.state(),
-                *judge.known(),
-                judge.repeats,
-                seconds,
-                judge.log,
-                stale,
-                judge.failed,
+            left = max(0, evaluations - len(evaluator) - done)
+            on_event(Estimated(done, networks, mean_s, left))
+
+    with ExitStack() as stack:
+        stack.enter_context(_telling(accuracy, None if on_event is None else tell))
+        if into is None or not (Path(into) / "run.json").exists():
+            evaluator.refuse_impossible()  # before a folder is made for it
+        folder = None
+        if into is not None:
+            summary = latency.summary()
+            folder = stack.enter_context(RunFolder(into, settings, summary, spec.to_dict()))
+            if not folder.finished():
+                folder.keep_model(latency)
+        strategy.start(space, strategy_ms, 2 + len(spec.also))
+        resumed, before_s, stale = 0, 0.0, 0
+        stopped = None if folder is None else folder.checkpoint()
+        if folder is not None and stopped is None and folder.finished():
+            raise StoreError(
+                f"{folder.path / 'checkpoint.npz'} is gone, so that this finished run cannot be "
+                "given again. Show its front:  phonenas report "
+                f"{shlex.quote(str(folder.path))}  or search again, with another --out."
             )
-    front = _front(judge, latency, settings)
-    seconds = before_s + time.monotonic() - began
-    failed = dict(sorted(Counter(judge.failed.values()).items()))
-    searched = Searched(front, strategy.name, len(judge), judge.repeats, seconds, resumed, failed)
-    if folder is not None and (resumed < len(judge) or not folder.finished()):
-        folder.save(
-            strategy.state(), *judge.known(), judge.repeats, seconds, judge.log, stale, judge.failed
-        )
-        folder.finish(front, judge.space, *judge.known(), searched.seconds, judge.failed)
-    return searched
+        if folder is not None and stopped is not None:
+            try:
+                space.check(stopped.evaluations.genomes)
+            except InvalidArgument as error:
+                raise UnsupportedFormat(
+                    f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start "
+                    "this run again."
+                ) from error
+            evaluator.remember(stopped.evaluations)
+            resumed = len(evaluator)
+            log.info("%s: goes on from %d evaluations", folder.path, resumed)
+            before_s, stale = stopped.seconds, stopped.stale
+            evaluator.repeats, evaluator.log = stopped.repeats, list(stopped.log)
+            with reading(
+                f"the strategy's state in {folder.path / 'checkpoint.npz'}",
+                "The checkpoint is damaged: remove it to start this run again.",
+            ):
+                strategy.restore(stopped.state, stopped.evaluations.genomes)
+
+        def checkpoint() -> Checkpoint:
+            evaluated = evaluator.evaluations()
+            assert evaluated is not None
+            log_rows = tuple(evaluator.log)
+            return Checkpoint(
+                strategy.state(), evaluated, evaluator.repeats, seconds, log_rows, stale
+            )
+
+        seconds = before_s
+        over = folder is not None and folder.finished()
+        while not over and len(evaluator) < evaluations and stale < _STALE_ASKS:
+            genomes = strategy.ask(evaluations - len(evaluator))
+            if not len(genomes):
+                break
+            before = len(evaluator)
+            taken, losses, violation = evaluator(genomes, evaluations - before)
+            strategy.tell(genomes[:taken], losses, violation)
+            stale = 0 if len(evaluator) > before else stale + 1
+            seconds = before_s + time.monotonic() - began
+            row = evaluator.note(seconds)
+            if on_event is not None:
+                volume = None if np.isnan(row.hypervolume) else row.hypervolume
+                best = (row.repeats, row.fastest_ms, row.best_top1, volume, seconds)
+                on_event(Evaluated(row.evaluations, evaluations, *best, evaluator.failures))
+            if folder is not None and folder.due():
+                folder.save(checkpoint())
+        front = evaluator.front(latency.intervals(space))
+        seconds = before_s + time.monotonic() - began
+        if folder is not None and (resumed < len(evaluator) or not folder.finished()):
+            done = checkpoint()
+            folder.save(done)
+            folder.finish(front, space, done)
+        counts = (len(evaluator), evaluator.repeats)
+        return Searched(front, strategy.name, *counts, seconds, resumed, evaluator.reasons())
 
 
-def _front(judge: Judge, latency: LatencyModel, settings: dict[str, Any]) -> ParetoFront:
-    genomes, numbers = judge.known()
-    aims, target_ms = judge.aims, judge.aims.target_ms
-    judge.refuse_without_accuracy()
-    within = np.flatnonzero(aims.met(numbers) & ~np.isnan(numbers[:, 1]))
-    if not len(within):
-        raise Infeasible(
-            f"none of {len(numbers):,} networks seen meets {aims.words()} on {latency.device}; the fastest takes "
-            f"{numbers[:, 0].min():.2f} ms, the closest has {judge.closest()}. Raise --target or the limit, lower "
-            "--resolution or give more --evaluations, with another --out."
-        )
-    space = judge.space
-    losses = aims.losses(numbers[within])
-    # By latency, then top-1, whatever the losses' order is.
-    losses[:, [0, 1]] = losses[:, [1, 0]]
-    rows = within[non_dominated(losses)]
-    low, high, covered = latency.intervals(space)(genomes[rows])
-    counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes[rows])
-    rewards = (
-        reward(numbers[rows, 1], numbers[rows, 0], target_ms) * aims.weights(numbers[rows])
-        if target_ms is not None
-        else None
-    )
-    candidates = tuple(
-        Candidate(
-            id=i,
-            block_args=str(space.decode(genomes[row])),
-            top1=float(numbers[row, 1]),
-            top1_error=float(numbers[row, 2]),
-            outside=bool(numbers[row, 3]),
-            latency_ms=float(numbers[row, 0]),
-            low_ms=float(low[i]),
-            high_ms=float(high[i]),
-            covered=bool(covered[i]),
-            macs=int(counts[i, 0]),
-            params=int(counts[i, 1]),
-            reward=None if rewards is None else float(rewards[i]),
-            values={
-                name: float(numbers[row, column])
-                for column, name in enumerate(aims.columns)
-                if column >= len(NUMBERS)
-            },
-        )
-        for i, row in enumerate(rows)
-    )
-    return ParetoFront(candidates, target_ms, str(settings["target"]), judge.volume())
+@contextmanager
+def _telling(
+    accuracy: AccuracyEstimator, tell: Callable[[int, int, float], None] | None
+) -> Iterator[None]:
+    """Call `tell` for each network that a cached estimator is asked for, within the block only."""
+    if not isinstance(accuracy, Cached) or tell is None:
+        yield
+        return
+    before, accuracy.on_asked = accuracy.on_asked, tell
+    try:
+        yield
+    finally:
+        accuracy.on_asked = before

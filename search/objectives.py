@@ -1,28 +1,39 @@
-"""Objective: what networks are judged by besides top-1 and latency.
+"""Objective: what networks are evaluated by besides top-1 and latency.
 
 A search always minimises latency and maximises top-1. `also` adds objectives to these; a `Limit`
-holds one of them, or anything else that can be told of a network, to a bound.
+bounds one of them, or any other objective.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..latency_model import LatencyModel
-from ..space import AdditiveTable, Architecture, Genomes, SearchSpace
-from ..space.additive import PeakTable
-from ..space.errors import InvalidArgument, InvalidObjective, UnknownName, nearest
+from phonenas.latency_model import LatencyModel
+from phonenas.space import AdditiveTable, Architecture, Genomes, SearchSpace
+from phonenas.space.additive import PeakTable
+from phonenas.space.errors import InvalidArgument, InvalidObjective, UnknownName, nearest
 
 __all__ = [
-    "NAME", "RESERVED", "Function", "Latency", "Macs", "Objective", "Params", "PeakActivation", "checked", "named",
-]  # fmt: skip
+    "NAME",
+    "RESERVED",
+    "Function",
+    "Latency",
+    "Macs",
+    "Objective",
+    "Params",
+    "PeakActivation",
+    "Recorded",
+    "checked",
+    "named",
+]
 
 Floats = npt.NDArray[np.float64]
 _BYTES = 4  # of an activation in float32
@@ -31,12 +42,9 @@ RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance")  # columns 
 
 
 class Objective(ABC):
-    """A number that a network has.
+    """A number that a network has, in `unit`; more is better where `maximise`.
 
-    Args:
-        name: Its column in a run: letters, digits, `_`, `-`, `:` and `.`.
-        unit: Of the number, for people.
-        maximise: Whether more is better.
+    `name` is its column in a run: letters, digits, `_`, `-`, `:` and `.`.
     """
 
     name: str
@@ -56,6 +64,10 @@ class Objective(ABC):
     @abstractmethod
     def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
         """Its numbers for populations of a space: genomes (n, genes) to (n,)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it is, ready for JSON; `Recorded` takes it."""
+        return {"name": self.name, "unit": self.unit, "maximise": self.maximise}
 
 
 class Macs(Objective):
@@ -90,6 +102,9 @@ class PeakActivation(Objective):
         return lambda genomes: _BYTES * table(genomes)
 
 
+_COUNTED: dict[str, type[Objective]] = {k.name: k for k in (Macs, Params, PeakActivation)}
+
+
 class Latency(Objective):
     """Predicted latency on a further device, in ms."""
 
@@ -106,20 +121,35 @@ class Latency(Objective):
         return self.model.on(space)
 
 
+@dataclass(frozen=True)
+class Recorded(Objective):
+    """An objective whose numbers a finished run holds; it cannot be computed for other networks."""
+
+    name: str
+    unit: str = ""
+    maximise: bool = False
+
+    @property
+    def cheap(self) -> bool:
+        return False
+
+    def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
+        """InvalidArgument: see the class."""
+        raise InvalidArgument(f"{self.name} is known of the networks of a finished run alone")
+
+
 class Function(Objective):
     """What a user's own function returns, network by network; several at once where it is slow.
 
     Args:
-        name: See `Objective`.
-        function: Of an `Architecture`, or of n of them where `batched`: a finite number, or (n,).
-            It must give the same number for the same network.
-        unit, maximise: See `Objective`.
+        name, unit, maximise: See `Objective`.
+        function: Of an `Architecture`, or of n of them where `batched`: a finite number, or (n,),
+            always the same for the same network.
         batched: Whether it takes a sequence of networks at once.
         workers: How many run side by side, ≥ 1.
-        processes: In processes of their own instead of threads; the function must then be
-            importable there. For pure Python; threads serve what waits for other programs.
-        version: Changed by the user when the function changes, so that a run is not resumed
-            with another.
+        processes: In processes instead of threads; the function must be importable there. For pure
+            Python; threads serve what waits for other programs.
+        version: Changed with the function, so that a run is not resumed with another.
     Raises:
         InvalidArgument: A name that is reserved or no name, or fewer than one worker.
     """
@@ -136,18 +166,18 @@ class Function(Objective):
         processes: bool = False,
         version: str = "1",
     ) -> None:
-        taken = (*RESERVED, *_counted())
+        taken = (*RESERVED, *_COUNTED)
         if name in taken or not re.fullmatch(NAME, name):
             raise InvalidArgument(
-                f"{name!r} names no objective of yours: letters, digits, _ - : and . are allowed, and "
-                f"{', '.join(taken)} are taken"
+                f"{name!r} cannot be the name of an objective: letters, digits, _ - : and . are "
+                f"allowed, and the names {', '.join(taken)} are reserved"
             )
         if workers < 1:
             raise InvalidArgument(f"workers of the objective {name}: 1 or more, got {workers}")
         if (batched and workers > 1) or (processes and workers == 1):
             raise InvalidArgument(
-                f"the objective {name}: workers take networks one by one, so not `batched` with several "
-                "workers, nor `processes` with one"
+                f"the objective {name}: workers take networks one by one, so not `batched` with "
+                "several workers, nor `processes` with one"
             )
         self.name, self.function, self.unit, self.maximise = name, function, unit, maximise
         self.batched, self.workers, self.processes = batched, int(workers), processes
@@ -162,94 +192,82 @@ class Function(Objective):
         return False
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
-        def judge(genomes: Genomes) -> Floats:
+        def evaluate(genomes: Genomes) -> Floats:
             networks = [space.decode(row) for row in space.check(genomes)]
+            values: Any
             if self.batched:
-                return self._checked(self._told(self.function, networks, networks), networks)
-            if self.workers == 1 or len(networks) < 2:
-                told: list[Any] = [self._told(self.function, n, [n]) for n in networks]
-                return self._checked(told, networks)
-            pool: type[Executor] = ProcessPoolExecutor if self.processes else ThreadPoolExecutor
-            executor = pool(min(self.workers, len(networks)))  # type: ignore[call-arg]
-            try:
-                futures = [executor.submit(self.function, n) for n in networks]
-                told = [
-                    self._told(_result, future, [network])
-                    for future, network in zip(futures, networks, strict=True)
-                ]
-            finally:  # what has not begun when one fails need not begin
-                executor.shutdown(wait=True, cancel_futures=True)
-            return self._checked(told, networks)
+                values = self._guarded(networks, self.function, networks)
+            elif self.workers == 1 or len(networks) < 2:
+                values = [self._guarded([n], self.function, n) for n in networks]
+            else:
+                values = self._side_by_side(networks)
+            return checked(self.name, values, len(networks), networks.__getitem__)
 
-        return judge
+        return evaluate
 
-    def _told(self, function: Callable[[Any], Any], asked: Any, of: Sequence[Architecture]) -> Any:
+    def _side_by_side(self, networks: list[Architecture]) -> list[Any]:
+        pool: type[Executor] = ProcessPoolExecutor if self.processes else ThreadPoolExecutor
+        executor = pool(min(self.workers, len(networks)))  # type: ignore[call-arg]
         try:
-            return function(asked)
+            futures = [executor.submit(self.function, n) for n in networks]
+            return [self._guarded([n], f.result) for n, f in zip(networks, futures, strict=True)]
+        finally:  # what has not begun when one fails need not begin
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _guarded(self, networks: list[Architecture], call: Callable[..., Any], *given: Any) -> Any:
+        """What a call for some networks returns; an exception of it names them."""
+        try:
+            return call(*given)
         except Exception as error:
             raise InvalidObjective(
                 f"the objective {self.name} failed with {type(error).__name__}: {error}, asked for "
-                f"{_names(of)}"
+                f"{_names(len(networks), networks.__getitem__)}"
             ) from error
 
-    def _checked(self, told: Any, networks: list[Architecture]) -> Floats:
-        return checked(self.name, told, networks)
 
-
-def checked(name: str, told: Any, networks: Sequence[Any]) -> Floats:
-    """What an objective told of n networks as numbers, (n,).
+def checked(name: str, given: Any, n: int, network: Callable[[int], Any]) -> Floats:
+    """What an objective gave for n networks as numbers, (n,); `network` gives one by its row.
 
     Raises:
         InvalidObjective: No finite number for each; the network is named.
     """
     try:
-        values = np.asarray(told, np.float64)
+        values = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidObjective(
-            f"the objective {name} gave what are no numbers for {_names(networks)}: {error}"
+            f"the objective {name} gave values that are not numbers for "
+            f"{_names(n, network)}: {error}"
         ) from error
-    if values.shape != (len(networks),):
+    if values.shape != (n,):
         raise InvalidObjective(
-            f"the objective {name} gave values of shape {values.shape} for {len(networks)} "
-            f"networks, from {_names(networks)}: one number a network is needed"
+            f"the objective {name} gave values of shape {values.shape} for {n} networks, from "
+            f"{_names(n, network)}: one number a network is needed"
         )
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise InvalidObjective(
-            f"the objective {name} gave {values[wrong[0]]} for {networks[wrong[0]]}; a finite "
-            "number is needed. Give a large one for a network that must not be"
+            f"the objective {name} gave {values[wrong[0]]} for {network(wrong[0])}; a finite "
+            "number is needed. Return a large one for a network that the search must avoid"
         )
     return values
 
 
-def _names(networks: Sequence[Any]) -> str:
-    more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
-    return f"{networks[0]}{more}" if len(networks) else "no network"
-
-
-def _result(future: Future[Any]) -> Any:
-    return future.result()
+def _names(n: int, network: Callable[[int], Any]) -> str:
+    more = f" and {n - 1} more" if n > 1 else ""
+    return f"{network(0)}{more}" if n else "no network"
 
 
 def named(name: str, model_of: Callable[[str], LatencyModel] | None = None) -> Objective:
-    """An objective by name: macs, params, peak_activation, or latency:DEVICE.
+    """An objective by name: macs, params, peak_activation, or latency:DEVICE, where `model_of`
+    gives the fitted model of a device.
 
-    Args:
-        name: As the command line has it.
-        model_of: Gives the fitted model of a device; None where there are none.
     Raises:
         UnknownName: No such objective; the message offers the nearest.
     """
-    kinds = _counted()
     if name.startswith("latency:") and model_of is not None:
         return Latency(model_of(name.removeprefix("latency:")))
-    if name not in kinds:
+    if name not in _COUNTED:
         raise UnknownName(
-            f"no objective is called {name!r}. {nearest(name, [*kinds, 'latency:DEVICE'])}"
+            f"no objective is called {name!r}. {nearest(name, [*_COUNTED, 'latency:DEVICE'])}"
         )
-    return kinds[name]()
-
-
-def _counted() -> dict[str, type[Objective]]:
-    kinds: tuple[type[Objective], ...] = (Macs, Params, PeakActivation)
-    return {kind.name: kind for kind in kinds}
+    return _COUNTED[name]()

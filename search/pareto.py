@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..space import Architecture
+from phonenas.data.documents import Count, Ms, Number, Share, Text, strict
+from phonenas.space import Architecture
+from phonenas.space.naming import counted
 
-__all__ = ["Candidate", "ParetoFront", "hypervolume", "non_dominated"]
+if TYPE_CHECKING:
+    import pandas as pd
 
+__all__ = ["FRONT_COLUMNS", "Candidate", "ParetoFront", "hypervolume", "non_dominated"]
 
+# Of `ParetoFront.to_frame`.
+FRONT_COLUMNS: tuple[str, ...] = (
+    "id",
+    "network",
+    "latency_ms",
+    "low_ms",
+    "high_ms",
+    "top1",
+    "top1_error",
+)
+FRONT_COLUMNS += ("outside", "macs", "params", "reward", "origin")
 _EXACT = 4  # losses
 _POINTS = 100_000
 
@@ -25,9 +40,9 @@ class Candidate:
     Args:
         id: Its place in the run's front, from 0; `runs/x:3` names it.
         block_args: The network, as `Architecture.parse` reads it.
-        top1: Estimated accuracy in [0, 1], on the estimator's scale.
-        top1_error: Its standard error.
-        outside: Whether the estimator was asked outside what it saw.
+        top1, top1_error: Estimated accuracy in [0, 1], on the estimator's scale, and its standard
+            error.
+        outside: Whether `top1` is an extrapolation.
         latency_ms, low_ms, high_ms: Predicted latency and its 90 % interval, ms.
         covered: Whether every operator of it was measured.
         macs, params: Counted.
@@ -36,20 +51,20 @@ class Candidate:
         values: Of further objectives and limits, by name.
     """
 
-    id: int
-    block_args: str
-    top1: float
-    top1_error: float
+    id: Count
+    block_args: Text
+    top1: Share
+    top1_error: Share
     outside: bool
-    latency_ms: float
-    low_ms: float
-    high_ms: float
+    latency_ms: Ms
+    low_ms: Ms
+    high_ms: Ms
     covered: bool
-    macs: int
-    params: int
-    reward: float | None = None
-    measured_ms: float | None = None
-    values: dict[str, float] = field(default_factory=dict)
+    macs: Count
+    params: Count
+    reward: Number | None = None
+    measured_ms: Ms | None = None
+    values: dict[str, Number] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -57,7 +72,7 @@ class Candidate:
         return Architecture.parse(self.block_args)
 
     def with_measured(self, measured_ms: float) -> Candidate:
-        """The same candidate with what the device said."""
+        """The same candidate with its measurement."""
         return replace(self, measured_ms=measured_ms)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,17 +84,9 @@ class Candidate:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError, TypeError: A number is no number, or a field is missing.
+            ValueError: A field is missing, or a value outside its range.
         """
-        found = cls(**values)
-        for name in ("top1", "top1_error", "latency_ms", "low_ms", "high_ms", "macs", "params"):
-            if not isinstance(getattr(found, name), int | float):
-                raise ValueError(f"{name} is {getattr(found, name)!r}")
-        if not isinstance(found.values, dict) or not all(
-            isinstance(v, int | float) for v in found.values.values()
-        ):
-            raise ValueError(f"values is {found.values!r}")
-        return found
+        return strict(values, cls)
 
 
 @dataclass(frozen=True)
@@ -91,18 +98,44 @@ class ParetoFront:
         target_ms: What the search aimed at, or None.
         target: How the target was given ("25", or a network whose measured latency it is).
         hypervolume: Share of the reference box that the front dominates, in [0, 1].
+        origin: Of the latencies that the model which predicted was fitted on: "measured",
+            "simulated", "emulated" or "imported"; "" where it is not known.
     """
 
     candidates: tuple[Candidate, ...]
     target_ms: float | None
     target: str
     hypervolume: float
+    origin: str = "measured"
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
 
     def __len__(self) -> int:
         return len(self.candidates)
+
+    def __repr__(self) -> str:
+        if not self.candidates:
+            return "ParetoFront(0 networks)"
+        first, last = self.candidates[0], self.candidates[-1]
+        best = max(c.top1 for c in self)
+        target = "" if self.target_ms is None else f", target {self.target_ms:.2f} ms"
+        if self.origin not in ("measured", ""):
+            target += f", {self.origin.upper()}: no device was measured"
+        return (
+            f"ParetoFront({counted(len(self), 'network')}, {first.latency_ms:.2f} to "
+            f"{last.latency_ms:.2f} ms, top-1 up to {best:.1%}{target})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a candidate: `FRONT_COLUMNS`, then further objectives by name."""
+        import pandas as pd
+
+        names = dict.fromkeys(name for c in self for name in c.values)
+        columns = [*FRONT_COLUMNS, *(name for name in names if name not in FRONT_COLUMNS)]
+        own = {"origin": self.origin}
+        rows = [{**c.values, **c.to_dict(), "network": c.block_args, **own} for c in self]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
@@ -124,10 +157,8 @@ def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     if not len(losses):
         return np.empty(0, np.intp)
     order = np.lexsort((np.arange(len(losses)), *losses.T[::-1]))
-    sorted_rows = losses[order]
-    new = np.concatenate([[True], (sorted_rows[1:] != sorted_rows[:-1]).any(axis=1)])
-    found: npt.NDArray[np.intp] = order[new][is_nondominated(sorted_rows[new])]
-    return found
+    front: npt.NDArray[np.intp] = order[is_nondominated(losses[order])]  # of equal ones the first
+    return front
 
 
 def hypervolume(

@@ -1,107 +1,197 @@
 """A run on disk: its settings, its checkpoint, what it evaluated and its front.
 
-    run.json            format, version, settings, versions of the libraries, front, seconds
+    run.json            format, version, settings and their digest, versions of the libraries,
+                        front, seconds
+    model.json          the latency model that predicts, as it was when the run began
     checkpoint.npz      strategy state and every evaluated genome with its numbers
     evaluations.parquet every evaluated genome by decision name, once the run is done
-    accuracy.db         what a slow estimator said, as it came (see `accuracy.cache`)
+    networks.parquet    the same networks as block strings, on request
+    accuracy.db         answers of a slow estimator, as they came (see `accuracy.cache`)
     log.csv             a row a generation, as of the last checkpoint
+    references.json     known networks beside the front
 
-All are written atomically; arrays are plain (nothing is pickled). Version 1 is the first. A network
-that got no accuracy has NaN in the columns top1 and top1_error; why, the checkpoint keeps, and the
-table in a column `failed` that it has only then.
+All are written atomically; arrays are plain (nothing is pickled). One process at a time works in a
+run's folder, and its files carry one digest of its settings (`run_digest`), so that files of two
+runs are never read as one. Version 1 is the first; runs of phonenas 0.1 lack `objectives` and the
+digest. A network without an accuracy has NaN as top1 and top1_error; the reason is in the
+checkpoint, and in a column `failed` that the table has only then.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import logging
+import re
+import shlex
 import time
-import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..data.documents import Document, only
-from ..data.files import write_atomic
-from ..space import Genomes, SearchSpace
-from ..space.errors import SettingsChanged, StoreError, UnknownName, UnsupportedFormat
-from .pareto import Candidate, ParetoFront
+from phonenas import space as spaces
+from phonenas.data import Conditions
+from phonenas.data.documents import only
+from phonenas.data.files import Lock, lock_folder, remove_unfinished, write_atomic
+from phonenas.latency_model import LatencyModel
+from phonenas.latency_model import load as load_model
+from phonenas.space import AdditiveTable, SearchSpace
+from phonenas.space.errors import (
+    InvalidArgument,
+    PhonenasError,
+    SettingsChanged,
+    StoreError,
+    UnknownName,
+    UnsupportedFormat,
+)
 
-__all__ = ["LOG", "NUMBERS", "Loaded", "RunFolder", "Stopped", "load"]
+from .checkpoint import DERIVED, Checkpoint, read_checkpoint, run_digest, write_checkpoint
+from .evaluations import COLUMNS, Evaluations, Generation
+from .pareto import FRONT_COLUMNS, Candidate, ParetoFront
+from .run_document import DOCUMENT, read_run
+from .spec import Spec
+from .strategies.reward import reward
 
-FORMAT, VERSION = "phonenas-run", 1
-log = logging.getLogger("phonenas")
-_DOCUMENT = Document(FORMAT, VERSION, "run")
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Checkpoint", "Loaded", "RunFolder", "load", "lock_run"]
+
 _INTERVAL_S = 1.0
-NUMBERS = ("latency_ms", "top1", "top1_error", "outside")
-LOG = ("evaluations", "repeats", "hypervolume", "fastest_ms", "best_top1", "seconds")
-_TOLD = {"target", "columns", "estimator", "scale", "asked"}  # settings that follow from others
+_FILES: tuple[str, ...] = (
+    *("run.json", "model.json", "checkpoint.npz", "evaluations.parquet", "log.csv"),
+    *("networks.parquet", "references.json", "validation.json", "promoted.json"),
+    *("report.html", "comparison.html"),
+)
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """Where a run stopped."""
+def lock_run(path: Path) -> Lock:
+    """Keep other processes out of a run's folder; a round of a validation has its run's lock.
 
-    state: dict[str, Any]
-    genomes: Genomes
-    numbers: npt.NDArray[np.float64]
-    repeats: int
-    seconds: float
-    log: npt.NDArray[np.float64]
-    stale: int = 0
-    failed: dict[int, str] = field(default_factory=dict)
+    Raises:
+        StoreError: Another process works there, and is named.
+    """
+    above = path.absolute().parent
+    is_round = re.fullmatch("round[0-9]+", path.name) and (above / "run.json").exists()
+    return lock_folder(above if is_round else path)
 
 
 class RunFolder:
-    """Lifetime: opened at the start of a search with its settings, then saved to.
+    """Lifetime: opened at the start of a search with its settings, saved to, then closed.
 
+    Args:
+        path, settings: The folder, and all that a resumed run must share. It is this process's
+            until `close`; a finished run is only read, and needs no lock.
+        model, objectives: Summary of the latency model, and `Spec.to_dict` of what is asked.
+        lock: Whether to take the folder's lock; without it the caller has it.
     Raises:
         SettingsChanged: It holds a run with other settings.
-        UnsupportedFormat: It holds a run of a newer version.
-        StoreError: It holds something else, or cannot be written.
+        UnsupportedFormat: It holds a run of a newer version, or a damaged one.
+        StoreError: It holds something else, cannot be written, or another process works in it.
     """
 
     def __init__(
-        self, path: str | Path, settings: dict[str, Any], model: dict[str, Any] | None = None
+        self,
+        path: str | Path,
+        settings: dict[str, Any],
+        model: dict[str, Any] | None = None,
+        objectives: dict[str, Any] | None = None,
+        *,
+        lock: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.model = model or {}
+        self.model, self.objectives = model or {}, objectives
         self.settings = json.loads(json.dumps(settings))
-        self.columns = tuple(self.settings.get("columns", NUMBERS))
         self._saved_s, self._pause_s = time.monotonic(), _INTERVAL_S
-        if (self.path / "run.json").exists():
-            found = _read(self.path)
-            changed = [
-                f"{k} was {_shown(found['settings'], k)} and is now {_shown(self.settings, k)}"
-                for k in sorted({*found["settings"], *self.settings} - _TOLD)
-                if found["settings"].get(k) != self.settings.get(k)
-            ]
-            if changed and not found["complete"] and not self._checkpoint.exists():
-                # It stopped before anything was judged, as at a broken image: nothing is lost.
-                log.info("%s: begun anew with other settings: %s", self.path, "; ".join(changed))
+        self._lock: Lock | None = None
+        self._made: list[str] = []  # by this object: what goes if nothing is evaluated
+        self._digested = True
+        only(self.path, "run.json")
+        if self._same():
+            return
+        if lock:
+            self._lock = lock_run(self.path)
+        try:
+            only(self.path, "run.json")  # of what came while another process had the folder
+            if self._lock is not None and self._lock.error is None:
+                remove_unfinished(self.path, _FILES)
+            if self._same() is None:
                 self._write_json({"complete": False})
-            elif changed:
-                refitted = (
-                    " The latency model was fitted anew since: --model gives an older one."
-                    if any(c.startswith("latency_model") for c in changed)
-                    else ""
-                )
-                raise SettingsChanged(
-                    f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
-                    f"same settings to go on with it, or another --out for a new run.{refitted}"
-                )
-        else:
-            only(self.path, "run.json")
-            self._write_json({"complete": False})
+                self._made.append("run.json")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, PhonenasError) and not self._checkpoint.exists():
+            # Nothing was evaluated, as at a broken image: nothing is lost.
+            for name in self._made:
+                (self.path / name).unlink(missing_ok=True)
+        self.close()
+
+    def _same(self) -> bool | None:
+        """Whether the run there, of these settings, is finished; None where there is no run."""
+        if not (self.path / "run.json").exists():
+            return None
+        document = read_run(self.path)
+        self._digested = document["version"] == DOCUMENT.version
+        before = document["settings"]
+        changed = [
+            f"{k} was {_described(before, k)} and is now {_described(self.settings, k)}"
+            for k in sorted({*before, *self.settings} - DERIVED)
+            if before.get(k) != self.settings.get(k)
+        ]
+        if changed:
+            model = self.path / "model.json"
+            refitted = (
+                f" The latency model was fitted again since; that of the run:  --model "
+                f"{shlex.quote(str(model))}"
+                if any(c.startswith("latency_model") for c in changed) and model.exists()
+                else ""
+            )
+            raise SettingsChanged(
+                f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
+                f"same settings to go on with it, or another --out for a new run.{refitted}"
+            )
+        return bool(document["complete"])
+
+    def keep_model(self, latency: LatencyModel) -> None:
+        """Write the model that predicts, so that a later fit does not take it away.
+
+        Raises:
+            StoreError: Another model lies in its place, or it cannot be written.
+        """
+        path = self.path / "model.json"
+        if path.exists():
+            with suppress(UnsupportedFormat):  # damaged: it is written again
+                if load_model(path).digest != latency.digest:
+                    raise StoreError(
+                        f"{path} is another latency model than the one that predicts. Move it "
+                        "away, or choose another --out."
+                    )
+                return
+        latency.save(path)
+        self._made.append(path.name)
 
     @property
     def _checkpoint(self) -> Path:
@@ -109,129 +199,58 @@ class RunFolder:
 
     def _write_json(self, more: dict[str, Any]) -> None:
         document = {
-            "format": FORMAT,
-            "version": VERSION,
             "settings": self.settings,
+            "run": run_digest(self.settings),
             "model": self.model,
             "libraries": {name: _version(name) for name in _LIBRARIES},
+            **({} if self.objectives is None else {"objectives": self.objectives}),
             **more,
         }
-        write_atomic(self.path / "run.json", json.dumps(document, indent=1) + "\n")
+        DOCUMENT.write(self.path / "run.json", document)
 
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return bool(_read(self.path)["complete"])
+        return bool(read_run(self.path)["complete"])
 
     def due(self) -> bool:
-        """Whether it is time for a checkpoint: the last one is a second old, or cost a tenth of its age."""
+        """Whether the last checkpoint is a second old, and ten times as old as it took."""
         return time.monotonic() - self._saved_s >= self._pause_s
 
-    def save(
-        self,
-        state: dict[str, Any],
-        genomes: Genomes,
-        numbers: npt.NDArray[np.float64],
-        repeats: int,
-        seconds: float = 0.0,
-        log: Sequence[Sequence[float]] = (),
-        stale: int = 0,
-        failed: Mapping[int, str] | None = None,
-    ) -> None:
-        """Write the checkpoint.
-
-        Args:
-            state, genomes, numbers, repeats: Of the strategy and the judge.
-            seconds: That the run has taken so far.
-            log: Its rows.
-            stale: Asks in a row that brought nothing new.
-            failed: Why networks have no accuracy, by row.
-        """
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint and the log."""
         began = time.monotonic()
-        arrays = {f"state_{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
-        plain = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        text = json.dumps(
-            {"state": plain, "repeats": repeats, "seconds": seconds, "stale": stale}
-            | ({"failed": {str(row): why for row, why in failed.items()}} if failed else {})
-        )
-        buffer = io.BytesIO()
-        rows = np.array(log, np.float64).reshape(-1, len(LOG))
-        np.savez(
-            buffer, plain=np.array(text), genomes=genomes, numbers=numbers, log=rows, **arrays,  # type: ignore[arg-type]
-        )  # fmt: skip
-        write_atomic(self._checkpoint, buffer.getvalue())
-        lines = [
-            ",".join(LOG),
-            *(",".join(f"{v:.6g}" if v % 1 else f"{v:.0f}" for v in row) for row in rows),
-        ]
-        write_atomic(self.path / "log.csv", "\n".join(lines) + "\n")
+        write_checkpoint(self.path, self.settings, checkpoint)
         self._saved_s = time.monotonic()
         self._pause_s = max(_INTERVAL_S, _SHARE * (self._saved_s - began))
 
-    def checkpoint(self) -> Stopped | None:
+    def checkpoint(self) -> Checkpoint | None:
         """Where the run stopped; None for a new one.
 
         Raises:
             UnsupportedFormat: The file is damaged.
         """
-        path = self._checkpoint
-        if not path.exists():
-            return None
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                plain = json.loads(str(file["plain"]))
-                state = plain["state"]
-                state |= {k[6:]: file[k] for k in file.files if k.startswith("state_")}
-                genomes, numbers = file["genomes"], file["numbers"]
-                log = file["log"] if "log" in file.files else np.empty((0, len(LOG)))
-                if numbers.shape != (len(genomes), len(self.columns)) or genomes.dtype != np.int8:
-                    raise ValueError(f"genomes {genomes.shape}, numbers {numbers.shape}")
-                if log.ndim != 2 or log.shape[1] != len(LOG):
-                    raise ValueError(f"log {log.shape}")
-                failed = {int(row): str(why) for row, why in plain.get("failed", {}).items()}
-                if sorted(failed) != np.flatnonzero(np.isnan(numbers[:, 1])).tolist():
-                    raise ValueError(f"{len(failed)} reasons for networks without an accuracy")
-                return Stopped(
-                    state,
-                    genomes,
-                    numbers,
-                    plain["repeats"],
-                    plain["seconds"],
-                    log,
-                    plain.get("stale", 0),
-                    failed,
-                )
-        except (
-            OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
-        ) as error:  # fmt: skip
-            raise UnsupportedFormat(
-                f"{path} is damaged ({error}). Remove it to start this run anew."
-            ) from error
+        return read_checkpoint(self.path, self.settings, digested=self._digested)
 
-    def finish(
-        self,
-        front: ParetoFront,
-        space: SearchSpace,
-        genomes: Genomes,
-        numbers: npt.NDArray[np.float64],
-        seconds: float,
-        failed: Mapping[int, str] | None = None,
-    ) -> None:
-        """Write the front, and every evaluation as a table; `failed` as for `save`."""
+    def finish(self, front: ParetoFront, space: SearchSpace, done: Checkpoint) -> None:
+        """Write the front, and every evaluation as a table."""
         import pandas as pd
 
-        table = pd.DataFrame(genomes, columns=list(space.decisions))
-        for column, name in enumerate(self.columns):
-            table[name] = numbers[:, column]
-        if failed:
-            table["failed"] = [failed.get(row, "") for row in range(len(table))]
+        evaluated = done.evaluations
+        table = pd.DataFrame(evaluated.genomes, columns=list(space.decisions))
+        table[list(evaluated.columns)] = evaluated.to_array()
+        table.attrs["run"] = run_digest(self.settings)
+        if evaluated.failed:
+            table["failed"] = [evaluated.failed.get(row, "") for row in range(len(table))]
         write_atomic(
             self.path / "evaluations.parquet", lambda beside: table.to_parquet(beside, index=False)
         )
-        told = {"failed": dict(sorted(Counter(failed.values()).items()))} if failed else {}
-        self._write_json({"complete": True, "seconds": seconds, **told, **_front_dict(front)})
+        reasons = dict(sorted(Counter(evaluated.failed.values()).items()))
+        ended = {"complete": True, "seconds": done.seconds, "hypervolume": front.hypervolume}
+        failed = {"failed": reasons} if reasons else {}
+        self._write_json({**ended, **failed, "front": [c.to_dict() for c in front]})
 
 
-def _shown(settings: dict[str, Any], name: str) -> str:
+def _described(settings: dict[str, Any], name: str) -> str:
     """A setting for people; an estimator's digest with what was asked for."""
     value = settings.get(name)
     if name == "accuracy" and "estimator" in settings:
@@ -241,43 +260,20 @@ def _shown(settings: dict[str, Any], name: str) -> str:
 
 
 def _version(name: str) -> str:
-    if name == "phonenas":
-        from .. import __version__
-
-        return __version__
     try:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
 
 
-def _front_dict(front: ParetoFront) -> dict[str, Any]:
-    return {
-        "hypervolume": front.hypervolume,
-        "front": [c.to_dict() for c in front.candidates],
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    found = _DOCUMENT.read(path / "run.json", "Search again, with another --out.")
-    if found is None:
-        raise StoreError(f"{path / 'run.json'} is gone")
-    parts: dict[str, type] = {"settings": dict, "model": dict, "complete": bool}
-    if found.get("complete"):
-        parts |= {"front": list, "seconds": float, "hypervolume": float, "libraries": dict}
-        parts |= {"failed": dict} if "failed" in found else {}
-    for name, kind in parts.items():
-        if not isinstance(found.get(name), kind):
-            raise UnsupportedFormat(f"{path / 'run.json'} is damaged: {name} is missing or wrong")
-    return dict(found)
-
-
 @dataclass(frozen=True)
 class Loaded:
-    """A finished run: its settings, front, seconds, and the latency model that promised.
+    """A finished run: its settings, front, seconds, and versions of libraries.
 
-    `model` holds that model's digest, conditions, scores and the networks that examined it;
-    `failed` how many networks got no accuracy, by reason.
+    `model` holds digest, conditions and scores of the latency model that predicted, and the
+    networks that examined it; `failed` how many networks got no accuracy, by reason; `objectives`
+    is `Spec.to_dict` of what was asked, None in a run of version 0.1; `digested` whether its files
+    hold digests of their content.
     """
 
     path: Path
@@ -287,31 +283,138 @@ class Loaded:
     libraries: dict[str, str]
     model: dict[str, Any]
     failed: dict[str, int] = field(default_factory=dict)
+    objectives: dict[str, Any] | None = None
+    given_space: SearchSpace | None = None
+    digested: bool = False
 
-    def numbers(self) -> npt.NDArray[np.float64]:
-        """latency_ms, top1, top1_error, outside of all evaluations, and what more was asked, (n, 4 + more).
+    def __repr__(self) -> str:
+        return f"Loaded({str(self.path)!r}, {self.front!r})"
 
-        top1 and top1_error are NaN where a network got no accuracy.
+    @property
+    def latency_model(self) -> LatencyModel | None:
+        """The model that predicted; None in runs of phonenas 0.1, which kept none.
+
+        Raises:
+            UnsupportedFormat: It is damaged.
         """
-        stopped = RunFolder(self.path, self.settings).checkpoint()
-        return np.empty((0, 4)) if stopped is None else stopped.numbers
+        path = self.path / "model.json"
+        model = load_model(path) if path.exists() else None
+        own = model is not None and model.digest == self.settings["latency_model"]
+        return model if own else None
 
-    def log(self) -> npt.NDArray[np.float64]:
-        """A row a generation, (g, 6): evaluations, repeats, hypervolume, fastest ms, best top-1, seconds."""
-        stopped = RunFolder(self.path, self.settings).checkpoint()
-        return np.empty((0, len(LOG))) if stopped is None else stopped.log
+    @property
+    def conditions(self) -> Conditions:
+        """Under which the model that predicted was measured; UnsupportedFormat without any."""
+        with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
+            return Conditions.from_dict(self.model.get("conditions") or {})
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space that was searched, by its name or as `load` was given it.
+
+        Raises:
+            UnknownName, InvalidArgument: No space of that name, or another was given.
+        """
+        name, px = self.settings["space"], self.settings["resolution_px"]
+        space = self.given_space or spaces.get(name, px)
+        if (space.name, space.resolution_px) != (name, px):
+            raise InvalidArgument(
+                f"{self.path} was searched in {name} at {px} px, not in {space.name} at "
+                f"{space.resolution_px} px"
+            )
+        return space
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked; UnsupportedFormat where it is damaged."""
+        try:
+            return Spec.recorded(self.settings, self.objectives)
+        except (PhonenasError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnsupportedFormat(
+                f"{self.path / 'run.json'} is damaged: {str(error)[:200]}"
+            ) from error
+
+    def evaluations(self) -> Evaluations:
+        """All networks that were evaluated, in order; none where the checkpoint was removed.
+
+        Raises:
+            UnsupportedFormat: The checkpoint is damaged.
+        """
+        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
+        if checkpoint is not None:
+            return checkpoint.evaluations
+        columns = self.settings.get("columns", COLUMNS)
+        return Evaluations.of_array(np.empty((0, 0), np.int8), np.empty((0, len(columns))), columns)
+
+    def log(self) -> tuple[Generation, ...]:
+        """A row a generation."""
+        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
+        return () if checkpoint is None else checkpoint.log
+
+    def to_frame(self) -> pd.DataFrame:
+        """All networks that were evaluated, in order, with the columns of `ParetoFront.to_frame`.
+
+        `id` is the place in the front, missing for the others, whose interval is not known either;
+        `failed` is why a network has no accuracy. `evaluations.parquet` has the genes.
+
+        Raises:
+            UnsupportedFormat: What was evaluated is damaged, or not of the run's space.
+        """
+        import pandas as pd
+
+        space, target, evaluated = self.space, self.spec.target, self.evaluations()
+        try:
+            genomes = space.check(evaluated.genomes.reshape(len(evaluated), len(space.decisions)))
+        except ValueError as error:
+            raise UnsupportedFormat(
+                f"{self.path / 'checkpoint.npz'} holds no networks of {space.name}: "
+                f"{str(error)[:200]}"
+            ) from error
+        counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes).astype(np.int64)
+        columns = {
+            "network": [str(space.decode(row)) for row in genomes],
+            **{name: getattr(evaluated, name) for name in COLUMNS},
+            "macs": counts[:, 0],
+            "params": counts[:, 1],
+            "reward": None,
+            "origin": self.front.origin,
+            **{n: v for n, v in evaluated.further.items() if n not in FRONT_COLUMNS},
+            "failed": [evaluated.failed.get(i, "") for i in range(len(evaluated))],
+        }
+        if target is not None:
+            rewards = reward(evaluated.top1, evaluated.latency_ms, target.ms)
+            columns["reward"] = rewards * self.spec.weights(evaluated)
+        known = self.front.to_frame()[["id", "network", "low_ms", "high_ms"]]
+        frame = pd.DataFrame(columns).merge(known, on="network", how="left")
+        further = [name for name in columns if name not in FRONT_COLUMNS]
+        return frame.astype({"id": "Int64"})[[*FRONT_COLUMNS, *further]]
+
+    def write_networks(self, path: str | Path | None = None) -> Path:
+        """Write `to_frame`, with the name of each candidate ("runs/x:3"), as a Parquet file.
+
+        Args:
+            path: The file; by default networks.parquet beside evaluations.parquet.
+        """
+        file = Path(path) if path is not None else self.path / "networks.parquet"
+        frame = self.to_frame()
+        frame.attrs["run"] = run_digest(self.settings)
+        known = frame.id.notna()
+        frame.insert(0, "name", "")
+        frame.loc[known, "name"] = [f"{self.path}:{i}" for i in frame.id[known]]
+        with lock_run(self.path) if file.parent == self.path else nullcontext():
+            return write_atomic(file, lambda beside: frame.to_parquet(beside, index=False))
 
     def with_measured(self, measured_ms: dict[int, float]) -> None:
-        """Write what the device said of some candidates into the run."""
-        found = _read(self.path)
-        for row in found["front"]:
+        """Write the measured latencies of some candidates, in ms by id, into the run."""
+        document = read_run(self.path)
+        for row in document["front"]:
             if row["id"] in measured_ms:
                 row["measured_ms"] = measured_ms[row["id"]]
-        write_atomic(self.path / "run.json", json.dumps(found, indent=1) + "\n")
+        DOCUMENT.write(self.path / "run.json", document)
 
 
-def load(path: str | Path) -> Loaded:
-    """A run by its folder.
+def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
+    """A run by its folder, with its space where that is not known by name.
 
     Raises:
         UnknownName: There is none.
@@ -320,25 +423,26 @@ def load(path: str | Path) -> Loaded:
     folder = Path(path)
     if not (folder / "run.json").exists():
         raise UnknownName(
-            f"there is no run in {folder}. Make one:  phonenas search --out {folder} ..."
+            f"there is no run in {folder}. Make one:  phonenas search --device DEVICE --out "
+            f"{shlex.quote(str(folder))}"
         )
-    found = _read(folder)
-    if not found["complete"]:
+    document = read_run(folder)
+    if not document["complete"]:
         raise UnsupportedFormat(
             f"the run in {folder} was stopped before its end. The same phonenas search command "
             "goes on with it."
         )
-    try:
-        candidates = tuple(Candidate.from_dict(row) for row in found["front"])
-        front = ParetoFront(
-            candidates,
-            found["settings"]["target_ms"],
-            found["settings"]["target"],
-            found["hypervolume"],
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise UnsupportedFormat(f"{folder / 'run.json'} is damaged: {error}") from error
+    settings = document["settings"]
+    front = ParetoFront(
+        tuple(Candidate.from_dict(row) for row in document["front"]),
+        settings["target_ms"],
+        settings["target"],
+        document["hypervolume"],
+        str(document["model"].get("conditions", {}).get("origin", "measured")),
+    )
+    seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
+    failed, objectives = document.get("failed", {}), document.get("objectives")
+    digested = document["version"] == DOCUMENT.version
     return Loaded(
-        folder, found["settings"], front, found["seconds"], found["libraries"], found["model"],
-        found.get("failed", {}),
-    )  # fmt: skip
+        folder, settings, front, seconds, libraries, model, failed, objectives, space, digested
+    )

@@ -1,31 +1,39 @@
-"""Operators, networks, search spaces, and their lowerings to ONNX and torch."""
+"""Operators, networks, search spaces, and their lowerings to ONNX, TFLite and torch."""
 
 from __future__ import annotations
 
-from . import errors, zoo
-from .accel_nasbench import AccelNASBench
-from .additive import AdditiveTable
-from .architecture import Architecture, Block
-from .errors import UnknownName, nearest
-from .kernel import Kernel
-from .mnasnet import MnasNet
-from .mnasnet_flat import MnasNetFlat
-from .nasbench_macro import NASBenchMacro
-from .operator import Operator
-from .proxylessnas import ProxylessNAS
-from .search_space import Genomes, Part, SearchSpace
-from .ssdlite import SSDLite
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors, zoo
+    from .additive import AdditiveTable
+    from .architecture import Architecture, Block
+    from .detection.ssdlite import SSDLite
+    from .graph import Classifier, NetworkGraph
+    from .kernels.kernel import Kernel
+    from .operator import Operator
+    from .search_space import Genomes, Part, SearchSpace
+    from .spaces import FileSpace, get, names
+    from .spaces.accel_nasbench import AccelNASBench
+    from .spaces.mnasnet import MnasNet
+    from .spaces.mnasnet_flat import MnasNetFlat
+    from .spaces.nasbench_macro import NASBenchMacro
+    from .spaces.proxylessnas import ProxylessNAS
 
 __all__ = [
     "AccelNASBench",
     "AdditiveTable",
     "Architecture",
     "Block",
+    "Classifier",
+    "FileSpace",
     "Genomes",
     "Kernel",
     "MnasNet",
     "MnasNetFlat",
     "NASBenchMacro",
+    "NetworkGraph",
     "Operator",
     "Part",
     "ProxylessNAS",
@@ -37,24 +45,40 @@ __all__ = [
     "zoo",
 ]
 
-_SPACES: dict[str, type[SearchSpace]] = {
-    s.name: s for s in (MnasNet, MnasNetFlat, AccelNASBench, ProxylessNAS, NASBenchMacro)
+# Imported when first used: an error message needs no numpy, a space neither onnx nor torch.
+_MODULES = {
+    "to_onnx": "lowering.onnx",
+    "to_tflite": "lowering.tflite",
+    "to_torch": "lowering.torch",
+}
+_MODULES |= {"errors": "errors", "zoo": "zoo"}
+_PLACES = {
+    "additive": ("AdditiveTable",),
+    "architecture": ("Architecture", "Block"),
+    "detection.ssdlite": ("SSDLite",),
+    "graph": ("Classifier", "NetworkGraph"),
+    "kernels.kernel": ("Kernel",),
+    "operator": ("Operator",),
+    "search_space": ("Genomes", "Part", "SearchSpace"),
+    "spaces": ("FileSpace", "get", "names"),
+    "spaces.accel_nasbench": ("AccelNASBench",),
+    "spaces.mnasnet": ("MnasNet",),
+    "spaces.mnasnet_flat": ("MnasNetFlat",),
+    "spaces.nasbench_macro": ("NASBenchMacro",),
+    "spaces.proxylessnas": ("ProxylessNAS",),
 }
 
 
-def names() -> list[str]:
-    """Every search space by name."""
-    return sorted(_SPACES)
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
+    for place, held in _PLACES.items():
+        if name in held:
+            value = getattr(importlib.import_module(f".{place}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'phonenas.space' has no attribute {name!r}")
 
 
-def get(name: str, resolution: int | None = None) -> SearchSpace:
-    """A search space by name, at an input side in pixels or at its own (224; 32 of CIFAR's).
-
-    Raises:
-        UnknownName: No such space; the message offers the nearest.
-        InvalidArgument: A resolution that its networks cannot take.
-    """
-    if name not in _SPACES:
-        raise UnknownName(f"no search space is called {name!r}. {nearest(name, _SPACES)}")
-    own = _SPACES[name]
-    return own() if resolution is None else own(resolution)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,9 +24,10 @@ class AdditiveTable:
     """`constant` + the sum of `value(operator)` over a network's operators, by genome.
 
     Args:
-        space: Whose genomes are asked for.
+        space: The space of the genomes.
         value: Operator → a number, or d numbers. Called once per distinct operator.
         constant: Added once per network, a number or d numbers.
+        examine: Takes and gives the sums of a call; raises where one cannot be.
     Attributes:
         by_choice: What each choice of each part adds, (choices,) or (choices, d); stem and
             constant are with the first part's.
@@ -37,8 +38,9 @@ class AdditiveTable:
         space: SearchSpace,
         value: Callable[[Operator], float | Sequence[float]],
         constant: float | Sequence[float] = 0.0,
+        examine: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
     ) -> None:
-        self.space = space
+        self.space, self._examine = space, examine
         operators = space.operators()
         rows = np.array([value(o) for o in operators], np.float64)
         self._flat = rows.ndim == 1
@@ -54,7 +56,7 @@ class AdditiveTable:
             self._table = np.ascontiguousarray(self._table[:, 0])
 
     def __call__(self, genomes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The sums, (n,) for a number per operator, (n, d) for d."""
+        """The sums of genomes (n, genes): (n,) for a number per operator, (n, d) for d numbers."""
         genomes = self.space.check(genomes)
         shape = (len(genomes),) if self._flat else (len(genomes), self._table.shape[1])
         out = np.empty(shape)
@@ -68,14 +70,14 @@ class AdditiveTable:
                 for part in range(1, codes.shape[1]):
                     total += self._table[codes[:, part]]
                 out[rows] = total
-        return out
+        return out if self._examine is None else self._examine(out)
 
 
 class PeakTable:
     """The greatest `value(operator)` among a network's operators, by genome.
 
     Args:
-        space: Whose genomes are asked for.
+        space: The space of the genomes.
         value: Operator → a number. Called once per distinct operator.
     """
 
@@ -87,10 +89,10 @@ class PeakTable:
         self._stem = float(padded[operators.index(space.stem)])
 
     def __call__(self, genomes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The greatest values, (n,)."""
+        """The greatest values of genomes (n, genes): (n,)."""
         genomes = self.space.check(genomes)
         codes = self.space.codes(genomes)
-        found = np.full(len(genomes), self._stem)
+        peaks = np.full(len(genomes), self._stem)
         for part, values in enumerate(self._by_choice):
-            np.maximum(found, values[codes[:, part]], out=found)
-        return found
+            np.maximum(peaks, values[codes[:, part]], out=peaks)
+        return peaks

@@ -6,21 +6,31 @@ The text is that of the official MnasNet code, one word per block::
     r1_k3_s11_e1_i32_o16_noskip      expansion 1 is the depthwise-separable convolution
     r2_k3_s22_conv_i16_o24_pool      a regular convolution; pool skip      (our own words)
     r1_k1_s22_proj_i32_o64           one without an activation: a shortcut that changes shape
+    r2_k3_s11_m184_i80_o80           an MBConv with 184 channels in the middle, in each layer
+    r1_k3_s22_fused_e4_i32_o48       fused MBConv: k×k and 1×1; `edge` has the stride at the 1×1
+    r1_a3_k5_s22_e4_i48_o80          MobileNetV4's universal block: a depthwise 3×3 ahead
+    r2_a0_k0_s11_e4_i80_o80          the same without any; `k0` has none between the two 1×1
+
+Behind these, `hswish`, `swish` (or `silu`) and `relu6` are the block's activation, else ReLU.
+`se0.25` is the squeeze over the layer's input, `sem0.25` over its middle, rounded to 8; with an h
+before it (`hsem0.25`) the gate is a hard sigmoid.
 
 The default skip is the identity, in each layer where shapes allow it. Words that are not blocks
 set what is not the default: `stem8` (else the first block's input), `stemstride2`, `head1280`,
-`classes1000`, `res224`. Words are parted by blanks, commas or `·`.
+`classes1000`, `res224`; `hswish` and its like for stem and head; `hidden1280`, a convolution
+between pool and classifier with a bias, `hiddennorm1280` with BatchNorm, `hiddenplain1280` with
+neither. Words are parted by blanks, commas or `·`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from .block import ACT_TOKENS, FUNCTIONS, MAX_WORD, MIN_SE_RATIO, Block, parse_block, round_channels
 from .errors import InvalidArchitecture, InvalidArgument
-from .operator import Operator, Skip
+from .operator import MIXERS, Activation, Mixer, Operator
 
 __all__ = ["CLASSES", "HEAD_CHANNELS", "RESOLUTION_PX", "Architecture", "Block", "round_channels"]
 
@@ -31,88 +41,6 @@ STEM_STRIDE = 2
 _MAX_PX = 2048  # a typing error beyond this would ask for gigabytes of activations
 _MAX_LAYERS = 1000  # and these bounds keep one from asking for gigabytes of layers or weights
 _MAX_PARAMS = 10**9
-_MAX_WORD = 120
-_MIN_SE_RATIO = 1e-4  # smaller ones are written with an exponent, which no block string has
-
-
-def round_channels(wish: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, never below 0.9 of the wish, at least `divisor`.
-
-    Source: the official MnasNet and MobileNet code.
-
-    >>> [round_channels(c) for c in (12, 18, 20, 112 * 1.4)]
-    [16, 24, 24, 160]
-    """
-    rounded = max(divisor, int(wish + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * wish else rounded
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """`repeats` layers alike; the first carries the stride and the change of channels.
-
-    `expansion` 0 means a regular convolution, 1 a depthwise-separable one, 2 and more an MBConv.
-    `linear` leaves a regular convolution's activation out. `se_ratio` is the squeeze over the
-    layer's input channels, 0 or in [0.0001, 1].
-    """
-
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    in_channels: int
-    out_channels: int
-    se_ratio: float = 0.0
-    skip: Skip = "identity"
-    linear: bool = False
-
-    def __str__(self) -> str:
-        regular = "proj" if self.linear else "conv"
-        kind = f"e{self.expansion}" if self.expansion else regular
-        # All digits, so that the text is the value: `:g` would round a third.
-        se = f"_se{float(self.se_ratio)!r}".removesuffix(".0") if self.se_ratio else ""
-        skip = {"identity": "", "pool": "_pool", "none": "_noskip"}[self.skip]
-        return (
-            f"r{self.repeats}_k{self.kernel}_s{self.stride}{self.stride}_{kind}"
-            f"_i{self.in_channels}_o{self.out_channels}{se}{skip}"
-        )
-
-    def operators(self, in_px: int) -> tuple[Operator, ...]:
-        """Its layers on an input map of `in_px` pixels a side."""
-        return _block_operators(self, in_px)
-
-    def canonical(self) -> Block:
-        """The same layers under their shortest text: no `noskip` where none could be anyway."""
-        could = self.repeats > 1 or (self.stride == 1 and self.in_channels == self.out_channels)
-        return replace(self, skip="identity") if self.skip == "none" and not could else self
-
-
-def _block_operators(block: Block, in_px: int) -> tuple[Operator, ...]:
-    kind = {0: "proj" if block.linear else "conv", 1: "dsconv"}.get(block.expansion, "mbconv")
-    layers: list[Operator] = []
-    for index in range(block.repeats):
-        first = index == 0
-        stride = block.stride if first else 1
-        channels = block.in_channels if first else block.out_channels
-        skip = block.skip
-        if skip == "identity" and (stride != 1 or channels != block.out_channels):
-            skip = "none"
-        layer = Operator(
-            kind=kind,  # type: ignore[arg-type]
-            in_channels=channels,
-            out_channels=block.out_channels,
-            in_px=in_px,
-            kernel=block.kernel,
-            stride=stride,
-            expansion=max(block.expansion, 1),
-            # Squeeze width from the input channels: the official code's, and what the
-            # published parameter counts need.
-            se_channels=max(1, int(channels * block.se_ratio)) if block.se_ratio else 0,
-            skip=skip,
-        )
-        layers.append(layer)
-        in_px = layer.out_px
-    return tuple(layers)
 
 
 @dataclass(frozen=True)
@@ -126,6 +54,9 @@ class Architecture:
         classes: Outputs of the classifier.
         resolution_px: Side of the square RGB input, in pixels.
         stem_stride: 2, or 1 as for small images.
+        activation: Of stem and head.
+        hidden_channels: Output of the head's second convolution, behind the pool; 0 for none.
+        mixer: What that one has: "bias", "norm" or "plain".
     Raises:
         InvalidArchitecture: Channels do not meet, there is no block, one without layers, linear
             though no regular convolution, or with a squeeze ratio out of range, a stem stride
@@ -144,6 +75,9 @@ class Architecture:
     classes: int = CLASSES
     resolution_px: int = RESOLUTION_PX
     stem_stride: int = STEM_STRIDE
+    activation: Activation = "relu"
+    hidden_channels: int = 0
+    mixer: Mixer = "bias"
 
     def __post_init__(self) -> None:
         if not self.blocks:
@@ -162,12 +96,12 @@ class Architecture:
                 raise InvalidArchitecture(
                     f"block {number}: repeats is 1 or more, got {block.repeats}"
                 )
-            if block.se_ratio and not _MIN_SE_RATIO <= block.se_ratio <= 1:
+            if block.se_ratio and not MIN_SE_RATIO <= block.se_ratio <= 1:
                 raise InvalidArchitecture(
-                    f"block {number}: se_ratio is 0 or in [{_MIN_SE_RATIO:g}, 1], "
+                    f"block {number}: se_ratio is 0 or in [{MIN_SE_RATIO:g}, 1], "
                     f"got {block.se_ratio:g}"
                 )
-            if block.linear and block.expansion:
+            if block.linear and block.kind != "proj":
                 raise InvalidArchitecture(
                     f"block {number}: only a regular convolution (expansion 0) can be linear, and "
                     f"this one has expansion {block.expansion}"
@@ -195,15 +129,24 @@ class Architecture:
 
     @cached_property
     def _operators(self) -> tuple[Operator, ...]:
-        stem = stem_operator(self.stem_channels, self.resolution_px, self.stem_stride)
-        found, px = [stem], stem.out_px
-        for block in self.blocks:
-            found.extend(block.operators(px))
-            px = found[-1].out_px
-        found.append(
-            Operator("head", found[-1].out_channels, self.classes, px, features=self.head_channels)
+        stem = stem_operator(
+            self.stem_channels, self.resolution_px, self.stem_stride, self.activation
         )
-        return tuple(found)
+        layers, px = [stem], stem.out_px
+        for block in self.blocks:
+            layers.extend(block.operators(px))
+            px = layers[-1].out_px
+        head = Operator(
+            "head",
+            layers[-1].out_channels,
+            self.classes,
+            px,
+            features=self.head_channels,
+            activation=self.activation,
+            hidden=self.hidden_channels,
+            mixer=self.mixer,
+        )
+        return (*layers, head)
 
     def operators(self) -> tuple[Operator, ...]:
         """Stem, layers and head in order. Two networks are the same when these are equal."""
@@ -223,6 +166,10 @@ class Architecture:
         """The same network on another input size, in pixels a side."""
         return replace(self, resolution_px=resolution_px)
 
+    def with_classes(self, classes: int) -> Architecture:
+        """The same network with another number of outputs, ≥ 1."""
+        return replace(self, classes=classes)
+
     def scaled(self, width: float) -> Architecture:
         """Every block and the stem `width` times as wide, the head as it was.
 
@@ -233,14 +180,7 @@ class Architecture:
             raise InvalidArgument(f"a width multiplier lies in (0, 10], got {width:g}")
         if width == 1:
             return self
-        blocks = tuple(
-            replace(
-                b,
-                in_channels=round_channels(b.in_channels * width),
-                out_channels=round_channels(b.out_channels * width),
-            )
-            for b in self.blocks
-        )
+        blocks = tuple(b.scaled(width) for b in self.blocks)
         return replace(self, blocks=blocks, stem_channels=blocks[0].in_channels)
 
     def __str__(self) -> str:
@@ -249,6 +189,10 @@ class Architecture:
             words.insert(0, f"stem{self.stem_channels}")
         if self.head_channels != HEAD_CHANNELS:
             words.append(f"head{self.head_channels}")
+        if self.hidden_channels:
+            words.append(f"{_MIXER_WORDS[self.mixer]}{self.hidden_channels}")
+        if self.activation != "relu":
+            words.append(ACT_TOKENS[self.activation][1:])
         if self.classes != CLASSES:
             words.append(f"classes{self.classes}")
         if self.stem_stride != STEM_STRIDE:
@@ -267,31 +211,28 @@ class Architecture:
         return _parse(text)
 
 
-def stem_operator(channels: int, resolution_px: int, stride: int = STEM_STRIDE) -> Operator:
+def stem_operator(
+    channels: int, resolution_px: int, stride: int = STEM_STRIDE, activation: Activation = "relu"
+) -> Operator:
     """The stem of every network here: 3×3, from RGB."""
-    return Operator("stem", 3, channels, resolution_px, kernel=3, stride=stride)
+    return Operator(
+        "stem", 3, channels, resolution_px, kernel=3, stride=stride, activation=activation
+    )
 
 
-_SETTING = re.compile(r"(stem|stemstride|head|classes|res)([0-9]{1,6})")
-_TOKENS: dict[str, tuple[re.Pattern[str], str]] = {
-    "repeats": (re.compile(r"r([0-9]{1,3})"), "r and a number of layers, as in r3"),
-    "kernel": (re.compile(r"k([0-9]{1,2})"), "k and an odd kernel, as in k5"),
-    "stride": (re.compile(r"s([12])\1?"), "s11 or s22"),
-    "expansion": (re.compile(r"e([0-9]{1,2})"), "e and an expansion, as in e6"),
-    "regular": (re.compile(r"(conv|proj)"), "conv, or proj for one without an activation"),
-    "in_channels": (re.compile(r"i([0-9]{1,5})"), "i and input channels, as in i24"),
-    "out_channels": (re.compile(r"o([0-9]{1,5})"), "o and output channels, as in o40"),
-    "se_ratio": (re.compile(r"se(0?\.[0-9]{1,20}|0|1|1\.0)"), "se and a ratio in [0, 1], as in se0.25"),
-    "skip": (re.compile(r"(noskip|pool)"), "noskip or pool"),
-}  # fmt: skip
+_MIXER_WORDS = {form: name for name, form in MIXERS.items()}
+_SETTING = re.compile(
+    r"(stem|stemstride|head|hidden|hiddennorm|hiddenplain|classes|res)([0-9]{1,6})"
+)
 
 
 def _parse(text: str) -> Architecture:
     words = [w for w in re.split(r"[\s,·;]+", text.strip()) if w]
     settings: dict[str, int] = {}
+    activations: list[Activation] = []
     blocks: list[Block] = []
     for word in words:
-        if len(word) > _MAX_WORD:
+        if len(word) > MAX_WORD:
             raise InvalidArchitecture(
                 f"'{word[:40]}…' has {len(word)} characters, and no block needs so many. "
                 "Part blocks with blanks, commas or ·."
@@ -304,90 +245,40 @@ def _parse(text: str) -> Architecture:
                     f"'{word}': {name} is given once, with a value of 1 or more"
                 )
             settings[name] = value
+        elif word in FUNCTIONS:
+            activations.append(FUNCTIONS[word])
         else:
-            blocks.append(_parse_block(word, len(blocks)))
+            blocks.append(parse_block(word, len(blocks)))
     if not blocks:
         raise InvalidArchitecture(
-            f"{text.strip()[:_MAX_WORD]!r} holds no block. "
+            f"{text.strip()[:MAX_WORD]!r} holds no block. "
             "A block reads like r3_k5_s22_e3_i24_o40_se0.25."
         )
+    mixers = [name for name in MIXERS if name in settings]
+    if len(mixers) > 1 or len(activations) > 1:
+        twice = f"{mixers[0]} and {mixers[1]}" if len(mixers) > 1 else "two activations"
+        raise InvalidArchitecture(f"a head has one of its kind, and the text gives {twice}")
     stem = settings.get("stem", blocks[0].in_channels)
-    if blocks[0].expansion == 1 and not blocks[0].se_ratio and blocks[0].repeats == 1:
+    if blocks[0].kind == "dsconv" and not blocks[0].se_ratio and blocks[0].repeats == 1:
         # MnasNet-small's published first block says i16 behind a stem of 8; at expansion 1
         # and without squeeze the number has no effect in the official code.
         blocks[0] = replace(blocks[0], in_channels=stem)
-    found = Architecture(
+    network = Architecture(
         blocks=tuple(blocks),
         stem_channels=stem,
         head_channels=settings.get("head", HEAD_CHANNELS),
         classes=settings.get("classes", CLASSES),
         resolution_px=settings.get("res", RESOLUTION_PX),
         stem_stride=settings.get("stemstride", STEM_STRIDE),
+        activation=activations[0] if activations else "relu",
+        hidden_channels=settings[mixers[0]] if mixers else 0,
+        mixer=MIXERS[mixers[0]] if mixers else "bias",
     )
-    if found.params > _MAX_PARAMS:
+    if network.params > _MAX_PARAMS:
         largest = max(blocks, key=lambda b: sum(o.params for o in b.operators(1)))
         raise InvalidArchitecture(
-            f"these words ask for {found.params:.2g} parameters, and {_MAX_PARAMS:.0e} is the "
+            f"these words ask for {network.params:.2g} parameters, and {_MAX_PARAMS:.0e} is the "
             f"limit; of the blocks, '{largest}' has the most. Is a number in it or in head or "
             "classes mistyped?"
         )
-    return found
-
-
-def _parse_block(word: str, number: int) -> Block:
-    found: dict[str, str] = {}
-    for token in word.split("_"):
-        name, match = next(
-            ((n, m) for n, (p, _) in _TOKENS.items() if (m := p.fullmatch(token))), ("", None)
-        )
-        if match is None:
-            raise InvalidArchitecture(
-                f"block {number} '{word}': token '{token}' is unknown. {_hint(token)}"
-            )
-        if name in found:
-            raise InvalidArchitecture(f"block {number} '{word}': token '{token}' is given twice")
-        found[name] = match[1]
-    if ("expansion" in found) == ("regular" in found):
-        raise InvalidArchitecture(
-            f"block {number} '{word}': needs one of e<expansion> and conv, as in e6"
-        )
-    for name in ("repeats", "kernel", "stride", "in_channels", "out_channels"):
-        if name not in found:
-            raise InvalidArchitecture(f"block {number} '{word}': lacks {_TOKENS[name][1]}")
-    block = Block(
-        repeats=int(found["repeats"]),
-        kernel=int(found["kernel"]),
-        stride=int(found["stride"]),
-        expansion=0 if "regular" in found else int(found["expansion"]),
-        in_channels=int(found["in_channels"]),
-        out_channels=int(found["out_channels"]),
-        se_ratio=float(found.get("se_ratio", 0)),
-        skip={"noskip": "none", "pool": "pool"}.get(found.get("skip", ""), "identity"),  # type: ignore[arg-type]
-        linear=found.get("regular") == "proj",
-    )
-    wrong = {
-        f"r{block.repeats}": block.repeats < 1,
-        f"k{block.kernel}": block.kernel % 2 == 0,
-        f"e{block.expansion}": "expansion" in found and block.expansion < 1,
-        f"i{block.in_channels}": block.in_channels < 1,
-        f"o{block.out_channels}": block.out_channels < 1,
-    }
-    for token, is_wrong in wrong.items():
-        if is_wrong:
-            raise InvalidArchitecture(
-                f"block {number} '{word}': token '{token}' is out of range. {_hint(token)}"
-            )
-    return block
-
-
-def _hint(token: str) -> str:
-    letters = re.match(r"[a-z]*", token)
-    start = letters[0] if letters else ""
-    starts: Iterable[tuple[str, str]] = (
-        ("se", "se_ratio"), ("r", "repeats"), ("k", "kernel"), ("s", "stride"),
-        ("e", "expansion"), ("i", "in_channels"), ("o", "out_channels"),
-    )  # fmt: skip
-    for prefix, name in starts:
-        if start == prefix or (len(prefix) > 1 and start.startswith(prefix)):
-            return f"Here stands {_TOKENS[name][1]}."
-    return "A block reads like r3_k5_s22_e3_i24_o40_se0.25, with noskip or pool at its end."
+    return network

@@ -1,43 +1,46 @@
-"""Every error that phonenas raises on purpose, and what each one means.
+"""Every error that phonenas raises on purpose.
 
 ::
 
     PhonenasError
-    ├── UnknownName            LookupError    no such space, zoo network, device, strategy, run candidate
-    ├── InvalidArgument        ValueError     a value outside its range (a target of 0, a resolution of 7)
+    ├── UnknownName            LookupError    no such space, network, device
+    ├── InvalidArgument        ValueError     a value outside its range
     │   └── InvalidArchitecture               a block string that is none; names the token
     ├── NotInSpace             ValueError     a network that the search space cannot express
-    ├── UncoveredOperator      LookupError    the model has neither measured nor learned this operator
+    ├── UncoveredOperator      LookupError    the model cannot predict this operator
+    ├── PrecisionDiffers       ValueError     a file computes in another precision than a model
     ├── NotEnoughData          ValueError     too few measurements to fit or to score
     ├── Infeasible             ValueError     no network seen reaches the target
     ├── InvalidObjective       ValueError     an objective's function gave no number for a network
     ├── SettingsChanged        ValueError     a run or table is being resumed under other settings
     ├── UnsupportedFormat      ValueError     a file of a newer version, of another kind, or damaged
-    │   └── InvalidImage                      a file that is no whole image; names it
+    │   └── InvalidImage                      a file that is not a whole image; names it
     ├── MissingExtra           ImportError    an optional dependency is not installed
-    ├── StoreError             OSError        the store cannot be read or written (full disk, locked)
-    ├── DeviceError            RuntimeError   the device answered, and the answer is no measurement
+    ├── StoreError             OSError        the store cannot be read or written
+    ├── DeviceError            RuntimeError   the device's answer is not a measurement
     │   └── UnstableDevice                    readings contradict each other beyond the limit
     ├── DeviceUnavailable      ConnectionError  the device is not there, or was lost
     ├── ExportDiffers          ValueError     an exported model does not compute what was trained
-    ├── TaskFailed             RuntimeError   a task on a worker raised what is no error of ours, or ended it
-    ├── WorkersUnavailable     ConnectionError  nobody can do the work: no cluster, or no node fit for it
-    └── UncoveredNetwork       LookupError    a table of trained networks lacks this one
+    ├── TaskFailed             RuntimeError   a task raised another error, or ended its worker
+    ├── WorkersUnavailable     ConnectionError  no cluster, or no node that can run the task
+    ├── UncoveredNetwork       LookupError    a table of trained networks lacks this one
+    └── Incomplete             RuntimeError   some of what was asked for by name gave no number
 
-Each message says what was asked, what stands against it and what to do next. `exit_code`
-is what the command line returns for it: 2 where the request was amiss, 1 where it was
-sound and could not be met.
+Each message says what was asked, what prevents it and what to do next. `exit_code` is what the
+command line returns: 2 for invalid arguments, 1 for a valid request that could not be met.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "DeviceError",
     "DeviceUnavailable",
     "ExportDiffers",
+    "Incomplete",
     "Infeasible",
     "InvalidArchitecture",
     "InvalidArgument",
@@ -47,6 +50,7 @@ __all__ = [
     "NotEnoughData",
     "NotInSpace",
     "PhonenasError",
+    "PrecisionDiffers",
     "SettingsChanged",
     "StoreError",
     "TaskFailed",
@@ -56,8 +60,30 @@ __all__ = [
     "UnstableDevice",
     "UnsupportedFormat",
     "WorkersUnavailable",
+    "install",
     "nearest",
+    "reading",
 ]
+
+
+# What each extra of pyproject.toml brings. The package is on no index, so its own name cannot be
+# installed from one; these can, beside a checkout and beside a wheel.
+_EXTRAS = {
+    "cluster": "torch safetensors pillow ray",
+    "litert": "ai-edge-litert",
+    "postgres": "'psycopg[binary]'",
+    "test": "pytest hypothesis",
+    "torch": "torch safetensors pillow",
+}
+
+
+def install(extra: str) -> str:
+    """The command that installs what an extra of this package needs.
+
+    >>> install("torch")
+    'pip install torch safetensors pillow'
+    """
+    return f"pip install {_EXTRAS[extra]}"
 
 
 class PhonenasError(Exception):
@@ -71,7 +97,7 @@ class PhonenasError(Exception):
 
 
 class UnknownName(PhonenasError, LookupError):
-    """A name that nothing here bears; the message offers the nearest one."""
+    """No such name; the message offers the nearest one."""
 
     exit_code = 2
 
@@ -94,6 +120,10 @@ class NotInSpace(PhonenasError, ValueError):
 
 class UncoveredOperator(PhonenasError, LookupError):
     """An operator that a latency model neither measured nor can predict."""
+
+
+class PrecisionDiffers(PhonenasError, ValueError):
+    """A file computes in another precision than what a model was measured in; both are named."""
 
 
 class NotEnoughData(PhonenasError, ValueError):
@@ -139,23 +169,48 @@ class DeviceUnavailable(PhonenasError, ConnectionError):
 
 
 class ExportDiffers(PhonenasError, ValueError):
-    """An exported model does not compute what the trained network does; the message says by how much."""
+    """An exported model differs from the trained network; the message says by how much."""
 
 
 class TaskFailed(PhonenasError, RuntimeError):
-    """A task on a worker raised what is no error of phonenas, or took its worker down each time."""
+    """A task on a worker raised another error, or ended its worker each time."""
 
 
 class WorkersUnavailable(PhonenasError, ConnectionError):
-    """Nobody can do the work: no cluster, none of its nodes has what is needed, or it went away."""
+    """No cluster, none of its nodes can run the task, or it was lost."""
 
 
 class UncoveredNetwork(PhonenasError, LookupError):
     """A network that a table of trained networks lacks; the first one is named, and how many."""
 
 
+class Incomplete(PhonenasError, RuntimeError):
+    """Some of the subjects that were asked for by name gave no number; the message names them."""
+
+
 class InvalidImage(UnsupportedFormat):
-    """A file that is no whole image; the message names it and says how to go on without it."""
+    """A file that is not a whole image; the message names it and says how to go on without it."""
+
+
+@contextmanager
+def reading(what: str, advice: str) -> Iterator[None]:
+    """A context for taking apart what somebody else wrote: whatever a library raises is told.
+
+    Args:
+        what: What is read, for the message: "the file x.onnx".
+        advice: What the user does about it: a sentence or a command.
+    Raises:
+        UnsupportedFormat: From the foreign error; errors of phonenas pass as they are.
+    """
+    try:
+        yield
+    except PhonenasError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise UnsupportedFormat(
+            f"{what} cannot be taken apart: {type(error).__name__} {words}. {advice}"
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

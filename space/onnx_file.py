@@ -1,239 +1,146 @@
-"""OnnxFile: a network that somebody else wrote, by its file; and its graph without the weights.
-
-A file of 500 MB is weights, but for some kilobytes, and no time depends on their values. So the
-file is walked field by field (protocol buffers, wire format), large tensors keep their name,
-type and shape, and only what is left is parsed. Weights that lie in other files are never opened.
-"""
+"""OnnxFile: a network that somebody else wrote, by its file; its inputs and its precision."""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidArgument, UnknownName, UnsupportedFormat
+from .errors import UnsupportedFormat
+from .file_inputs import NOT_GIVEN, Given, Input, Shape, plain_file_name
+from .network_file import NetworkFile, short_digest
+from .onnx_bytes import beside, elsewhere, graph_bytes, parsed_onnx, whole_model, without_weights
 
-__all__ = ["OnnxFile", "elsewhere", "graph_bytes", "without_weights"]
+__all__ = [
+    "OnnxFile",
+    "elsewhere",
+    "graph_bytes",
+    "inputs_of",
+    "precision_of",
+    "set_shapes",
+    "whole_model",
+    "without_weights",
+]
 
-_LARGE_BYTES = 4096  # of a tensor: shapes and bounds are far smaller
-_MOST_BYTES = 16 << 30
-_MOST_LEFT_BYTES = 64 << 20
-_PIECE_BYTES = 64  # that a piece costs beside its own bytes
-_DIGEST = 12
-# Numbers of the fields in onnx.proto that lead to tensors: graph; node → attribute → t; initializer.
-_GRAPH, _NODE, _INITIALIZER, _SPARSE, _ATTRIBUTE, _TENSOR = 7, 1, 5, 15, 5, 5
-_KEPT_OF_TENSOR = {1, 2, 8, 14}  # dims, data_type, name, data_location
+_PRECISIONS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # TensorProto.DataType
+_INT4 = {21, 22}
+_QUANTISED = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm", "QAttention")
 
 
-@dataclass(frozen=True)
-class OnnxFile:
-    """A network in an ONNX file, as a subject to measure.
-
-    Args:
-        name: Of the file, without its folders.
-        digest: Of the graph, weights left out: two files of one digest take the same time.
-        path: Where it lies.
-        macs: Multiply-adds of one image, to estimate how long measuring takes.
-    """
-
-    name: str
-    digest: str
-    path: Path
-    macs: int = 0
+class OnnxFile(NetworkFile):
+    """A network in an ONNX file, as a subject to measure; arguments as of `NetworkFile`."""
 
     @classmethod
-    def at(cls, path: Path, macs: int = 0) -> OnnxFile:
-        """The file at a path.
+    def at(cls, path: Path, macs: int = 0, given: Given = NOT_GIVEN) -> OnnxFile:
+        """The file at a path, with what a user says of its inputs.
 
         Raises:
-            UnknownName, InvalidArgument: No such file, or it cannot be read.
-            UnsupportedFormat: It is damaged or far too large.
+            UnknownName, InvalidArgument: No such file, it cannot be read, or a side stays free.
+            UnsupportedFormat: It is damaged or far too large, or weights lie outside its folder.
         """
-        return cls.of(graph_bytes(path), path, macs)
+        data = graph_bytes(path)
+        inputs = inputs_of(parsed_onnx(data, str(path)))
+        pieces = (path, *sorted(beside(path)))
+        return cls.given(path, pieces, inputs, given, macs, precision_of(data, str(path)))
 
     @classmethod
     def of(cls, graph: bytes, path: Path, macs: int = 0) -> OnnxFile:
-        """`at` with its graph in hand, as `graph_bytes` gives it."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:80]
-        return cls(name, hashlib.sha256(graph).hexdigest()[:_DIGEST], path, macs)
+        """A graph without its weights, in hand: it says nothing of their values."""
+        name, precision = plain_file_name(path), precision_of(graph, str(path))
+        return cls(name, short_digest(graph), path, macs, precision)
 
-    @property
-    def key(self) -> str:
-        """Its name in the store."""
-        return f"{self.name}#{self.digest}"
+    def write(self, path: Path) -> Path:
+        """Write it in one file with its shapes set; a link where it is that already.
 
-    def __str__(self) -> str:
-        return self.key
-
-
-def graph_bytes(path: Path) -> bytes:
-    """A serialised model without its large tensors, read from a file.
-
-    Raises:
-        UnknownName, InvalidArgument, UnsupportedFormat: As `OnnxFile.at`.
-    """
-    try:
-        size = path.stat().st_size
-        if not 0 < size <= _MOST_BYTES:
-            raise UnsupportedFormat(f"{path} holds {size:,} bytes: no ONNX model to take apart")
-        with path.open("rb") as file:
-            # Closed with its last view: an error on its way up may still hold one.
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return without_weights(memoryview(data), str(path))
-    except FileNotFoundError as error:
-        raise UnknownName(f"there is no file {path}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, UnsupportedFormat):
-            raise
-        raise InvalidArgument(f"{path} cannot be read: {error}") from error
-
-
-def elsewhere(model: Any) -> str | None:
-    """Name of a tensor whose numbers lie in another file, wherever it stands in a model; or None.
-
-    Args:
-        model: An `onnx.ModelProto`.
-    """
-    bodies = [model.graph, *model.functions]
-    while bodies:
-        body = bodies.pop()
-        tensors = list(getattr(body, "initializer", ()))
-        sparse = list(getattr(body, "sparse_initializer", ()))
-        for node in body.node:
-            for a in node.attribute:
-                tensors += [a.t, *a.tensors]
-                sparse += [a.sparse_tensor, *a.sparse_tensors]
-                bodies += [g for g in (a.g, *a.graphs) if g.node or g.initializer]
-        tensors += [t for s in sparse for t in (s.values, s.indices)]
-        found = next((t for t in tensors if t.data_location or t.external_data), None)
-        if found is not None:
-            return found.name or "a tensor without a name"
-    return None
-
-
-def without_weights(data: bytes | memoryview, name: str = "the model") -> bytes:
-    """A serialised model without the numbers of its large tensors; their shapes stay.
-
-    Raises:
-        UnsupportedFormat: It is cut short or no such message; or too much is left.
-    """
-    view = memoryview(data)
-    left = _Left(name)
-    try:
-        _rebuilt(view, (_GRAPH,), left, name)
-    except (IndexError, RecursionError) as error:
-        raise UnsupportedFormat(f"{name} is no ONNX model, or is cut short") from error
-    return b"".join(left)
-
-
-class _Left(list[bytes]):
-    """What is left of a message; it may not grow without limit."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name, self.size = name, 0
-
-    def keep(self, part: memoryview) -> None:
-        """Append a copy.
+        The input file goes beside it, under its name and `.npz`.
 
         Raises:
-            UnsupportedFormat: More is left than any network of images has.
+            UnsupportedFormat: As `whole_model`.
         """
-        self.size += len(part) + _PIECE_BYTES
-        if self.size > _MOST_LEFT_BYTES:
-            raise UnsupportedFormat(
-                f"{self.name}: more than {_MOST_LEFT_BYTES >> 20} MiB are left without its weights; no "
-                "network of images is as large"
-            )
-        self.append(bytes(part))
-
-
-def _rebuilt(view: memoryview, path: tuple[int, ...], left: _Left, name: str) -> None:
-    """Append a message to `left`, large tensors at the end of field paths from here emptied."""
-    for number, start, body, end in _fields(view):
-        size = end - body
-        if path == (_GRAPH,) and number == _GRAPH:
-            _nested(view, start, body, end, (_NODE, _INITIALIZER), left, name)
-        elif path == (_NODE, _INITIALIZER) and number == _SPARSE:
-            raise UnsupportedFormat(f"{name} holds sparse weights, which are not taken apart")
-        elif size > _LARGE_BYTES and path == (_NODE, _INITIALIZER) and number == _INITIALIZER:
-            _emptied(view, start, body, end, left)
-        elif size > _LARGE_BYTES and path == (_NODE, _INITIALIZER) and number == _NODE:
-            _nested(view, start, body, end, (_ATTRIBUTE,), left, name)
-        elif size > _LARGE_BYTES and path == (_ATTRIBUTE,) and number == _ATTRIBUTE:
-            _nested(view, start, body, end, (_TENSOR,), left, name)
-        elif size > _LARGE_BYTES and path == (_TENSOR,) and number == _TENSOR:
-            _emptied(view, start, body, end, left)
+        if self.shapes or beside(self.path):
+            whole = whole_model(self.path)
+            if self.shapes:
+                set_shapes(whole, dict(self.shapes))
+            path.write_bytes(whole.SerializeToString())
         else:
-            left.keep(view[start:end])
+            path.symlink_to(self.path.resolve())
+        if self.inputs is not None:
+            path.with_suffix(".npz").symlink_to(self.inputs.resolve())
+        return path
 
 
-def _nested(
-    view: memoryview, start: int, body: int, end: int, path: tuple[int, ...], left: _Left, name: str
-) -> None:  # fmt: skip
-    inner = _Left(name)
-    inner.size = left.size
-    _rebuilt(view[body:end], path, inner, name)
-    left.size = inner.size
-    _message(view[start], inner, left)
+def precision_of(graph: bytes, name: str = "the model") -> str:
+    """What a network computes in: float32, float16, bfloat16, float64, int8 or int4.
 
+    It is that of most of its weights; integers where nodes quantise. Inputs and outputs may be of
+    another type.
 
-def _emptied(view: memoryview, start: int, body: int, end: int, left: list[bytes]) -> None:
-    tensor = view[body:end]
-    kept = [bytes(tensor[s:e]) for number, s, _, e in _fields(tensor) if number in _KEPT_OF_TENSOR]
-    _message(view[start], kept, left)
-
-
-def _message(tag: int, parts: list[bytes], left: list[bytes]) -> None:
-    joined = b"".join(parts)
-    size, length = len(joined), bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    left.append(bytes([tag]) + bytes(length) + joined)
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, int, int, int]]:
-    """Number, start, start of the content and end of each field of a message.
-
+    Args:
+        graph: As `graph_bytes` gives it.
+        name: What errors call it.
     Raises:
-        IndexError: The message ends in the middle of a field, or holds an unknown kind of one.
+        UnsupportedFormat: It is no ONNX model.
     """
-    at, whole = 0, len(view)
-    while at < whole:
-        start = at
-        tag, at = _varint(view, at)
-        kind = tag & 7
-        body = at
-        if kind == 0:
-            _, at = _varint(view, at)
-        elif kind == 1:
-            at += 8
-        elif kind == 5:
-            at += 4
-        elif kind == 2:
-            size, body = _varint(view, at)
-            at = body + size
-        else:
-            raise IndexError(f"wire type {kind}")
-        if at > whole or not tag >> 3:
-            raise IndexError("cut short")
-        yield tag >> 3, start, body, at
+    model = parsed_onnx(graph, name)
+    numbers: Counter[int] = Counter()
+    for body in (model.graph, *model.functions):
+        for node in body.node:
+            op = str(node.op_type)  # bytes where a damaged file holds no text
+            if "Quantize" in op or op.startswith(_QUANTISED):
+                kinds = {t.data_type for t in model.graph.initializer}
+                return "int4" if kinds & _INT4 else "int8"
+            for a in node.attribute:
+                if op == "Constant" and a.HasField("t"):
+                    numbers[a.t.data_type] += math.prod(a.t.dims)
+    for tensor in model.graph.initializer:
+        numbers[tensor.data_type] += math.prod(tensor.dims)
+    for given in model.graph.input:
+        numbers[given.type.tensor_type.elem_type] += 0
+    known = {kind: n for kind, n in numbers.items() if kind in _PRECISIONS}
+    return _PRECISIONS[max(known, key=lambda k: known[k])] if known else "float32"
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError("a number of more than 64 bits")
+def inputs_of(model: Any) -> list[Input]:
+    """The inputs of an `onnx.ModelProto`, those with a stored value left out."""
+    from onnx import helper
+
+    stored = {t.name for t in model.graph.initializer}
+    stored |= {t.values.name for t in model.graph.sparse_initializer}
+    found = []
+    for given in model.graph.input:
+        if given.name in stored:
+            continue
+        tensor = given.type.tensor_type
+        if not given.type.HasField("tensor_type"):
+            kind = given.type.WhichOneof("value") or "no type"
+            raise UnsupportedFormat(
+                f"input {given.name} is {kind.removesuffix('_type')}, and no tensor: it has no "
+                "fixed shape"
+            )
+        try:
+            dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        except KeyError:
+            dtype = f"type {tensor.elem_type}"
+        sides = None
+        if tensor.HasField("shape"):
+            sides = tuple(
+                d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in tensor.shape.dim
+            )
+        found.append(Input(given.name, dtype, sides))
+    return found
+
+
+def set_shapes(model: Any, shapes: dict[str, Shape]) -> None:
+    """Give inputs of an `onnx.ModelProto` their shapes; those of other tensors are forgotten."""
+    del model.graph.value_info[:]
+    for out in model.graph.output:
+        if out.type.HasField("tensor_type"):
+            out.type.tensor_type.ClearField("shape")
+    for given in model.graph.input:
+        if given.name in shapes:
+            its = given.type.tensor_type.shape
+            its.ClearField("dim")
+            its.SetInParent()
+            for side in shapes[given.name]:
+                its.dim.add(dim_value=side)

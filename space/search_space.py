@@ -30,7 +30,7 @@ from .architecture import (
     stem_operator,
 )
 from .errors import InvalidArgument, NotInSpace
-from .operator import Operator
+from .operator import Activation, Mixer, Operator
 
 __all__ = ["Genomes", "Part", "SearchSpace"]
 
@@ -70,6 +70,9 @@ class SearchSpace(ABC):
     stem_stride: int = STEM_STRIDE
     head_channels: int = HEAD_CHANNELS
     classes: int = CLASSES
+    activation: Activation = "relu"  # of stem and head
+    hidden_channels: int = 0
+    mixer: Mixer = "bias"
 
     def __init__(self, resolution: int = RESOLUTION_PX) -> None:
         if resolution != resolution // 1 or resolution < 1:
@@ -105,7 +108,7 @@ class SearchSpace(ABC):
 
     @property
     def size(self) -> int:
-        """Number of genomes, counted as the paper counts (alike networks count apart)."""
+        """Number of genomes, counted as in the paper (genomes of one network count separately)."""
         return prod(len(o) for o in self.decisions.values())
 
     def sample(self, rng: np.random.Generator, n: int) -> Genomes:
@@ -159,26 +162,26 @@ class SearchSpace(ABC):
             InvalidArgument: Wrong shape, not integers, or an index without an option; the
                 message names the row and the decision.
         """
-        found = np.asarray(genomes)
-        if found.ndim == 1:
-            found = found[None]
+        array = np.asarray(genomes)
+        if array.ndim == 1:
+            array = array[None]
         counts = self.option_counts
-        if found.ndim != 2 or found.shape[1] != len(counts) or found.dtype.kind not in "iu":
+        if array.ndim != 2 or array.shape[1] != len(counts) or array.dtype.kind not in "iu":
             raise InvalidArgument(
                 f"{self.name} takes integer genomes of shape (n, {len(counts)}), "
-                f"got {found.dtype} {found.shape}"
+                f"got {array.dtype} {array.shape}"
             )
-        if len(found) and ((found.max(axis=0) >= counts).any() or found.min() < 0):
-            row, gene = np.argwhere((found < 0) | (found >= counts))[0]
+        if len(array) and ((array.max(axis=0) >= counts).any() or array.min() < 0):
+            row, gene = np.argwhere((array < 0) | (array >= counts))[0]
             name = list(self.decisions)[gene]
             raise InvalidArgument(
-                f"genome {row}: {name} is {found[row, gene]}, it has {counts[gene]} options (0 to "
+                f"genome {row}: {name} is {array[row, gene]}, it has {counts[gene]} options (0 to "
                 f"{counts[gene] - 1})"
             )
-        return found.astype(np.int8, copy=False)
+        return array.astype(np.int8, copy=False)
 
     def values(self, genome: npt.ArrayLike) -> dict[str, Any]:
-        """Option values of one genome by decision name."""
+        """Option values of one genome, (genes,) or (1, genes), by decision name."""
         rows = self.check(genome)
         if len(rows) != 1:
             raise InvalidArgument(f"one genome is decoded at a time, got {len(rows)}")
@@ -186,7 +189,7 @@ class SearchSpace(ABC):
         return {n: o[i] for (n, o), i in zip(self.decisions.items(), row, strict=True)}
 
     def decode(self, genome: npt.ArrayLike) -> Architecture:
-        """The network of one genome; equal networks come out equal."""
+        """The network of one genome, (genes,) or (1, genes); equal networks come out equal."""
         values = self.values(genome)
         blocks: list[Block] = []
         for part in self.parts:
@@ -200,6 +203,9 @@ class SearchSpace(ABC):
             self.classes,
             self.resolution_px,
             self.stem_stride,
+            self.activation,
+            self.hidden_channels,
+            self.mixer,
         )
 
     def encode(self, architecture: Architecture) -> Genomes:
@@ -216,8 +222,8 @@ class SearchSpace(ABC):
         furthest = 0
         # Depth first over parts: position in layers, genes settled so far.
         stack: list[tuple[int, int, dict[int, int]]] = [(0, 1, {})]
-        # Alike choices (144 of an unused layer slot) that leave later parts the same choice end
-        # alike: without this the search is exponential where a network is not in the space.
+        # Choices with equal layers (144 of an unused layer slot) that leave later parts the same
+        # choice end the same: without this, a network outside the space takes exponential time.
         seen: set[tuple[int, int, tuple[int, ...]]] = set()
         while stack:
             index, at, genes = stack.pop()
@@ -252,8 +258,23 @@ class SearchSpace(ABC):
 
     @cached_property
     def stem(self) -> Operator:
-        """The stem, alike in all networks of the space."""
-        return stem_operator(self.stem_channels, self.resolution_px, self.stem_stride)
+        """The stem, equal in all networks of the space."""
+        return stem_operator(
+            self.stem_channels, self.resolution_px, self.stem_stride, self.activation
+        )
+
+    def head(self, px: int, in_channels: int) -> Operator:
+        """The head behind a map of `px` pixels a side and `in_channels`."""
+        return Operator(
+            "head",
+            in_channels,
+            self.classes,
+            px,
+            features=self.head_channels,
+            activation=self.activation,
+            hidden=self.hidden_channels,
+            mixer=self.mixer,
+        )
 
     @cached_property
     def part_columns(self) -> list[list[int]]:
@@ -273,14 +294,14 @@ class SearchSpace(ABC):
     @cached_property
     def combos(self) -> list[npt.NDArray[np.int8]]:
         """Option indices of every choice of each part, (choices, decisions of the part)."""
-        found = []
+        tables = []
         for columns in self.part_columns:
             counts = self.option_counts[columns]
             if prod(counts.tolist()) >= _CODE_LIMIT:
                 raise InvalidArgument("a part takes fewer than 2^24 choices; split it")
             rows = list(product(*map(range, counts)))
-            found.append(np.array(rows, np.int8).reshape(len(rows), len(columns)))
-        return found
+            tables.append(np.array(rows, np.int8).reshape(len(rows), len(columns)))
+        return tables
 
     @cached_property
     def part_layers(self) -> list[list[tuple[Operator, ...]]]:
@@ -297,26 +318,31 @@ class SearchSpace(ABC):
                 yield from cache[block, px]
                 px = cache[block, px][-1].out_px
 
-        found = []
+        choices = []
         for part, combos in zip(self.parts, self.combos, strict=True):
             options = [self.decisions[d] for d in part.decisions]
-            found.append(
+            choices.append(
                 [
-                    tuple(layers(part.build(*(o[i] for o, i in zip(options, row, strict=True))), part.in_px))
+                    tuple(
+                        layers(
+                            part.build(*(o[i] for o, i in zip(options, row, strict=True))),
+                            part.in_px,
+                        )
+                    )
                     for row in combos.tolist()
                 ]
-            )  # fmt: skip
-        return found
+            )
+        return choices
 
     @cached_property
     def _by_layers(self) -> list[dict[tuple[Operator, ...], list[int]]]:
-        found: list[dict[tuple[Operator, ...], list[int]]] = []
+        tables: list[dict[tuple[Operator, ...], list[int]]] = []
         for choices in self.part_layers:
             table: dict[tuple[Operator, ...], list[int]] = {}
             for combo, layers in enumerate(choices):
                 table.setdefault(layers, []).append(combo)
-            found.append(table)
-        return found
+            tables.append(table)
+        return tables
 
     @cached_property
     def _lengths(self) -> list[list[int]]:
@@ -325,12 +351,12 @@ class SearchSpace(ABC):
     @cached_property
     def _distinct(self) -> dict[Operator, int]:
         """Every operator of the space → its number."""
-        found = {self.stem: 0}
+        numbers = {self.stem: 0}
         for choices in self.part_layers:
             for layers in choices:
                 for operator in layers:
-                    found.setdefault(operator, len(found))
-        return found
+                    numbers.setdefault(operator, len(numbers))
+        return numbers
 
     def operators(self) -> tuple[Operator, ...]:
         """Every distinct operator that a network of this space can hold."""
@@ -350,29 +376,29 @@ class SearchSpace(ABC):
         return matrix
 
     def codes(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Number of the choice that each genome makes in each part, (n, parts)."""
+        """Number of the choice that each genome, (n, genes), makes in each part, (n, parts)."""
         return (self.check(genomes).astype(np.float32) @ self._mixer).astype(np.int32)
 
     @cached_property
     def _alike(self) -> list[npt.NDArray[np.int32]]:
         """For each part, choice → the first choice with the same layers."""
-        found = []
+        firsts = []
         for choices, table in zip(self.part_layers, self._by_layers, strict=True):
             first = np.empty(len(choices), np.int32)
             for combos in table.values():
                 first[combos] = combos[0]
-            found.append(first)
-        return found
+            firsts.append(first)
+        return firsts
 
     def identities(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """What each genome decodes to, (n, parts): rows are equal when the networks are."""
+        """The network of each genome, (n, genes), as (n, parts); equal rows are equal networks."""
         codes = self.codes(genomes)
         for part, first in enumerate(self._alike):
             codes[:, part] = first[codes[:, part]]
         return codes
 
     def keys(self, genomes: npt.ArrayLike) -> list[bytes]:
-        """`identities`, each row as bytes, for sets and dictionaries."""
+        """`identities` of (n, genes), each of the n rows as bytes, for sets and dictionaries."""
         rows = np.ascontiguousarray(self.identities(genomes))
         return [row.tobytes() for row in rows]
 
@@ -382,10 +408,10 @@ class SearchSpace(ABC):
 
         Numbers are places in `operators()`.
         """
-        found = []
+        tables = []
         for choices, lengths in zip(self.part_layers, self._lengths, strict=True):
             table = np.full((len(choices), max(lengths)), -1, np.int32)
             for row, layers in enumerate(choices):
                 table[row, : len(layers)] = [self._distinct[o] for o in layers]
-            found.append(table)
-        return found
+            tables.append(table)
+        return tables

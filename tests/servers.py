@@ -979,7 +979,7 @@ class Postgres:
         try:
             import psycopg  # noqa: F401
         except ImportError:
-            missing("psycopg is not installed (pip install 'phonenas[postgres]')")
+            missing("psycopg is not installed (pip install 'psycopg[binary]')")
         self._bin = found[-1].parent
         self.password = secrets.token_hex(12)
         self.folder = _folder()

@@ -5,9 +5,16 @@ import time
 
 flags = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
 known = {
-    "graph", "num_threads", "num_runs", "min_secs", "warmup_runs", "warmup_min_secs",
-    "use_xnnpack", "use_gpu", "use_nnapi",
-}  # fmt: skip
+    "graph",
+    "num_threads",
+    "num_runs",
+    "min_secs",
+    "warmup_runs",
+    "warmup_min_secs",
+    "use_xnnpack",
+    "use_gpu",
+    "use_nnapi",
+}
 for name in sorted(set(flags) - known):
     print(f"Unconsumed cmdline flags: --{name}={flags[name]}")
 print(f"INFO: STARTING!\nINFO: Graph: [{flags['graph']}]")

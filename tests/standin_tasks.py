@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from phonenas.data.image_set import ImageSet
+from phonenas.data.images.image_set import ImageSet
 from phonenas.search.training.recipe import Recipe
-from phonenas.search.training.trained import Trained
+from phonenas.search.training.result import Trained
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument
 
@@ -36,6 +36,15 @@ def unportable(number: int) -> Any:
 def total(images: Any, factor: int) -> tuple[int, bool]:
     """Of an array; and whether the array could be written to."""
     return int(images.sum()) * factor, bool(images.flags.writeable)
+
+
+def speak(text: str) -> None:
+    print(text, flush=True)
+
+
+def process_and_gpus() -> tuple[int, str]:
+    """Process, and the GPUs that it may see."""
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
 
 
 def surroundings() -> tuple[int, str, str]:
@@ -80,10 +89,10 @@ def train_small(
     folder: str, item: int, network: str, settings: dict[str, Any], images: ImageSet, held: ImageSet
 ) -> Trained:
     """A short training from a seed, on one thread, slow enough to be killed in its middle."""
-    from phonenas.search.training.trainer import train
+    from phonenas.search.training.job import TrainingJob
+    from phonenas.search.training.resources import Resources
+    from phonenas.search.training.trainer import run_job
 
     note(folder, item)
-    return train(
-        Architecture.parse(network), images, held, recipe=Recipe(**settings), seed=item,
-        device="cpu", threads=1, evaluate_each=0,
-    )  # fmt: skip
+    job = TrainingJob(images, held, Recipe(**settings), item, evaluate_each=0)
+    return run_job(Architecture.parse(network), job, resources=Resources("cpu", threads=1))

@@ -51,6 +51,8 @@ for line in sys.stdin:
     if request["op"] == "hello":
         answer("hello", {"runtime": "standin", "version": "1", "sha256": "0" * 64})
         provider = request["provider"]
+    elif request["op"] == "leave":
+        answer("leave", {"done": True})
     elif request["op"] == "run":
         for index, (path, runs) in enumerate(zip(request["models"], request["runs"], strict=True)):
             size = Path(path).stat().st_size

@@ -21,13 +21,7 @@ from phonenas.space.errors import InvalidArgument, NotEnoughData
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-VERDICTS = (
-    "agrees",
-    "disagrees",
-    "cannot be told with this evidence",
-    "seen",
-    "the reverse is seen",
-)
+VERDICTS = ("agrees", "disagrees", "undecided with this evidence", "seen", "the reverse is seen")
 
 
 def _script() -> ModuleType:
@@ -45,7 +39,7 @@ paper: Any = _script()
 
 @pytest.fixture(scope="module")
 def practice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with whole networks of a simulated phone, and beside it a model of the whole space."""
+    """A store with whole networks of a simulated phone, and a model of the whole space."""
     path = tmp_path_factory.mktemp("paper") / "phonenas.db"
     mnas = space.MnasNet()
     rng = np.random.default_rng(0)
@@ -176,14 +170,14 @@ def test_a_type_throughout_keeps_layers_and_filters() -> None:
     assert {(b.expansion, b.kernel, b.se_ratio) for b in uniform.blocks} == {(6, 5, 0.0)}
 
 
-def test_a_skeleton_holds_the_types_throughout_and_is_judged_whole(ground: Any) -> None:
+def test_a_skeleton_holds_the_types_throughout_and_is_evaluated_whole(ground: Any) -> None:
     a1 = space.zoo.network("mnasnet-a1")
     skeleton = paper.Skeleton("a1", a1)
     genomes = skeleton.every()
     assert len(genomes) == 6**7 == len({bytes(g) for g in genomes}) == skeleton.size
     for kind in paper.TYPES:
         assert paper.throughout(a1, *kind) in skeleton
-    some = ground.judged(skeleton, genomes[::40_000])
+    some = ground.evaluated(skeleton, genomes[::40_000])
     whole = [skeleton.decode(g) for g in some.genomes]
     assert np.allclose(some.latency_ms, ground.model.latency_ms(whole))
     assert np.allclose(some.top1, ground.accuracy.estimate(whole).top1)
@@ -224,7 +218,7 @@ def test_the_command_measures_once_and_writes_the_same_page_again(
 def test_what_is_lacking_is_said(
     ground: Any, practice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(NotEnoughData, match="held against 10 or more. Measure some:  phonenas"):
+    with pytest.raises(NotEnoughData, match="with MACs needs 10 or more. Measure some:  phonenas"):
         paper.macs(paper.Ground(ground.model, ground.measurements[:3], seeds=2))
     with pytest.raises(InvalidArgument, match="got 1 and 4000"):
         paper.Ground(ground.model, seeds=1)
@@ -238,3 +232,24 @@ def test_what_is_lacking_is_said(
             paper.main([*words, "--quiet", "--evaluations", "100", "--out", str(tmp_path / "x.md")])
         assert capsys.readouterr().err.startswith(said)
     assert not (tmp_path / "x.md").exists()
+
+
+def test_the_paper_s_own_table(practice: Path, tmp_path: Path) -> None:
+    """Published: MnasNet-A1 75.2 % and 78 ms (Tan et al., table 1); the zoo counts its MACs."""
+    out = tmp_path / "page.md"
+    out.write_text("# A page\n\n## The paper's networks\n\nold\n\n## Last\n\nend\n")
+    words = ["--db", str(practice), "--device", "practice", "--table", "--out", str(out)]
+    paper.main([*words, "--quiet"])
+    text = out.read_text(encoding="utf-8")
+    assert text.startswith("# A page\n\n## The paper's networks\n") and "old" not in text
+    assert text.endswith("## Last\n\nend\n")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| m")]
+    a1 = next(row for row in rows if row[0] == "| mnasnet-a1")
+    assert a1[1:5] == ["311 M", "3.89 M", "75.2", "78"]
+    assert abs(float(a1[6].rstrip("%"))) < 12 and a1[7].startswith("○ ")
+    wide = next(row for row in rows if row[0] == "| mobilenet-v2 ×1.4")
+    assert wide[3:5] == ["74.7", "143"]
+    assert "SIMULATED" in text and "With each family left out it is" in text
+    first = text
+    paper.main([*words, "--quiet"])
+    assert out.read_text(encoding="utf-8") == first

@@ -1,4 +1,4 @@
-"""Table: what a published file says in our words, and what of it could not be said."""
+"""Table: the operators and networks of a published file, and the rows that were left out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...space import Operator
-from ...space.errors import InvalidArgument
-from ..measurement import Conditions, SubjectKind
-from .source import Source, shown
+from phonenas.space import Operator
+from phonenas.space.errors import InvalidArgument
 
-__all__ = ["UNKNOWN", "Reading", "Skip", "Table", "check_name", "conditions_of", "sane"]
+from ..measurement import Conditions, SubjectKind
+from .source import Source, quoted
+
+__all__ = ["TEXTS", "UNKNOWN", "Reading", "Skip", "Table", "conditions_of", "within_limits"]
 
 UNKNOWN = "unknown"
+#: The conditions that a table states as text.
+TEXTS = (
+    *("model", "runtime", "runtime_version", "runtime_hash", "provider", "optimisation"),
+    *("cores", "governor", "precision", "statistic", "clocks"),
+)
 _MAX_PX = 2048
 _MAX_PARAMS = 10**9
 
@@ -26,23 +32,23 @@ class Reading:
         kind: "operator" or "network".
         subject: `Operator.key` or `str(Architecture)`.
         latency_ms: Its time in ms, > 0.
-        circumstances: The row that it stands in and what the row tells beside: `row`, `line`,
+        telemetry: The row that it comes from and further fields of it: `row`, `line`,
             `runs`, `std_ms`.
-        at: When it was measured, ISO 8601 in UTC; "" where the source does not tell.
+        at: When it was measured, ISO 8601 in UTC; "" if the source does not state it.
         purpose: "profile" or "validation".
     """
 
     kind: SubjectKind
     subject: str
     latency_ms: float
-    circumstances: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    telemetry: Mapping[str, Any] = field(default_factory=dict, hash=False)
     at: str = ""
     purpose: str = "profile"
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A row that was not taken: why, and its name as the source writes it."""
+    """A row that was not imported: the reason, and its name in the source."""
 
     reason: str
     row: str
@@ -66,36 +72,26 @@ class Table:
     skipped: tuple[Skip, ...] = ()
     resolution_px: int | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many of the file's rows its readings hold; some are the sum of several."""
+        return sum(len(r.telemetry.get("rows", (1,))) for r in self.readings)
+
 
 def conditions_of(source: Source, device: str, **known: Any) -> Conditions:
     """Conditions of an imported table: what is known, and "unknown" for the rest.
 
     The fingerprint is of the file's bytes: another version of a table is another condition, the
-    same under another name is not. Threads that nobody told are 0.
+    same under another name is not. Unknown threads are 0.
     """
-    fields: dict[str, Any] = dict.fromkeys(
-        ("model", "runtime", "runtime_version", "runtime_hash", "provider", "optimisation",
-         "cores", "governor", "precision", "clocks"),
-        UNKNOWN,
-    )  # fmt: skip
-    fields |= {"threads": 0, "mode": "steady", "statistic": UNKNOWN, **known}
+    fields: dict[str, Any] = dict.fromkeys(TEXTS, UNKNOWN)
+    fields |= {"threads": 0, "mode": "steady", **known}
     return Conditions(
         device=device, fingerprint=f"table {source.digest}", origin="imported", **fields
     )
 
 
-def check_name(text: str, what: str) -> str:
-    """A device's or model's name as it may be kept.
-
-    Raises:
-        InvalidArgument: Empty, longer than 100 characters, or with some that do not print.
-    """
-    if not text.strip() or len(text) > 100 or not text.isprintable():
-        raise InvalidArgument(f"{what} is a name of 1 to 100 printable characters: {shown(text)}")
-    return text
-
-
-def sane(operator: Operator) -> Operator:
+def within_limits(operator: Operator) -> Operator:
     """The operator, if a phone could hold it.
 
     Raises:
@@ -103,6 +99,6 @@ def sane(operator: Operator) -> Operator:
     """
     if operator.in_px > _MAX_PX or operator.params > _MAX_PARAMS:
         raise InvalidArgument(
-            f"{shown(operator.key)} is larger than {_MAX_PX} px or 1e9 parameters"
+            f"{quoted(operator.key)} is larger than {_MAX_PX} px or 1e9 parameters"
         )
     return operator

@@ -1,36 +1,44 @@
-"""Runtimes: each a file to run, a program, and how to read what it says."""
+"""Runtimes: each a model file's format, a program, and how to read what it prints."""
 
 from __future__ import annotations
 
-from ...space.errors import UnknownName, nearest
+from phonenas.space.errors import InvalidArgument, UnknownName
+from phonenas.space.registry import Registry
+
 from ..settings import DeviceSettings
 from .runtime import Identity, Runtime
 
-__all__ = ["Identity", "Runtime", "get", "names"]
+__all__ = ["RUNTIMES", "Identity", "Runtime", "get", "names"]
 
-
-def _known() -> dict[str, type[Runtime]]:
-    # A new runtime is one file and one line here.
-    from .benchmark_model import BenchmarkModel
-    from .perf_test import OnnxRuntimePerfTest
-    from .python_worker import LiteRT, OnnxRuntime
-
-    return {r.name: r for r in (OnnxRuntime, LiteRT, BenchmarkModel, OnnxRuntimePerfTest)}
-
-
-def names() -> list[str]:
-    """Every runtime's name."""
-    return sorted(_known())
+_HERE = "phonenas.devices.runtimes"
+#: By name, as devices.toml gives it.
+RUNTIMES: Registry[type[Runtime]] = Registry(
+    "runtime",
+    "phonenas.runtimes",
+    {
+        "benchmark_model": f"{_HERE}.benchmark_model:BenchmarkModel",
+        "litert": f"{_HERE}.python_worker:LiteRT",
+        "onnxruntime": f"{_HERE}.python_worker:OnnxRuntime",
+        "onnxruntime_perf_test": f"{_HERE}.perf_test:OnnxRuntimePerfTest",
+    },
+)
+names = RUNTIMES.names
 
 
 def get(name: str, settings: DeviceSettings) -> Runtime:
-    """A runtime by its name.
+    """A runtime by its name, or by `module:Name`, for a device.
 
     Raises:
-        UnknownName: None bears it.
-        InvalidArgument: It cannot do what the settings ask for.
+        UnknownName: No runtime has this name.
+        InvalidArgument: It cannot do what the settings ask for, or is not a runtime.
     """
-    known = _known()
-    if name not in known:
-        raise UnknownName(f"device {settings.name}: no runtime {name!r}. {nearest(name, known)}")
-    return known[name](settings)
+    try:
+        kind = RUNTIMES.get(name)
+    except UnknownName as error:
+        raise UnknownName(f"device {settings.name}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Runtime)):
+        raise InvalidArgument(
+            f"device {settings.name}: runtime {name!r} names {kind!r}; it must be a class derived "
+            "from phonenas.devices.Runtime"
+        )
+    return kind(settings)

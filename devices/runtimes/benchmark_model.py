@@ -1,18 +1,20 @@
-"""TFLite / LiteRT's `benchmark_model`: Google publishes it built for Android."""
+"""TFLite's and LiteRT's `benchmark_model`, which Google publishes for Android."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...space.errors import InvalidArgument
-from ...space.lowering import Measurable
+from phonenas.space.errors import InvalidArgument
+from phonenas.space.lowering.write import Measurable
+
 from ..settings import DeviceSettings
+from .benchmark_text import parse_benchmark_model
 from .command import CommandRuntime
-from .printed import Printed, parse_benchmark_model
+from .timings import Printed
 
 __all__ = ["BenchmarkModel"]
 
-# What each provider is asked for with; every delegate that is not wanted is switched off by name.
+# Flags of each provider; delegates that are not wanted are switched off by name.
 _FLAGS = {
     "XNNPACK": ("--use_xnnpack=true",),
     "CPU": ("--use_xnnpack=false",),
@@ -31,7 +33,7 @@ class BenchmarkModel(CommandRuntime):
 
     name = "benchmark_model"
     provider = "XNNPACK"
-    unspoken = frozenset({"CPU"})  # every delegate speaks up
+    unreported = frozenset({"CPU"})  # it prints the name of every delegate
     package = (
         "Google publishes it for Android as android_aarch64_benchmark_model; see docs/phones.md."
     )
@@ -47,29 +49,33 @@ class BenchmarkModel(CommandRuntime):
             raise InvalidArgument(f"device {settings.name}: {self.provider} has no float16")
 
     def lower(self, model: Measurable, stem: Path) -> Path:
-        from ...space.lowering import write_tflite
+        from phonenas.space.lowering.write import write_tflite
 
+        if getattr(model, "inputs", None) is not None:
+            raise InvalidArgument("--input: benchmark_model makes its inputs up")
+        if getattr(model, "shapes", ()):
+            raise InvalidArgument("--shape: benchmark_model takes the shapes of the file")
         return write_tflite(model, stem.with_suffix(".tflite"), self.name)
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float
     ) -> list[str]:
-        words = [
+        command = [
             program,
             f"--graph={model}",
             f"--num_threads={self.settings.threads}",
             f"--num_runs={runs}",
-            # Otherwise it goes on until a second is over.
+            # Without it, it runs for at least a second.
             "--min_secs=0",
             f"--warmup_runs={warmup_runs}",
             f"--warmup_min_secs={warmup_s:g}",
             *_FLAGS[self.provider],
         ]
         if self.settings.precision == "float16":
-            words.append(_FLOAT16[self.provider])
+            command.append(_FLOAT16[self.provider])
         elif self.provider == "GPU":
-            words.append("--gpu_precision_loss_allowed=false")
-        return words
+            command.append("--gpu_precision_loss_allowed=false")
+        return command
 
     def read(self, text: str) -> Printed:
         return parse_benchmark_model(text)

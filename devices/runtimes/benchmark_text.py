@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..words import NUMBER, check_crash, lines_of, no_report, plain, unreadable
+from ..system.parsing import NUMBER, check_crash, lines_of, no_report, plain, unreadable
 from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
 
 __all__ = ["parse_benchmark_model"]
@@ -55,7 +55,7 @@ _PARTLY = re.compile(
     r"the remaining [1-9][0-9]* (?:operations will run )?on the CPU|"
     r"Failed to create a dispatch delegate kernel"
 )
-_KINDS = (  # what delegates call themselves, and what they are called here
+_KINDS = (  # our names of delegates, and how they print theirs
     ("XNNPACK", re.compile(r"xnnpack", re.I)),
     ("GPU", re.compile(r"gpu|litert_(?:cl|opengl|webgpu|metal|vulkan)", re.I)),
     ("NNAPI", re.compile(r"nnapi", re.I)),
@@ -77,8 +77,8 @@ class _Stat(NamedTuple):
 
 
 @dataclass
-class _Told:
-    """The lines, sorted by what they tell."""
+class _Lines:
+    """The lines, sorted by what they report."""
 
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _Told:
 def _stat(line: str) -> _Stat:
     """`count=50 first=… curr=… min=… max=… avg=… std=… p5=… median=… p95=…`, in µs.
 
-    Where all runs took the same time only `count=3 curr=69(all same)`; of no run `count=0`.
+    If all runs took the same time only `count=3 curr=69(all same)`; for no run `count=0`.
     """
     fields: dict[str, str] = {}
     for word in line.replace("(all same)", "").split(" "):
@@ -118,60 +118,62 @@ def _stat(line: str) -> _Stat:
     return _Stat(line, count, first, low, high, mean, std, median)
 
 
-def _sort(raw: Sequence[str]) -> _Told:
-    told = _Told()
+def _sort(raw: Sequence[str]) -> _Lines:
+    report = _Lines()
     for whole in raw:
         prefix = _PREFIX.match(whole)
-        assert prefix is not None  # it matches nothing, too
+        assert prefix is not None  # it also matches ""
         line = whole[prefix.end() :]
-        told.lines.append(line)
+        report.lines.append(line)
         error = prefix["level"] in ("ERROR", "FATAL") or prefix["letter"] in ("E", "F")
         if error:
-            told.errors.append(line)
+            report.errors.append(line)
         if error or _FAILED.search(line):
-            told.failures.append(line)
+            report.failures.append(line)
         if line.startswith("count="):
-            told.stats.append(_stat(line))
+            report.stats.append(_stat(line))
         elif line.startswith(("Inference timings in", "Average inference timings in")):
             match = _SUMMARY.fullmatch(line) or _OLD_SUMMARY.fullmatch(line)
             if match is None:
                 raise unreadable(_PROGRAM, "timings in us, with Init and Inference", line)
-            told.summaries.append(match)
+            report.summaries.append(match)
         elif name := _LITERT_NAME.match(line):
             match = _LITERT.fullmatch(line)
-            if match is None or name[0] in told.litert:
+            if match is None or name[0] in report.litert:
                 raise unreadable(_PROGRAM, f"one line '{name[0]}: … ms'", line)
-            told.litert[name[0]] = match
-    return told
+            report.litert[name[0]] = match
+    return report
 
 
 def parse_benchmark_model(text: str) -> Printed:
     """Read all that TensorFlow Lite's or LiteRT's `benchmark_model` printed, on both streams.
 
-    The statistics are those of the last line that begins with `count=`; the one before it is the
+    The statistics are those of the last line that starts with `count=`; the one before it is the
     warm-up's. (The operator profile's `Timings (microseconds): count=…` is neither.) The summary
-    after it must confirm the mean: a text that breaks off before that is no report.
+    after it must repeat the mean: a text that ends before that is not a report.
 
     Raises:
         UnreadableOutput: The program could not be started, failed, was cut off or ended by the
-            system; a time is not above 0; two reports are in one text; another program's words.
+            system; a time is not above 0; there are two reports, or another program's output.
     """
     raw = lines_of(text)
     check_crash(_PROGRAM, raw)
-    told = _sort(raw)
-    # It prints its report even where an inference failed, and the failure after it.
-    failed = any(x.startswith(("Benchmarking failed", "No inference runs")) for x in told.lines)
-    if failed or not (told.summaries or "Inference (avg)" in told.litert):
-        own = [x for x in told.lines if _OWN.match(x) or _LITERT_NAME.match(x)]
-        raise no_report(_PROGRAM, told.lines, told.failures, own)
-    if len(told.stats) > 2 or len(told.summaries) > 1 or told.lines.count("STARTING!") > 1:
-        again = told.summaries[-1][0] if len(told.summaries) > 1 else told.lines[-1]
+    report = _sort(raw)
+    # It prints its report even if an inference failed, and the failure after it.
+    failed = any(x.startswith(("Benchmarking failed", "No inference runs")) for x in report.lines)
+    if failed or not (report.summaries or "Inference (avg)" in report.litert):
+        own = [x for x in report.lines if _OWN.match(x) or _LITERT_NAME.match(x)]
+        raise no_report(_PROGRAM, report.lines, report.failures, own)
+    if len(report.stats) > 2 or len(report.summaries) > 1 or report.lines.count("STARTING!") > 1:
+        again = report.summaries[-1][0] if len(report.summaries) > 1 else report.lines[-1]
         raise unreadable(_PROGRAM, "one report, not two in one text", again)
-    timed = told.stats[-1] if told.stats else _from_litert(told)
-    _confirm(timed, told)
-    provider, fallback = _delegates(told)
+    timed = report.stats[-1] if report.stats else _from_litert(report)
+    _confirm(timed, report)
+    provider, fallback = _delegates(report)
     flags = [
-        x.partition(":")[2].split() for x in told.lines if x.startswith("Unconsumed cmdline flags:")
+        x.partition(":")[2].split()
+        for x in report.lines
+        if x.startswith("Unconsumed cmdline flags:")
     ]
     return Printed(
         runs=timed.runs,
@@ -179,76 +181,76 @@ def parse_benchmark_model(text: str) -> Printed:
         median_ms=timed.median,
         min_ms=timed.low,
         max_ms=timed.high,
-        std_ms=timed.std if told.stats else None,
-        first_ms=_first_ms(timed, told),
-        init_ms=_init_ms(told),
+        std_ms=timed.std if report.stats else None,
+        first_ms=_first_ms(timed, report),
+        init_ms=_init_ms(report),
         provider=provider,
         fallback=fallback,
         ignored_flags=tuple(plain(flag) for words in flags for flag in words),
     )
 
 
-def _litert_ms(told: _Told, name: str) -> float | None:
-    match = told.litert.get(name)
+def _litert_ms(report: _Lines, name: str) -> float | None:
+    match = report.litert.get(name)
     return None if match is None else time_ms(_PROGRAM, match[0], match[1], "ms")
 
 
-def _from_litert(told: _Told) -> _Stat:
-    """LiteRT's own block, to 0.01 ms, where a log's filter kept the `count=` lines back."""
-    match = told.litert.get("Inference (avg)")
+def _from_litert(report: _Lines) -> _Stat:
+    """LiteRT's own block, to 0.01 ms, if a log's filter removed the `count=` lines."""
+    match = report.litert.get("Inference (avg)")
     if match is None or match[2] is None or int(match[2]) == 0:
-        line = match[0] if match else told.summaries[0][0]
+        line = match[0] if match else report.summaries[0][0]
         raise unreadable(_PROGRAM, "a line count=… of at least one timed run", line)
     mean = time_ms(_PROGRAM, match[0], match[1], "ms")
-    low, high = (_litert_ms(told, f"Inference ({x})") for x in ("min", "max"))
+    low, high = (_litert_ms(report, f"Inference ({x})") for x in ("min", "max"))
     if low is None or high is None:
         raise unreadable(_PROGRAM, "also Inference (min) and Inference (max)", match[0])
     ordered(_PROGRAM, match[0], low - _LITERT_MS, high + _LITERT_MS, (mean,))
     return _Stat(match[0], int(match[2]), mean, low, high, mean, 0.0, None)
 
 
-def _confirm(timed: _Stat, told: _Told) -> None:
-    """The summary tells the mean again: if it differs, lines are lost or two reports are mixed."""
+def _confirm(timed: _Stat, report: _Lines) -> None:
+    """Check the mean against the summary: if it differs, lines are lost or reports are mixed."""
     if timed.runs == 0:
         raise unreadable(_PROGRAM, "at least one timed run", timed.line)
-    for summary in told.summaries:
+    for summary in report.summaries:
         mean = time_ms(_PROGRAM, summary[0], summary["mean"], "us")
         if not agree(mean, timed.mean):
             raise unreadable(_PROGRAM, f"the mean of '{timed.line[:60]}…' again", summary[0])
-    mean_again = _litert_ms(told, "Inference (avg)")
+    mean_again = _litert_ms(report, "Inference (avg)")
     if mean_again is not None and not agree(mean_again, timed.mean, _LITERT_MS):
-        line = told.litert["Inference (avg)"][0]
+        line = report.litert["Inference (avg)"][0]
         raise unreadable(_PROGRAM, f"the mean of '{timed.line[:60]}…' again", line)
 
 
-def _first_ms(timed: _Stat, told: _Told) -> float | None:
-    warmup = told.stats[0] if len(told.stats) == 2 else None
+def _first_ms(timed: _Stat, report: _Lines) -> float | None:
+    warmup = report.stats[0] if len(report.stats) == 2 else None
     if warmup is not None:
         return warmup.first if warmup.runs else timed.first
-    for summary in told.summaries:
+    for summary in report.summaries:
         if summary["first"]:
             return time_ms(_PROGRAM, summary[0], summary["first"], "us")
-    return _litert_ms(told, "Warmup (first)")
+    return _litert_ms(report, "Warmup (first)")
 
 
-def _init_ms(told: _Told) -> float | None:
-    for summary in told.summaries:
+def _init_ms(report: _Lines) -> float | None:
+    for summary in report.summaries:
         return time_ms(_PROGRAM, summary[0], summary["init"], "us")
-    for line in told.lines:
+    for line in report.lines:
         if match := _SESSION.fullmatch(line):
             return time_ms(_PROGRAM, line, match[1], "ms")
-    return _litert_ms(told, "Model initialization")
+    return _litert_ms(report, "Model initialization")
 
 
 def _kind(name: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.search(name)), plain(name))
 
 
-def _delegates(told: _Told) -> tuple[str, str]:
-    """What ran the graph, and the line that tells that not all of it ran as asked."""
-    ran: dict[str, None] = {}  # in the order told
+def _delegates(report: _Lines) -> tuple[str, str]:
+    """The provider that ran the graph, and the line that says that a part ran elsewhere."""
+    ran: dict[str, None] = {}  # in the order printed
     whole, partial = "", ""
-    for line in told.lines:
+    for line in report.lines:
         if match := _APPLIED.match(line):
             ran[_kind(match[1])] = None
             whole = whole or (_kind(match[1]) if match[2] == "complet" else "")
@@ -256,13 +258,13 @@ def _delegates(told: _Told) -> tuple[str, str]:
             ran[_kind(match[3])] = None
             if match[2] is not None and int(match[1]) < int(match[2]):
                 partial = partial or plain(line)
-    # A delegate may replace nodes, then decline the graph, and the CPU runs it after all.
-    declined = {_kind(m[1]) for line in told.lines if (m := _DECLINED.match(line))}
+    # A delegate may replace nodes, then decline the graph: the CPU runs it.
+    declined = {_kind(m[1]) for line in report.lines if (m := _DECLINED.match(line))}
     replaced = [x for x in ran if x not in declined or x == whole]
-    xnnpack = any(x.startswith("Created TensorFlow Lite XNNPACK delegate") for x in told.lines)
+    xnnpack = any(x.startswith("Created TensorFlow Lite XNNPACK delegate") for x in report.lines)
     if not whole and xnnpack and "XNNPACK" not in declined and "XNNPACK" not in replaced:
         replaced.append("XNNPACK")
-    kernels = declined or any(re.fullmatch(r"Use xnnpack ?: \[0\]", x) for x in told.lines)
+    kernels = declined or any(re.fullmatch(r"Use xnnpack ?: \[0\]", x) for x in report.lines)
     provider = whole or "+".join(replaced) or ("CPU" if kernels else "")
-    fallback = first_match(told.lines, [_PARTLY]) or partial
-    return provider, fallback or first_match(told.errors, [re.compile("")])
+    fallback = first_match(report.lines, [_PARTLY]) or partial
+    return provider, fallback or first_match(report.errors, [re.compile("")])

@@ -1,10 +1,10 @@
-"""Run TFLite models in LiteRT's interpreter: what a measuring worker needs of it, and no more.
+"""LiteRT's interpreter for the worker.
 
-Self-contained: it needs Python ≥ 3.10, numpy and ai-edge-litert (or its forerunner
+Self-contained: it needs Python ≥ 3.10, numpy and ai-edge-litert (or its predecessor
 tflite-runtime), and nothing of phonenas.
 
-XNNPACK is a delegate: it takes the nodes that it can and leaves the rest, in silence, to kernels
-that are several times slower. So each model is looked at after it is loaded, and says what runs.
+XNNPACK is a delegate: it takes the nodes that it supports and leaves the rest, without a message,
+to kernels that are several times slower. So each model is inspected after it is loaded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-# What may be asked for, and the interpreter's word for it. TFLite has two sets of kernels of its
-# own: optimised ones, which also take what a delegate leaves, and plain ones to compare with.
+# Our providers, and the interpreter's names. TFLite has two sets of kernels of its own: optimised
+# ones, which also run what a delegate leaves, and plain ones to compare with.
 _RESOLVERS = {
     "XNNPACK": "BUILTIN",
     "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
@@ -31,7 +31,7 @@ class Engine:
         settings: `threads`, ≥ 1 (default 1); `provider`, "XNNPACK" (default), "builtin" or
             "reference"; `optimisation`, "all": LiteRT has no other.
     Raises:
-        ValueError: A setting that cannot be met.
+        ValueError: A setting that it does not have.
         ImportError: Neither ai-edge-litert nor tflite-runtime can be imported.
     """
 
@@ -54,7 +54,7 @@ class Engine:
         """Runtime, its version, the hash of the library that holds its kernels, its providers."""
         package = importlib.import_module(self.package)
         wrapper = Path(self.module._interpreter_wrapper.__file__)
-        # Newer packages keep the code in a library that many small wrappers share.
+        # Newer packages have the code in a library that many small wrappers share.
         library = max(
             (wrapper, *wrapper.parent.glob("*pywrap*common*")), key=lambda p: p.stat().st_size
         )
@@ -67,11 +67,10 @@ class Engine:
         }
 
     def load(self, path: str) -> Model:
-        """Make a model ready to run, its inputs filled.
+        """Load a model and fill its inputs: from the .npz file of its name, else made up.
 
         Raises:
-            ValueError, RuntimeError: No TFLite file, one that cannot be prepared, or an input
-                other than float32.
+            ValueError, RuntimeError: Not a TFLite file, or one that cannot be prepared.
         """
         interpreter = self.module.Interpreter(
             model_path=str(path),
@@ -80,38 +79,56 @@ class Engine:
                 self.module.OpResolverType, _RESOLVERS[self.provider]
             ),
         )
+        beside, given = Path(path).with_suffix(".npz"), {}
+        if beside.is_file():
+            import numpy
+
+            with numpy.load(beside, allow_pickle=False) as arrays:
+                given = dict(arrays)
+            for i in interpreter.get_input_details():
+                if i["name"] in given and tuple(i["shape"]) != given[i["name"]].shape:
+                    interpreter.resize_tensor_input(i["index"], given[i["name"]].shape)
         interpreter.allocate_tensors()
-        return Model(interpreter, self.provider)
+        return Model(interpreter, self.provider, given)
 
 
 class Model:
     """One loaded model.
 
     Attributes:
-        provider: What really runs: the provider that was asked for if all nodes are with it, and
-            a sentence otherwise, as in "XNNPACK, 3 of 12 nodes on built-in kernels".
-        run: One inference on inputs that are set once, normal with a fixed seed. It is the
-            runtime's own function: Python around it would take longer than a small operator.
+        provider: The provider that was asked for if it runs all nodes, otherwise a sentence as
+            "XNNPACK, 3 of 12 nodes on built-in kernels".
+        run: One inference on inputs that are set once: those given, else numbers that are normal
+            with a fixed seed, other integers than bytes 1. It is the runtime's own function:
+            Python around it would take longer than a small operator.
     """
 
-    def __init__(self, interpreter: Any, provider: str) -> None:
+    def __init__(self, interpreter: Any, provider: str, arrays: dict[str, Any]) -> None:
         import numpy
 
-        # Repeated to fill the input; a prime, so that it never falls in step with the channels.
+        # Repeated to fill the input; a prime number, so that channels do not get equal values.
         few = numpy.random.default_rng(0).standard_normal(65_537, dtype=numpy.float32)
         for given in interpreter.get_input_details():
-            if given["dtype"] != numpy.float32:
-                kind = numpy.dtype(given["dtype"]).name
-                raise ValueError(f"input {given['name']!r} is {kind}; only float32 is measured")
-            interpreter.set_tensor(given["index"], numpy.resize(few, given["shape"]))
+            kind, shape = numpy.dtype(given["dtype"]), given["shape"]
+            if given["name"] in arrays:
+                values = arrays[given["name"]]
+            elif kind.kind == "f":
+                values = numpy.resize(few, shape).astype(kind)
+            elif kind.itemsize == 1 and kind.kind in "iu":
+                values = numpy.resize(numpy.clip(numpy.abs(few) * 60, 0, 127), shape).astype(kind)
+            elif kind.kind in "iub":
+                values = numpy.ones(shape, kind)
+            else:
+                raise ValueError(f"input {given['name']!r} is {kind.name}: give real inputs")
+            interpreter.set_tensor(given["index"], values)
         self.provider = _what_runs(interpreter, provider)
         self._interpreter = interpreter
-        # Around this, `interpreter.invoke` checks that no view of its memory is held: none is.
+        # `interpreter.invoke` calls it after a check that no view of its memory exists: none does.
         self.run = interpreter._interpreter.Invoke
 
 
 def _interpreter() -> tuple[Any, str]:
-    """The module with the interpreter, and the package that it is from."""
+    """The module with the interpreter, and its package."""
     for package in _PACKAGES:
         try:
             return importlib.import_module(f"{package}.interpreter"), package
@@ -122,11 +139,11 @@ def _interpreter() -> tuple[Any, str]:
 
 
 def _what_runs(interpreter: Any, provider: str) -> str:
-    """The provider if every node is with it, otherwise how many are not.
+    """The provider if it runs every node, otherwise how many it does not.
 
-    A delegate appends nodes of its own to the list and leaves those that it takes there too, so
-    the list does not say what runs. But each of its nodes names the tensors that it reads and
-    writes: what lies between them is taken.
+    A delegate appends nodes of its own to the list and leaves those that it takes there, too, so
+    the list does not show what runs. But each of its nodes names the tensors that it reads and
+    writes: the nodes between them are taken.
     """
     graph = interpreter._interpreter
     count = graph.NumNodes()

@@ -1,18 +1,26 @@
-"""ONNX Runtime for the worker: self-contained, nothing of phonenas in it."""
+"""ONNX Runtime for the worker; self-contained, without anything of phonenas."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+# Of inputs, numpy's name of each type.
+_FLOATS = {"tensor(float16)": "float16", "tensor(double)": "float64", "tensor(float)": "float32"}
+_BYTES = ("int8", "uint8")
+_NAMES = {"tensor(bool)": "bool", "tensor(string)": "object"}
+_NEWER = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+_OPSET = re.compile(r"Opset (\d+) is under development.*official support for domain .* (\d+)")
+
 
 class Model:
-    """One loaded model with its input set.
+    """One loaded model with its inputs set.
 
     Attributes:
-        provider: The execution provider that really runs it.
+        provider: The execution provider that runs it.
     """
 
     def __init__(self, session: Any, feeds: dict[str, Any]) -> None:
@@ -33,8 +41,8 @@ class Engine:
 
         self.numpy, self.ort = numpy, onnxruntime
         self.provider = settings["provider"]
-        # Repeated to fill an input: drawing a million values would take longer than loading.
-        # A prime, so that they never fall in step with a channel count.
+        # Repeated to fill an input: drawing a million values takes longer than loading. A prime
+        # number, so that channels do not get equal values.
         self.values = numpy.random.default_rng(0).standard_normal(65_537, dtype=numpy.float32)
         levels = onnxruntime.GraphOptimizationLevel
         self.options = onnxruntime.SessionOptions()
@@ -53,25 +61,25 @@ class Engine:
             "all": levels.ORT_ENABLE_ALL,
         }[settings.get("optimisation", "all")]
         if self.provider != "CPUExecutionProvider":
-            # Nodes that the provider does not take would run on the CPU without a word.
+            # Nodes that the provider does not support would run on the CPU without a message.
             self.options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
 
     def _share_threads(self, threads: int) -> None:
         """One pool of threads for all sessions.
 
-        A session's own threads spin for a while after each run. Those of the sentinel would take
-        a core from the model beside it, which made MobileNetV2 take twice its time.
+        A session's own threads spin for a while after each run: those of the sentinel take a core
+        from the model beside it, and MobileNetV2 takes twice its time.
         """
         if not hasattr(self.ort, "set_global_thread_pool_sizes"):
             raise ValueError(
-                f"onnxruntime {self.ort.__version__} cannot share one pool of threads among sessions, so "
-                "two models side by side would slow each other down. Update it (1.32 can), or measure "
-                "with one thread"
+                f"onnxruntime {self.ort.__version__} cannot share one pool of threads among "
+                "sessions, so two models side by side would slow each other down. Update it (1.32 "
+                "can), or measure with one thread"
             )
         self.ort.set_default_logger_severity(3)
         self.ort.set_global_thread_pool_sizes(threads, 1)
         self.options.use_per_session_threads = False
-        # Said where conditions are told apart: times of threads that fought are no times of these.
+        # Part of the conditions: times without one pool are not comparable.
         self.version += ", one pool"
 
     def identity(self) -> dict[str, Any]:
@@ -90,10 +98,42 @@ class Engine:
         }
 
     def load(self, path: str) -> Model:
-        """A session of a file, with random input that stays the same."""
+        """A session of a file; its inputs from the .npz file of its name, else made up.
+
+        Raises:
+            ValueError: The file is newer than this version reads, or an input has no fixed shape.
+        """
         available = self.ort.get_available_providers()
         if self.provider not in available:
             raise ValueError(f"this build has no {self.provider}; it has {', '.join(available)}")
-        session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
-        feeds = {i.name: self.numpy.resize(self.values, i.shape) for i in session.get_inputs()}
-        return Model(session, feeds)
+        try:
+            session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
+        except Exception as error:
+            for pattern, what in ((_NEWER, "IR version"), (_OPSET, "opset")):
+                if found := pattern.search(str(error)):
+                    raise ValueError(
+                        f"the file is of ONNX {what} {found[1]}, and onnxruntime {self.version} "
+                        f"reads up to {found[2]}. Update onnxruntime there, or export for {what} "
+                        f"{found[2]}"
+                    ) from error
+            raise
+        beside = Path(path).with_suffix(".npz")
+        if beside.is_file():
+            given = self.numpy.load(beside, allow_pickle=False)
+            return Model(session, {i.name: given[i.name] for i in session.get_inputs()})
+        return Model(session, {i.name: self.made_up(i) for i in session.get_inputs()})
+
+    def made_up(self, given: Any) -> Any:
+        """Values of an input: numbers at random, bytes too; other integers are 1, which is true."""
+        numpy, kind = self.numpy, given.type
+        if not all(isinstance(n, int) for n in given.shape):
+            raise ValueError(f"input {given.name} has free sides: {given.shape}")
+        name = _FLOATS.get(kind) or _NAMES.get(kind) or kind.removeprefix("tensor(").rstrip(")")
+        if kind in _FLOATS:
+            return numpy.resize(self.values, given.shape).astype(name)
+        if name in _BYTES:
+            low = numpy.clip(numpy.abs(self.values) * 60, 0, 127)
+            return numpy.resize(low, given.shape).astype(name)
+        if name == "object":
+            return numpy.full(given.shape, "a", dtype=object)
+        return numpy.ones(given.shape, name)

@@ -6,16 +6,18 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from ...space.errors import DeviceError, InvalidArgument
-from ...space.lowering import Measurable
+from phonenas.space.errors import DeviceError, InvalidArgument
+from phonenas.space.lowering.write import Measurable
+
 from ..settings import DeviceSettings
 from .command import CommandRuntime
-from .printed import Printed, parse_perf_test, parse_perf_test_samples
+from .perf_text import parse_perf_test, parse_perf_test_samples
+from .timings import Printed
 
 __all__ = ["OnnxRuntimePerfTest"]
 
-_LEAST_FIRST_MS = 50.0  # from there on a cut millisecond is 2 % at most
-_SENTINEL_MS = 1.0  # about; so many runs of it bring the load up for as long as is asked
+_LEAST_FIRST_MS = 50.0  # above it, the error of whole milliseconds is below 2 %
+_SENTINEL_MS = 1.0  # about; for the number of its runs that warm up by time
 _NAMES = {
     "CPUExecutionProvider": "cpu",
     "NnapiExecutionProvider": "nnapi",
@@ -29,8 +31,8 @@ class OnnxRuntimePerfTest(CommandRuntime):
 
     name = "onnxruntime_perf_test"
     provider = "CPUExecutionProvider"
-    tells_samples = True
-    unspoken = frozenset(_NAMES)  # it never says; what does not run as asked is an error
+    reports_samples = True
+    unreported = frozenset(_NAMES)  # it prints none; what does not run as asked is an error
     package = "Build it from ONNX Runtime's source with --android; see docs/phones.md."
 
     def __init__(self, settings: DeviceSettings) -> None:
@@ -44,33 +46,47 @@ class OnnxRuntimePerfTest(CommandRuntime):
             raise InvalidArgument(f"device {settings.name}: onnxruntime_perf_test runs float32")
 
     def lower(self, model: Measurable, stem: Path) -> Path:
-        from ...space.lowering import write_onnx
+        from phonenas.space.lowering.write import write_onnx
 
+        if getattr(model, "inputs", None) is not None:
+            raise InvalidArgument("--input: onnxruntime_perf_test makes its inputs up")
         return write_onnx(model, stem.with_suffix(".onnx"))
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float
     ) -> list[str]:
-        # It has no flag for warm-up: the first runs are left out of what it tells.
+        # It has no flag for warm-up: the first runs are dropped from its results.
         more = math.ceil(warmup_s * 1e3 / _SENTINEL_MS)
-        words = [
-            program, "-I", "-m", "times", "-r", str(runs + warmup_runs + more),
-            "-e", _NAMES[self.provider], "-x", str(self.settings.threads), "-y", "1", "-o", "99",
-        ]  # fmt: skip
+        command = [
+            program,
+            "-I",
+            "-m",
+            "times",
+            "-r",
+            str(runs + warmup_runs + more),
+            "-e",
+            _NAMES[self.provider],
+            "-x",
+            str(self.settings.threads),
+            "-y",
+            "1",
+            "-o",
+            "99",
+        ]
         if self.provider != "CPUExecutionProvider":
-            # Android's build logs a fall-back where nobody reads it: forbid it instead.
-            words += ["-C", "session.disable_cpu_ep_fallback|1"]
-        return [*words, model, self.results]
+            # Android's build reports a fall-back in the system's log only: forbid it instead.
+            command += ["-C", "session.disable_cpu_ep_fallback|1"]
+        return [*command, model, self.results]
 
     def read(self, text: str) -> Printed:
-        found = parse_perf_test(text)
-        # It cuts the first inference to whole milliseconds.
-        if found.first_ms is not None and found.first_ms < _LEAST_FIRST_MS:
-            found = replace(found, first_ms=None)
-        return found
+        printed = parse_perf_test(text)
+        # It rounds the first inference down to whole milliseconds.
+        if printed.first_ms is not None and printed.first_ms < _LEAST_FIRST_MS:
+            return replace(printed, first_ms=None)
+        return printed
 
     def samples_ms(self, printed: Printed, results: str, warmup_runs: int) -> tuple[float, ...]:
-        found = parse_perf_test_samples(results)[warmup_runs:]
-        if not found:
-            raise DeviceError(f"it told of no more than the {warmup_runs} runs of warm-up")
-        return found
+        samples = parse_perf_test_samples(results)[warmup_runs:]
+        if not samples:
+            raise DeviceError(f"its results hold no more than the {warmup_runs} runs of warm-up")
+        return samples

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 
-from ..words import NUMBER, check_crash, lines_of, no_report, plain, unreadable
+from ..system.parsing import NUMBER, check_crash, lines_of, no_report, plain, unreadable
 from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
 
 __all__ = ["parse_perf_test", "parse_perf_test_samples"]
 
 _PROGRAM = "onnxruntime_perf_test"
-_TIMES = {  # its names, which unit follows, and what they are here
+_TIMES = {  # its names, their unit, and our names
     "Session creation time cost": ("s", "init"),
     "First inference time cost": ("ms", "first"),
     "Total inference time cost": ("s", "total"),
@@ -45,13 +45,13 @@ _PARTLY = (
 def parse_perf_test(text: str) -> Printed:
     """Read all that `onnxruntime_perf_test` printed, on both streams.
 
-    On Android its log, and with it every word on nodes that run elsewhere than asked, goes to
-    the system's log and not into this text: forbid the fall-back to the CPU provider instead
+    On Android its log, and with it all on nodes that run elsewhere than asked, goes to the system's
+    log and not into this text: forbid the fall-back to the CPU provider instead
     (`-C "session.disable_cpu_ep_fallback|1"`).
 
     Raises:
         UnreadableOutput: The program could not be started, failed, was cut off or ended by the
-            system; a time is not above 0; two reports are in one text; another program's words.
+            system; a time is not above 0; there are two reports, or another program's output.
     """
     lines = lines_of(text)
     check_crash(_PROGRAM, lines)
@@ -72,17 +72,17 @@ def parse_perf_test(text: str) -> Printed:
             raise unreadable(_PROGRAM, f"a number with a decimal point and the unit {unit}", line)
         if key in times:
             raise unreadable(_PROGRAM, "one report, not two in one text", line)
-        # The first inference is cut to whole ms: 0 says that it took less than one.
+        # The first inference is rounded down to whole ms: 0 means less than one.
         if not (key == "first" and match[1] == "0"):
             times[key] = time_ms(_PROGRAM, line, match[1], unit)
         where = line if key == "mean" else where
-    told = [x for x in lines if x.partition(":")[0] in (*_TIMES, *_RUNS)]
+    own = [x for x in lines if x.partition(":")[0] in (*_TIMES, *_RUNS)]
     failures = [x for x in lines if _FAILED.search(x)]
     failed = any(x.startswith(("Run failed:", "Non-zero status")) for x in lines)
     listed = [k for k in ("low", "high", "median") if k in times]
     whole = {"mean", "wall", "total"} <= set(times) and runs and len(listed) in (0, 3)
     if failed or not whole:
-        raise no_report(_PROGRAM, lines, failures, told)
+        raise no_report(_PROGRAM, lines, failures, own)
     if len(runs) > 2 or len(set(runs)) > 1:
         again = [x for x in lines if x.partition(":")[0] in _RUNS][-1]
         raise unreadable(_PROGRAM, f"one report of {runs[0]} runs", again)
@@ -112,21 +112,21 @@ def parse_perf_test_samples(text: str) -> tuple[float, ...]:
     """Read the result file of `onnxruntime_perf_test MODEL FILE`: the time of every run, in ms.
 
     Its lines are `model,seconds,peak bytes,CPU percent,run from 0`; with `-s` statistics follow
-    after an empty line. The program appends to a file that exists: that would be two reports.
+    after an empty line. The program appends to an existing file: that gives two reports.
 
     Raises:
         UnreadableOutput: Another file, one with a gap, a time not above 0, or two reports.
     """
     samples: list[float] = []
     for line in lines_of(text):
-        words = line.split(",")  # a decimal comma would be one field more
-        if len(words) != 5:
+        cells = line.split(",")  # a decimal comma makes one more
+        if len(cells) != 5:
             if re.match(r"(?:Min|Max|P[0-9]+) Latency", line) and samples:
                 continue
             raise unreadable(_PROGRAM, "model,seconds,bytes,percent,run", line)
-        if words[4] != str(len(samples)) or not re.fullmatch(NUMBER, words[1]):
+        if cells[4] != str(len(samples)) or not re.fullmatch(NUMBER, cells[1]):
             raise unreadable(_PROGRAM, f"the time of run {len(samples)} in one report", line)
-        samples.append(time_ms(_PROGRAM, line, words[1], "s"))
+        samples.append(time_ms(_PROGRAM, line, cells[1], "s"))
     if not samples:
         raise unreadable(_PROGRAM, "the times of all runs", "")
     return tuple(samples)

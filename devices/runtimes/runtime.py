@@ -1,4 +1,4 @@
-"""The Runtime contract: a file to run, a program, and how to read what it says."""
+"""The Runtime contract: a model file's format, a program, and how to read what it prints."""
 
 from __future__ import annotations
 
@@ -8,28 +8,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...space.lowering import Measurable
+from phonenas.space.lowering.write import Measurable
+
 from ..device import Job, Reading
 from ..settings import DeviceSettings
 
 if TYPE_CHECKING:
-    from ..transport import Transport
+    from ..transports.base import Transport
 
-__all__ = ["MODEL_S", "Identity", "Runtime"]
+__all__ = ["MODEL_S", "Identity", "Runtime", "runs_natively"]
 
 MODEL_S = 30.0  # longest that one model may run, warm-up included
+_ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
+# 64-bit systems that run 32-bit programs too.
+_ALSO = {("aarch64", "armv7l"), ("x86_64", "i686")}
+
+
+def runs_natively(built_for: str, machine: str) -> bool:
+    """Whether a program runs on a processor without emulation.
+
+    Args:
+        built_for, machine: Of the program, and of the device, as `uname -m` prints them; "" for
+            unknown, which goes with all.
+    """
+    program, device = _ALIKE.get(built_for, built_for), _ALIKE.get(machine, machine)
+    return not (program and device) or program == device or (device, program) in _ALSO
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a runtime is, as it says on the device itself.
+    """What a runtime is, as it reports on the device itself.
 
     Args:
         runtime, version: Name and version.
-        sha256: Of the binary that computes.
+        sha256: Hash of the binary that computes.
         provider: Execution provider or delegate that every reading must come from.
         optimisation: Graph optimisation level.
-        statistic: "samples" where it tells every inference, or what it tells instead.
+        statistic: "samples" where it reports every inference, else what it reports instead.
+        machine: Processor that the program sees, as `uname -m` prints it; "" if unknown. Where the
+            device has another, an emulator runs the program.
     """
 
     runtime: str
@@ -38,13 +55,14 @@ class Identity:
     provider: str
     optimisation: str
     statistic: str = "samples"
+    machine: str = ""
 
 
 class Runtime(ABC):
     """A program that runs models. Lifetime: made, `start`ed on an open transport, `stop`ped.
 
     Args:
-        settings: The device's; `provider` "" stands for the runtime's own default.
+        settings: Of the device; `provider` "" stands for the runtime's own default.
     """
 
     name: str
@@ -55,7 +73,7 @@ class Runtime(ABC):
         self.provider = settings.provider or type(self).provider
 
     def described(self, transport: Transport) -> str:
-        """Its name, and its version where that is known without starting it."""
+        """Its name, and its version if that is known without starting it."""
         return self.name
 
     @abstractmethod
@@ -64,14 +82,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def start(self, transport: Transport, cores: Sequence[int], sentinel: Path) -> Identity:
-        """Bring the program to the device and see that it runs.
+        """Bring the program to the device and test that it runs.
 
         Args:
-            cores: Numbers of the cores to compute on; none where it cannot be pinned.
-            sentinel: A model file, to try it with.
+            cores: Numbers of the cores to compute on; none if it cannot be pinned.
+            sentinel: A model file, to test it with.
         Raises:
             DeviceUnavailable: It cannot run there; says what is missing.
-            DeviceError: It runs, and not as asked.
+            DeviceError: It runs, but not as asked.
         """
 
     @abstractmethod
@@ -79,6 +97,10 @@ class Runtime(ABC):
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:
         """As `Device.run_ms`."""
+
+    def refresh(self) -> None:
+        """As `Device.refresh`; for a runtime that starts a process for each model, nothing."""
+        return
 
     @abstractmethod
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What every benchmark program's report comes to, and what is asked of every printed time."""
+"""Printed: what every benchmark program's report is parsed into, and checks of printed times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ..words import plain, unreadable
+from phonenas.data.measurement import MOST_MS
+
+from ..system.parsing import plain, unreadable
 
 __all__ = ["COUNT", "Printed", "agree", "first_match", "ordered", "time_ms"]
 
@@ -20,24 +22,22 @@ _SHIFT = {"us": -3, "ms": 0, "s": 3}  # of the decimal point, to ms
 
 @dataclass(frozen=True)
 class Printed:
-    """What a benchmark program told of one model; all times in ms, finite and above 0.
+    """What a benchmark program printed for one model; all times in ms, finite and above 0.
 
     Args:
-        runs: Timed runs that the statistics are of, at least 1.
+        runs: Number of timed runs, ≥ 1.
         mean_ms: Their mean.
-        median_ms: Their median (of an even number of runs the upper middle one), where printed.
-        min_ms, max_ms: The fastest and the slowest, where printed.
-        std_ms: Standard deviation of the population, ≥ 0, where printed.
-        first_ms: The first inference of all, where printed. perf_test cuts it to whole ms: one
+        median_ms: Their median (of an even number of runs the upper middle one), if printed.
+        min_ms, max_ms: The fastest and the slowest, if printed.
+        std_ms: Standard deviation of the population, ≥ 0, if printed.
+        first_ms: The first inference of all, if printed. perf_test rounds it down to whole ms: one
             below 1 ms is None.
-        init_ms: Creation of the interpreter or session, where printed.
-        provider: What it says really ran: "XNNPACK", "GPU", "NNAPI", "NPU", "CPU" (plain
-            kernels) or an execution provider's name; several that share the graph are joined by
-            "+"; "" where it says nothing.
-        fallback: The line that tells that the graph, or a part of it, ran elsewhere than asked;
-            "" where there is none.
-        version: Of the runtime, where printed; none of these programs does so today.
-        ignored_flags: Flags that it did not know and went on without.
+        init_ms: Creation of the interpreter or session, if printed.
+        provider: What ran: "XNNPACK", "GPU", "NNAPI", "NPU", "CPU" (plain kernels) or an execution
+            provider's name; several that share the graph are joined by "+"; "" if not printed.
+        fallback: The line that says that the graph, or a part of it, ran elsewhere than asked; ""
+            if there is none.
+        ignored_flags: Unknown flags that it ignored.
     """
 
     runs: int
@@ -50,7 +50,6 @@ class Printed:
     init_ms: float | None
     provider: str
     fallback: str
-    version: str = ""
     ignored_flags: tuple[str, ...] = ()
 
 
@@ -61,20 +60,20 @@ def time_ms(program: str, line: str, number: str, unit: str) -> float:
         UnreadableOutput: It is 0, negative, NaN or infinite; the line is shown.
     """
     value = float(Decimal(number).scaleb(_SHIFT[unit]))  # 0.101519 s is 101.519 ms
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= MOST_MS:
         raise unreadable(program, "a finite time above 0", line)
     return value
 
 
 def agree(a: float, b: float, slack: float = 0.0) -> bool:
-    """Whether two prints of one quantity can be the same, each rounded to 6 digits or by `slack`."""
+    """Whether two printed values can be one quantity, each rounded to 6 digits or by `slack`."""
     return abs(a - b) <= slack + 2 * _ROUNDING * max(a, b)
 
 
 def ordered(
     program: str, line: str, low: float | None, high: float | None, values: Iterable[float | None]
 ) -> None:
-    """Check that low ≤ value ≤ high for all that are known, but for rounding.
+    """Check that low ≤ value ≤ high for all that are known, within rounding.
 
     Raises:
         UnreadableOutput: They are not; the line is shown.
@@ -86,5 +85,5 @@ def ordered(
 
 
 def first_match(lines: Sequence[str], patterns: Iterable[re.Pattern[str]]) -> str:
-    """The first line that the first successful pattern finds, made plain; "" if none does."""
+    """The first line that the first matching pattern finds, made plain; "" for none."""
     return plain(next((x for p in patterns for x in lines if p.search(x)), ""))

@@ -1,31 +1,36 @@
-"""Measure models: one self-contained program, run where the models are.
+"""Measure models: one self-contained program that runs on the device.
 
     python worker.py ENGINE.py
 
 It needs Python ≥ 3.10 and what its engine needs, and nothing of phonenas. An engine is a file
-beside it with a class `Engine(settings)`: `identity()`, and `load(path)` that gives a model with
-`run()` and `provider`. The worker reads requests from standard input, a JSON document a line,
-answers in kind, and ends when that input closes; empty lines only say that somebody is there.
+beside it with a class `Engine(settings)`: `identity()`, and `load(path)`, which returns a model
+with `run()` and `provider`. The worker reads requests from standard input, a JSON document a line,
+answers likewise, and ends when that input closes; empty lines only show that the other side is
+alive.
 
-    {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider": "CPUExecutionProvider",
-     "silence_s": 4, "folder": "/data/local/tmp/phonenas-x"}
-    → {"runtime": ..., "version": ..., "sha256": ..., "python": ..., "cores": [1]}
+    {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider":
+     "CPUExecutionProvider", "silence_s": 4, "folder": "/data/local/tmp/phonenas-x"}
+    → {"runtime": ..., "version": ..., "sha256": ..., "python": ..., "machine": "aarch64",
+       "cores": [1]}
     {"op": "run", "models": [path, ...], "runs": [15, ...], "warmup_runs": 5, "warmup_s": 0.3,
      "limit_s": 30, "sentinel": path, "remove": true}
     → one line a model, in order, {"index", "samples_ms", "sentinel_ms", "preempted", "first_ms",
       "clock_mhz", "busy_s", "provider"} or {"index", "error"}, then {"done": true}
-    with `remove` the models' files go after the batch, and only the sentinel's stays
-    {"op": "stop"} during a batch ends it after the model at hand, with {"done": true}
+    with `remove` the models' files, and the .npz files of their inputs, are deleted after the
+    batch, except the sentinel's
+    {"op": "stop"} during a batch ends it after the present model, with {"done": true}
+    {"op": "leave"} → {"done": true}, and the worker ends; its folder stays
 
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at
-least `warmup_s` before the first sample; runs in which the scheduler took the core away are
-dropped and made up for, up to four times as many. Between the samples, every 2 ms or after each
-longer one, the sentinel model is run twice and its second run timed: what slows it slows the
-sample beside it too, and `sentinel_ms` holds, for each sample, the mean of its two neighbours.
+least `warmup_s` before the first sample; runs in which the scheduler took the core away are dropped
+and repeated, up to four times as many runs in all. Between the samples, every 2 ms or after each
+longer one, the sentinel model runs twice and its second run is timed: what slows it slows the
+sample beside it, too. It is loaded anew for each request, as each model is. `sentinel_ms` holds,
+for each sample, the mean of the sentinel's times before and after.
 
-Nobody may be left waiting on a phone: a thread watches the input. When it closes, or brings
-nothing for `silence_s` seconds (a cable was pulled, and no one said goodbye), the worker removes
-`folder` and ends at once, in the middle of a run if need be.
+No worker may stay on a phone: a thread reads the input. When it closes, or brings nothing for
+`silence_s` seconds (a cable was pulled out), the worker removes `folder` and ends at once, even in
+the middle of a run.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_IDLE_S = 0.05  # a longer pause lets the core clock down: the load clock starts again
+_IDLE_S = 0.05  # in a longer pause the core lowers its clock: load must build up again
 _MAX_WARMUP_RUNS = 100_000
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel
 _SENTINEL_TRIES = 5
@@ -55,7 +60,7 @@ try:
         """Times that the scheduler took the core from this thread."""
         return getrusage(RUSAGE_THREAD).ru_nivcsw
 
-except ImportError:  # not Linux: nothing to filter by
+except ImportError:  # not Linux: preemptions are not counted
 
     def preemptions() -> int:
         """Unknown here."""
@@ -63,17 +68,17 @@ except ImportError:  # not Linux: nothing to filter by
 
 
 class Bench:
-    """Models and the clock; one a process."""
+    """Loads and times models; one a process."""
 
     def __init__(self, engine_path: str, hello: dict[str, Any]) -> None:
         self.cores = hello.get("cores")
         if self.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cores)
-        # Libraries read it once, at their import.
+        # Libraries read it at their import.
         os.environ["OMP_NUM_THREADS"] = str(hello.get("threads", 1))
         spec = importlib.util.spec_from_file_location("engine", engine_path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{engine_path} is no Python file")
+            raise ImportError(f"{engine_path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.provider = hello["provider"]
@@ -86,12 +91,14 @@ class Bench:
         return {
             **self.engine.identity(),
             "python": sys.version.split()[0],
+            "machine": os.uname().machine if hasattr(os, "uname") else "",
             "cores": self.cores,
         }
 
     def load(self, path: str) -> Any:
         model = self.engine.load(path)
-        if model.provider != self.provider:
+        # Part of a model may run elsewhere; whether that is accepted is the other side's to say.
+        if model.provider.split(",")[0] != self.provider:
             raise RuntimeError(f"asked for {self.provider}, and {model.provider} would run")
         return model
 
@@ -120,11 +127,11 @@ class Bench:
             block: list[float] = []
             block_began = clock()
             while clock() - block_began < _BLOCK_S and len(samples) + len(block) < runs:
-                taken = preemptions()
+                count = preemptions()
                 begin = clock()
                 run()
                 end = clock()
-                if preemptions() == taken:
+                if preemptions() == count:
                     block.append((end - begin) * 1e3)
                 else:
                     preempted += 1
@@ -148,34 +155,36 @@ class Bench:
         }
 
     def clock_mhz(self) -> float:
-        """The slowest clock of the cores at work, read while they still are; 0 if unknown."""
-        found = []
+        """The slowest clock of the cores in use, read right after a run, in MHz; 0 if unknown."""
+        clocks = []
         for core in self.cores or ():
             try:
                 with open(_CLOCK.format(core), encoding="ascii") as file:  # noqa: PTH123 - quick
-                    found.append(int(file.read()) / 1e3)
+                    clocks.append(int(file.read()) / 1e3)
             except (OSError, ValueError):
                 return 0.0
-        return min(found, default=0.0)
+        return min(clocks, default=0.0)
 
     def sentinel_ms(self, path: str) -> float:
         """Time of the sentinel now: its second run in a row, repeated while preempted."""
         if path not in self.sentinels:
             self.sentinels[path] = self.load(path)
+            if self.sentinels[path].provider != self.provider:
+                raise RuntimeError(f"the sentinel runs on {self.sentinels[path].provider}")
         run = self.sentinels[path].run
         run()
         for _ in range(_SENTINEL_TRIES):
-            taken = preemptions()
+            count = preemptions()
             begin = time.perf_counter()
             run()
             end = time.perf_counter()
-            if preemptions() == taken:
+            if preemptions() == count:
                 break
         return (end - begin) * 1e3
 
 
 class Watch:
-    """The asking side: its requests, and whether it is still there."""
+    """Reads the requests of the other side, and ends the worker when that side is lost."""
 
     def __init__(self) -> None:
         self.requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -205,10 +214,10 @@ class Watch:
 
 
 def main() -> int:
-    # Whatever libraries print goes to stderr; stdout carries the answers alone.
+    # What libraries print goes to stderr; stdout carries only the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    watch = Watch()  # before the cores are chosen: its thread may run on any
+    watch = Watch()  # before the cores are set: its thread may run on any
 
     def answer(document: dict[str, Any]) -> None:
         answers.write(json.dumps(document) + "\n")
@@ -226,13 +235,18 @@ def main() -> int:
                 answer(bench.hello())
                 continue
             if request["op"] == "stop":
-                continue  # it came when all was done
+                continue  # the batch has ended already
+            if request["op"] == "leave":  # another process comes, to the same folder
+                watch.folder = ""
+                answer({"done": True})
+                return 0
             if bench is None:
-                raise RuntimeError("say hello first")
+                raise RuntimeError("hello must come first")
             jobs = list(zip(request["models"], request["runs"], strict=True))
-        except Exception as error:  # noqa: BLE001 - told to the asking side, whatever it is
+        except Exception as error:  # noqa: BLE001 - reported to the other side
             answer({"error": f"{type(error).__name__}: {error}"[:500]})
             continue
+        bench.sentinels.clear()  # each loading has a level of its own
         for index, (path, runs) in enumerate(jobs):
             if not watch.requests.empty():  # "stop": nothing else is sent during a batch
                 watch.requests.get()
@@ -245,6 +259,7 @@ def main() -> int:
         if request.get("remove"):
             for path in {path for path, _ in jobs} - {request["sentinel"]}:
                 Path(path).unlink(missing_ok=True)
+                Path(path).with_suffix(".npz").unlink(missing_ok=True)
         answer({"done": True})
 
 

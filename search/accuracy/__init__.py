@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from .additive import Additive
 from .cache import Cached
-from .choose import estimator
-from .estimator import Accuracy, AccuracyEstimator
-from .supernet import Supernet
-from .supernet_training import train_supernet
-from .surrogate import Surrogate
+from .estimator import Accuracy, AccuracyEstimator, Request
+from .factory import ESTIMATORS, estimator
+from .imagenet.imagenet import ImageNet
+from .short_training import ShortTraining
+from .supernet.supernet import Supernet
+from .supernet.train import Sharing, train_supernet
+from .surrogate.additive import Additive
+from .surrogate.surrogate import Surrogate
 from .table import Imported
-from .training import ShortTraining
-from .zero_cost import ZeroCost
+from .zero_cost.zero_cost import Scoring, ZeroCost
 
 __all__ = [
+    "ESTIMATORS",
     "Accuracy",
     "AccuracyEstimator",
     "Additive",
     "Cached",
+    "ImageNet",
     "Imported",
+    "Request",
+    "Scoring",
+    "Sharing",
     "ShortTraining",
     "Supernet",
     "Surrogate",

@@ -1,8 +1,8 @@
 """Results: networks that were trained elsewhere, with their accuracies, from a table.
 
-A CSV or Parquet file with a network a row, either as a block string (column `network` or
-`block_args`) or as the decisions of a search space, a column each; and its top-1. Further columns
-`standard_error` and `failed` may stand beside it; all others are left alone.
+A CSV or Parquet file with one network a row: a block string (column `network` or `block_args`), or
+the decisions of a search space, a column each; and its top-1. Columns `standard_error` and `failed`
+are optional; all others are ignored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ... import space as spaces
-from ...space import Architecture, Block, SearchSpace
-from ...space.errors import (
+from phonenas import space as spaces
+from phonenas.space import Architecture, Block, SearchSpace
+from phonenas.space.errors import (
     InvalidArgument,
     NotEnoughData,
     PhonenasError,
@@ -43,8 +43,8 @@ class Results:
         source: The file.
         networks: n.
         top1: (n,), in [0, 1]; NaN where the training failed.
-        standard_error: (n,), same unit, > 0; NaN where it is not told.
-        failed: A reason a row, "" where all is well.
+        standard_error: (n,), same unit, > 0; NaN where the table has none.
+        failed: A reason a row, "" where it did not fail.
         sha256: Of the file.
         target: The column of `top1`.
         unit: Of that column, "share" or "percent".
@@ -64,16 +64,16 @@ class Results:
 
 
 def network_of(row: Mapping[Any, Any], space: SearchSpace) -> Architecture:
-    """The network of one row of a table whose columns bear the names of a space's decisions.
+    """The network of one row of a table whose columns are named like a space's decisions.
 
     Values are those of the options, or close to them (a fourth layer where the space has three);
-    where the options are words, also their numbers.
+    where the options are texts, also their numbers.
     """
     values: dict[str, Any] = {}
     for name, options in space.decisions.items():
         value = row[name]
-        words = not all(isinstance(o, int | float) for o in options)
-        if words and value not in options and float(value) == int(value):
+        texts = not all(isinstance(o, int | float) for o in options)
+        if texts and value not in options and float(value) == int(value):
             if not 0 <= int(value) < len(options):
                 raise ValueError(f"{name} is {value}, it has {len(options)} options")
             value = options[int(value)]
@@ -83,9 +83,9 @@ def network_of(row: Mapping[Any, Any], space: SearchSpace) -> Architecture:
         built = part.build(*(values[name] for name in part.decisions))
         if isinstance(built, tuple):
             blocks.extend(block.canonical() for block in built)
-    # What the space settles besides the blocks (classes, strides), as its own networks have it.
-    like = space.decode(np.zeros(len(space.decisions), np.int8))
-    return replace(like, blocks=tuple(blocks))
+    # Classes, resolution and stem are those of the space's own networks.
+    other = space.decode(np.zeros(len(space.decisions), np.int8))
+    return replace(other, blocks=tuple(blocks))
 
 
 def read_results(
@@ -100,16 +100,16 @@ def read_results(
 
     Args:
         path: .csv or .parquet.
-        unit: Of top-1, "share" (in [0, 1]) or "percent"; None tells it from the numbers, where all
+        unit: Of top-1, "share" (in [0, 1]) or "percent"; None infers it from the numbers, where all
             are at most 1 or all above 1.
-        space: Whose decisions name the columns, where there is no column of networks; None looks
-            for one whose decisions are all there.
+        space: Whose decisions name the columns, where there is no column of networks; None takes
+            the first whose decisions are all there.
         column: Of the block strings; None for `network` or `block_args`.
         target: Column of top-1; None for `top1` or `val_top1`.
     Raises:
         InvalidArgument: No such file, unit or column, or a number outside its range; the row is
             named.
-        UnsupportedFormat: The file is no such table, or a row no network; the row is named.
+        UnsupportedFormat: The file is not a table, or a row holds no network; the row is named.
         NotEnoughData: It has no rows.
     """
     import pandas as pd
@@ -125,23 +125,24 @@ def read_results(
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from error
-        raise UnsupportedFormat(f"{file} is no table: {error}") from error
+        raise UnsupportedFormat(f"{file} is not a table: {error}") from error
     except ValueError as error:  # of pandas and of pyarrow alike
-        raise UnsupportedFormat(f"{file} is no table: {error}") from error
+        raise UnsupportedFormat(f"{file} is not a table: {error}") from error
     target = _column(frame, file, target, TARGETS, "of top-1")
     if not len(frame):
         raise NotEnoughData(f"{file} has no rows: it takes one for each trained network")
     networks = _networks(frame, file, space, column)
     failed = _reasons(frame, file)
     top1 = _numbers(frame, file, target)
-    told = "standard_error" in frame
-    errors = _numbers(frame, file, "standard_error") if told else np.full(len(frame), np.nan)
+    errors = np.full(len(frame), np.nan)
+    if "standard_error" in frame:
+        errors = _numbers(frame, file, "standard_error")
     bad = np.array([bool(why) for why in failed])
     lacking = np.flatnonzero(np.isnan(top1) & ~bad)
     if len(lacking):
         raise InvalidArgument(
-            f"{file}, {_row(lacking[0])}: {target} is no number. Remove the row, or say in a column "
-            "'failed' why its training failed."
+            f"{file}, {_row(lacking[0])}: {target} is not a number. Remove the row, or give the "
+            "reason in a column 'failed'."
         )
     unit = _unit(top1[~bad], unit, file, target)
     scale = 100.0 if unit == "percent" else 1.0
@@ -153,8 +154,8 @@ def read_results(
         if len(wrong):
             range_ = f"in [0, {scale:g}], the unit being {unit}" if values is top1 else "above 0"
             raise InvalidArgument(
-                f"{file}, {_row(wrong[0])}: {name} is {scale * values[wrong[0]]:g}; it lies {range_}. Is "
-                "the unit another, or the column?"
+                f"{file}, {_row(wrong[0])}: {name} is {scale * values[wrong[0]]:g}; it lies "
+                f"{range_}. Is the unit another, or the column?"
             )
     digest = hashlib.sha256(content).hexdigest()
     return Results(file, networks, top1, errors, failed, digest, target, unit)
@@ -168,7 +169,7 @@ def read_any(
     column: str | None = None,
     target: str | None = None,
 ) -> Results:
-    """Trained networks from a table, from a run's promoted.json, or from a cache of accuracies.
+    """Trained networks from a table, a run's promoted.json, or a cache of accuracies.
 
     Args:
         path: .csv, .parquet, .json, or the .db of a cache.
@@ -181,7 +182,7 @@ def read_any(
     if file.suffix not in (".db", ".json"):
         return read_results(file, unit=unit, space=space, column=column, target=target)
     if unit is not None or space is not None or column is not None:
-        raise InvalidArgument(f"{file} tells all of itself: leave --unit, --space and --column out")
+        raise InvalidArgument(f"{file} needs no --unit, --space or --column: leave them out")
     if file.suffix == ".db":
         from .cache import kept_rows
 
@@ -198,7 +199,7 @@ def read_any(
         np.array([nan if v is None else v for v in top1], np.float64),
         np.array([nan if v is None else v for v in error], np.float64),
         tuple(failed),
-        # Of the rows: a cache that is still written to keeps some of them beside its file.
+        # Of the rows: a cache that is still written to has some of them beside its file.
         hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         target or "top1",
         "share",
@@ -207,16 +208,17 @@ def read_any(
 
 def _promoted(file: Path) -> list[tuple[str, float | None, float | None, str]]:
     """Network, top-1, its error and why it failed, of each network of a promoted.json."""
-    from ..promoted import FILE, read_promoted
+    from ..promotion.result import FILE, read_promoted
 
-    found = read_promoted(file.parent) if file.name == FILE else None
-    if found is None:
+    promoted = read_promoted(file.parent) if file.name == FILE else None
+    if promoted is None:
         raise InvalidArgument(
-            f"{file} is no {FILE} of a run. Tables are read as .csv and .parquet, and caches as .db."
+            f"{file} is not a {FILE} of a run. Tables are read as .csv and .parquet, and caches as "
+            f".db."
         )
     return [
         (n.block_args, None if n.failed else n.top1, None if n.failed else n.top1_error, n.failed)
-        for n in found.networks
+        for n in promoted.networks
         if n.failed or n.top1 is not None
     ]
 
@@ -232,18 +234,18 @@ def _row(index: int | np.intp) -> str:
     return f"row {int(index) + 1}"
 
 
-def _column(frame: Any, file: Path, asked: str | None, usual: tuple[str, ...], of: str) -> str:
+def _column(frame: Any, file: Path, given: str | None, usual: tuple[str, ...], of: str) -> str:
     names = [str(c) for c in frame.columns]
-    if asked is not None:
-        if asked not in names:
-            raise InvalidArgument(f"{file} has no column {asked!r}. {nearest(asked, names)}")
-        return asked
+    if given is not None:
+        if given not in names:
+            raise InvalidArgument(f"{file} has no column {given!r}. {nearest(given, names)}")
+        return given
     for name in usual:
         if name in names:
             return name
     raise InvalidArgument(
-        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Rename the one that is it, or for fit-accuracy name it by --target: "
-        f"{', '.join(names)}."
+        f"{file} has no column {' or '.join(map(repr, usual))} {of}. Rename the right one, or "
+        f"for fit-accuracy name it by --target: {', '.join(names)}."
     )
 
 
@@ -251,13 +253,13 @@ def _numbers(frame: Any, file: Path, column: str) -> Floats:
     import pandas as pd
 
     values = frame[column]
-    found: Floats = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-    wrong = np.flatnonzero((np.isnan(found) & values.notna().to_numpy()) | np.isinf(found))
+    numbers: Floats = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+    wrong = np.flatnonzero((np.isnan(numbers) & values.notna().to_numpy()) | np.isinf(numbers))
     if len(wrong):
         raise InvalidArgument(
             f"{file}, {_row(wrong[0])}: {column} is {values.iloc[wrong[0]]!r}, and no number"
         )
-    return found
+    return numbers
 
 
 def _unit(top1: Floats, unit: str | None, file: Path, target: str) -> str:
@@ -268,8 +270,8 @@ def _unit(top1: Floats, unit: str | None, file: Path, target: str) -> str:
     if top1.min() > 1:
         return "percent"
     raise InvalidArgument(
-        f"{file}: {target} runs from {top1.min():g} to {top1.max():g}: say whether that is a share or "
-        "per cent (unit 'share' or 'percent'; --unit on the command line)"
+        f"{file}: {target} runs from {top1.min():g} to {top1.max():g}: say whether that is a share "
+        "or per cent (unit 'share' or 'percent'; --unit on the command line)"
     )
 
 
@@ -300,15 +302,16 @@ def _networks(
         lacking = [d for d in space.decisions if d not in names]
         if lacking:
             raise InvalidArgument(
-                f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor all decisions of "
-                f"{space.name}: {', '.join(lacking[:5])} {'is' if len(lacking) == 1 else 'are'} not there. "
-                "Name the column of block strings (--column) or the space (--space)."
+                f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor all "
+                f"decisions of {space.name}: {', '.join(lacking[:5])} "
+                f"{'is' if len(lacking) == 1 else 'are'} not there. Name the column of block "
+                "strings (--column) or the space (--space)."
             )
         rows: list[Any] = frame[list(space.decisions)].to_dict("records")
     else:
         rows = frame[column].tolist()
     known: dict[Hashable, Architecture] = {}
-    found = []
+    networks = []
     for i, row in enumerate(rows):
         key = row if column is not None else tuple(row.values())
         try:
@@ -318,18 +321,18 @@ def _networks(
                     known[key] = network_of(row, space)
                 else:
                     known[key] = Architecture.parse(str(row))
-            found.append(known[key])
+            networks.append(known[key])
         except (PhonenasError, KeyError, TypeError, ValueError) as error:
             raise UnsupportedFormat(f"{file}, {_row(i)}: no network: {error}") from error
-    return tuple(found)
+    return tuple(networks)
 
 
 def _space_of(names: set[str], file: Path) -> SearchSpace:
     for name in spaces.names():
-        space = spaces._SPACES[name]()
+        space = spaces.get(name)
         if set(space.decisions) <= names:
             return space
     raise InvalidArgument(
-        f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor the decisions of a space "
-        f"({', '.join(spaces.names())})."
+        f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor the decisions of a "
+        f"space ({', '.join(spaces.names())})."
     )

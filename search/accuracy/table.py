@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ...space import Architecture, Operator, SearchSpace
-from ...space.errors import UncoveredNetwork
-from .estimator import Accuracy, AccuracyEstimator
+from phonenas.space import Architecture, Operator, SearchSpace
+from phonenas.space.errors import UncoveredNetwork
+
+from .estimator import Accuracy, AccuracyEstimator, Request
 from .results import Results, read_results
 
 __all__ = ["NOISE", "Imported"]
@@ -19,14 +21,14 @@ NOISE = 0.003  # of one training; 0.27 points in Accel-NASBench, 0.2 in NAS-Benc
 
 
 class Imported(AccuracyEstimator):
-    """Top-1 from a table of trained networks; of no others.
+    """Top-1 from a table of trained networks; others are an error.
 
-    Two texts that stand for the same layers are the same network. What stands in several rows is
-    averaged; a row that failed counts only where all of a network's rows did.
+    Two texts with the same layers are the same network. Several rows of a network are averaged; a
+    row that failed counts only where all of a network's rows failed.
 
-    The standard error is the table's, where it has that column. Else it is the scatter of one
-    training over the root of their number: the scatter that the networks in several rows show, all
-    together, or 0.3 points where there are fewer than ten of these.
+    The standard error is the table's, where it has that column. Else it is the standard deviation
+    of one training over the root of their number: that of all networks with several rows together,
+    or 0.3 points where there are fewer than ten of these.
 
     Args:
         path: See `read_results`; so are `unit`, `space`, `column` and `target`.
@@ -34,7 +36,8 @@ class Imported(AccuracyEstimator):
         InvalidArgument, UnsupportedFormat, NotEnoughData: As `read_results`.
     """
 
-    name = "table"
+    name, form = "table", "table:FILE"
+    takes = ("unit",)
 
     def __init__(
         self,
@@ -45,15 +48,20 @@ class Imported(AccuracyEstimator):
         column: str | None = None,
         target: str | None = None,
     ) -> None:
-        found = read_results(path, unit=unit, space=space, column=column, target=target)
-        self.source, self.rows, self.unit = found.source, len(found), found.unit
-        self._known = _merged(found)
+        results = read_results(path, unit=unit, space=space, column=column, target=target)
+        self.source, self.rows, self.unit = results.source, len(results), results.unit
+        self._known = _merged(results)
         lines = sorted(
-            f"{layers!r} {told.top1[0]!r} {told.standard_error[0]!r} {told.failed!r}"
-            for layers, told in self._known.items()
+            f"{layers!r} {one.top1[0]!r} {one.standard_error[0]!r} {one.failed!r}"
+            for layers, one in self._known.items()
         )
         self._digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-        self.note = f"as {self.source.name} has it, trained elsewhere"
+        self.schedule = f"as in {self.source.name}"
+        self.note = f"from {self.source.name}, trained elsewhere"
+
+    @classmethod
+    def make(cls, request: Request) -> Imported:
+        return cls(request.argument, unit=request.unit, space=request.space)
 
     def __len__(self) -> int:
         """How many networks it knows."""
@@ -77,20 +85,20 @@ class Imported(AccuracyEstimator):
         if lacking:
             more = f" and {len(lacking) - 1:,} more of" if len(lacking) > 1 else ", one of"
             raise UncoveredNetwork(
-                f"{self.source} has no accuracy of '{lacking[0]}'{more} {len(architectures):,} that were "
-                f"asked for. It holds {len(self):,} networks. Search a space that it covers whole, or fit a "
-                f"surrogate to it:  phonenas fit-accuracy {self.source}"
+                f"{self.source} has no accuracy of '{lacking[0]}'{more} {len(architectures):,} "
+                f"networks to estimate. It holds {len(self):,}. Search a space that it covers, "
+                f"or fit a surrogate to it:  phonenas fit-accuracy {shlex.quote(str(self.source))}"
             )
         return Accuracy.joined(self._known[a.operators()] for a in architectures)
 
 
-def _merged(found: Results) -> dict[tuple[Operator, ...], Accuracy]:
+def _merged(results: Results) -> dict[tuple[Operator, ...], Accuracy]:
     """One `Accuracy` a network, by its layers."""
     rows: dict[tuple[Operator, ...], list[int]] = {}
-    for i, network in enumerate(found.networks):
+    for i, network in enumerate(results.networks):
         rows.setdefault(network.operators(), []).append(i)
-    well = {k: [i for i in at if not found.failed[i]] for k, at in rows.items()}
-    several = [found.top1[at] for at in well.values() if len(at) > 1]
+    well = {k: [i for i in at if not results.failed[i]] for k, at in rows.items()}
+    several = [results.top1[at] for at in well.values() if len(at) > 1]
     scatter = NOISE
     if len(several) >= 10:
         squares = sum(float(((t - t.mean()) ** 2).sum()) for t in several)
@@ -99,12 +107,12 @@ def _merged(found: Results) -> dict[tuple[Operator, ...], Accuracy]:
     for layers, at in rows.items():
         good = well[layers]
         if not good:
-            merged[layers] = Accuracy.failure(found.failed[at[0]])
+            merged[layers] = Accuracy.failure(results.failed[at[0]])
             continue
-        errors = found.standard_error[good]
+        errors = results.standard_error[good]
         errors = np.where(np.isnan(errors), scatter, errors)
         merged[layers] = Accuracy(
-            found.top1[good].mean(keepdims=True),
+            results.top1[good].mean(keepdims=True),
             np.sqrt((errors**2).sum(keepdims=True)) / len(good),
             np.zeros(1, bool),
         )

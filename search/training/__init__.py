@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from .evaluation import evaluate
-from .export import Exported, export
+from .export.export import Check, Exported, export
 from .folder import load
+from .job import TrainingJob
 from .recipe import PAPER, PROXY, SMALL, Recipe, recipe
-from .trained import Trained
-from .trainer import train
-from .weights_file import load_weights
+from .resources import Resources
+from .result import Trained
+from .trainer import run_job, train
+from .weights import load_weights
 
 __all__ = [
     "PAPER",
     "PROXY",
     "SMALL",
+    "Check",
     "Exported",
     "Recipe",
+    "Resources",
     "Trained",
+    "TrainingJob",
     "evaluate",
     "export",
     "load",
     "load_weights",
     "recipe",
+    "run_job",
     "train",
 ]

@@ -1,9 +1,9 @@
-"""What chance decides about each image: its place in the epoch, its crop, its shift, its flip.
+"""Random decisions about each image: its place in the epoch, its crop, its shift, its flip.
 
-Every decision is a function of (seed, epoch, number of the image) and of nothing else: neither
-the batch it falls into, nor the process that reads it, nor where a training was taken up again
-changes it. So numbers are not drawn one after the other but computed from their key, by
-SplitMix64, whose outputs are numbered (Steele, Lea and Flood, OOPSLA 2014).
+Every decision is a function of (seed, epoch, number of the image) alone: neither the batch, nor
+the process that reads the image, nor a resumed training changes it. So numbers are not drawn one
+after the other but computed from their key, by SplitMix64, whose outputs are numbered (Steele,
+Lea and Flood, OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -34,38 +34,44 @@ def _mixed(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def _raw(
     seed: int, epoch: int, indices: npt.NDArray[np.int64], columns: range
 ) -> npt.NDArray[np.uint64]:
+    """Random bits, (n, len(columns)), of the images (n,)."""
     key = np.zeros(1, np.uint64)
-    for word in (seed & (2**64 - 1), seed >> 64, epoch):
-        key = _mixed(key + _STEP * np.array([(word + 1) % 2**64], np.uint64))
+    for part in (seed & (2**64 - 1), seed >> 64, epoch):
+        key = _mixed(key + _STEP * np.array([(part + 1) % 2**64], np.uint64))
     images = _mixed(key + _STEP * (indices.astype(np.uint64) + np.uint64(1)))
     counts = np.arange(columns.start + 1, columns.stop + 1).astype(np.uint64)
     return _mixed(images[:, None] + _STEP * counts)
 
 
 def draws(seed: int, epoch: int, indices: npt.NDArray[np.int64], columns: range) -> Floats:
-    """Uniform numbers in [0, 1), one row an image: (n, len(columns)).
+    """Uniform numbers in [0, 1), a row for each image.
 
     Args:
         seed, epoch: At least 0.
         indices: Numbers of the images, (n,).
-        columns: Which of the endless row of numbers that belongs to each image.
+        columns: Which of the unlimited numbers that belong to each image.
+    Returns:
+        (n, len(columns)).
     """
     return (_raw(seed, epoch, indices, columns) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The images of an epoch, shuffled: (count,)."""
-    # A column that no decision about an image reads.
+    """The numbers of the images of an epoch, shuffled: (count,)."""
+    # A column that no other decision about an image uses.
     keys = _raw(seed, epoch, np.arange(count), range(-1, 0))[:, 0]
     return np.argsort(keys, kind="stable")
 
 
 def central_boxes(heights: Floats, widths: Floats, resolution_px: int) -> Floats:
-    """What evaluation sees: (n, 4) of y, x, height, width, in pixels of the image.
+    """The box that evaluation sees of images of heights (n,) and widths (n,), in pixels.
 
     The central square of 224/256 of the shorter side, as the usual ImageNet evaluation (resize
     the shorter side to 256, take the central 224), at every resolution. A square image no
     larger than the resolution is taken whole: digits and thumbnails are drawn to their edges.
+
+    Returns:
+        (n, 4): y, x, height, width, in pixels of the image.
     """
     shorter = np.minimum(heights, widths)
     whole = (heights == widths) & (heights <= resolution_px)
@@ -81,12 +87,18 @@ def random_boxes(
     epoch: int,
     indices: npt.NDArray[np.int64],
 ) -> Floats:
-    """Inception-style crops as the official MnasNet code takes them: (n, 4) of y, x, height, width.
+    """Inception-style crops as the official MnasNet code takes them.
 
     The aspect (width to height, 3:4 to 4:3) is uniform, and so is the height among those that
     give 8 to 100 % of the area; crops under 10 % are drawn again (see `COVERED`), ten times at
     most. Where that fails, or the crop is the whole image, the central box is taken.
 
+    Args:
+        heights, widths: Of the images, (n,), in pixels.
+        resolution_px: Side of what the network sees.
+        seed, epoch, indices: As for `draws`; indices (n,).
+    Returns:
+        (n, 4): y, x, height, width, in pixels of the image.
     Source: preprocessing.py of the official MnasNet code, and TensorFlow's
         sample_distorted_bounding_box for the way in which it draws.
     """

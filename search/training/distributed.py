@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ...space.errors import InvalidArgument, WorkersUnavailable
-from .evaluation import pick_device
+from phonenas.space.errors import InvalidArgument, WorkersUnavailable
+
+from .resources import pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,8 +36,8 @@ def rank_and_world() -> tuple[int, int]:
     """
     try:
         rank, world, _ = (
-            int(os.environ.get(name, other))
-            for name, other in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
         )
     except ValueError as error:
         raise InvalidArgument(
@@ -49,25 +50,27 @@ def rank_and_world() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that train together; one alone does nothing for it.
+    """The processes that train together; by default this one alone.
 
     Args:
-        rank, world: Number of this one, and of all.
-        device: Where this one computes.
+        rank, world: Number of this process, from 0, and how many there are.
+        device: Where this one computes, a torch device or its name.
+    Raises:
+        InvalidArgument: A rank that is not below `world`.
     """
 
-    rank: int
-    world: int
-    device: Any
+    rank: int = 0
+    world: int = 1
+    device: Any = "cpu"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise InvalidArgument(f"a rank lies in [0, {self.world}), got {self.rank}")
 
     @property
     def first(self) -> bool:
-        """Whether this one reads, writes and tells."""
+        """Whether this one reads and writes the folder and sends events."""
         return self.rank == 0
-
-    def share(self, count: int) -> int:
-        """How many of so many images are this one's."""
-        return len(range(self.rank, count, self.world))
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each by its mean over the processes."""
@@ -94,15 +97,15 @@ class Processes:
             for t in tensors:
                 dist.broadcast(t, 0)
 
-    def agreed(self, word: bool) -> bool:
-        """What the first process says, to all."""
+    def agreed(self, decision: bool) -> bool:
+        """The decision of the first process, for all."""
         if self.world == 1:
-            return word
+            return decision
         import torch
 
-        told = torch.tensor(int(word), device=self.device)
-        self.from_first([told])
-        return bool(told)
+        decided = torch.tensor(int(decision), device=self.device)
+        self.from_first([decided])
+        return bool(decided)
 
     def joined(self, module: nn.Module) -> nn.Module:
         """The module, its gradients averaged over the processes after each backward pass."""
@@ -111,7 +114,7 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # Newer torch has another word for it, and warns of the older.
+        # Newer torch has another name for it, and warns about the older.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         newer = "forward_sync_buffers"
         more: dict[str, Any] = {newer if newer in known else "broadcast_buffers": False}

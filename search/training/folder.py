@@ -1,56 +1,52 @@
 """A training on disk, so that it can be stopped at any moment.
 
-    checkpoint.safetensors   while it runs: weights, average, optimizer, curve, settings (`checkpoint`)
+    checkpoint.safetensors   while it runs: weights, average, optimizer, curve, settings
     curve.csv                the learning curve, a row an epoch
-    weights.safetensors      at the end: the trained weights (`weights_file`)
+    weights.safetensors      at the end: the trained weights
     result.json              at the end, written last: settings, accuracy, curve
 
 All are written atomically. Once result.json is there the training is over; the checkpoint goes.
-One process at a time trains in a folder (`hold`).
+One process at a time trains in a folder: two would write over each other (`data.files`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
+import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...data.documents import Document, only
-from ...data.files import write_atomic
-from ...space import Architecture
-from ...space.errors import (
-    SettingsChanged,
-    UnknownName,
-    UnsupportedFormat,
-)
-from .hold import hold, tidy
-from .trained import Epoch, Trained
-from .weights_file import load_weights, save_weights
+from phonenas.data.documents import Document, only
+from phonenas.data.files import lock_folder, remove_unfinished, write_atomic
+from phonenas.space import zoo
+from phonenas.space.errors import SettingsChanged, UnknownName, UnsupportedFormat
+
+from .result import Epoch, Trained
+from .weights import load_checkpoint, load_weights, save_checkpoint, save_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...data.image_set import ImageSet
-    from .recipe import Recipe
 
-__all__ = ["Stopped", "TrainingFolder", "finished_in", "load", "settings_of"]
+__all__ = ["Stopped", "TrainingFolder", "changed_settings", "finished_in", "load"]
 
-FORMAT, VERSION = "phonenas-training-result", 1
-_DOCUMENT = Document(FORMAT, VERSION, "result of a training")
-_AGAIN = "Choose another --out."
-_SHARE = 20  # times as long as a checkpoint takes, none is written again
+log = logging.getLogger("phonenas")
+
+_DOCUMENT = Document("phonenas-training-result", 2, "result of a training")
+_REMEDY = "Choose another --out."
+_SHARE = 20  # between two checkpoints at least so many times the time that one takes
 _GUESS_S = 0.1  # how long the first one takes
 _FILES = ("checkpoint.safetensors", "curve.csv", "weights.safetensors", "result.json")
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """Where a training stopped: its tensors, the update it is at, its curve, and more."""
+    """Where a training stopped: tensors, updates, curve, seconds, loss of the present epoch."""
 
     tensors: dict[str, Tensor]
     step: int
@@ -62,7 +58,7 @@ class Stopped:
 
 
 class TrainingFolder:
-    """Lifetime: opened at the start of a training with its settings, saved to, then closed.
+    """A training's folder. Lifetime: opened with the training's settings, saved to, then closed.
 
     Args:
         path: The folder; made if it is not there. It is this process's until `close`.
@@ -71,7 +67,7 @@ class TrainingFolder:
     Raises:
         SettingsChanged: It holds a training with other settings; both values are named.
         UnsupportedFormat: It holds a damaged file, or one of another version.
-        StoreError: It cannot be read, or another process trains in it.
+        StoreError: It cannot be read, or another process works in it.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], each_s: float = 60.0) -> None:
@@ -80,12 +76,13 @@ class TrainingFolder:
         self.each_s = each_s
         self._saved_s, self._took_s = time.monotonic(), _GUESS_S
         only(self.path, "result.json")
-        self._held = hold(self.path)
+        self._lock = lock_folder(self.path)
         try:
+            only(self.path, "result.json")  # of what came while another process had the folder
             self._result = _read_result(self.path)
             if self._result is not None:
                 _compare(self.path, self._result["settings"], self.settings)
-            if self._held is not None:
+            if self._lock.error is None:
                 self._tidy()
         except BaseException:
             self.close()
@@ -93,12 +90,10 @@ class TrainingFolder:
 
     def close(self) -> None:
         """Leave the folder to others."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        self._lock.close()
 
     def _tidy(self) -> None:
-        tidy(self.path, _FILES)
+        remove_unfinished(self.path, _FILES)
         if self._result is not None:
             with contextlib.suppress(OSError):  # as where the folder is read-only
                 self._checkpoint.unlink(missing_ok=True)
@@ -108,7 +103,7 @@ class TrainingFolder:
         return self.path / "checkpoint.safetensors"
 
     def finished(self) -> Trained | None:
-        """What the training gave, if it is over."""
+        """The result, if the training is over."""
         return None if self._result is None else _trained(self.path, self._result)
 
     def stopped(self) -> Stopped | None:
@@ -117,17 +112,15 @@ class TrainingFolder:
         Raises:
             SettingsChanged, UnsupportedFormat, StoreError: As the class.
         """
-        from . import checkpoint
-
         remedy = "Remove the file to train from the start."
-        found = checkpoint.read(self._checkpoint, remedy)
-        if found is None:
+        checkpoint = load_checkpoint(self._checkpoint, remedy)
+        if checkpoint is None:
             return None
         try:
-            document = found.document
+            document = checkpoint.document
             _compare(self.path, dict(document["settings"]), self.settings)
             return Stopped(
-                found.tensors,
+                checkpoint.tensors,
                 int(document["step"]),
                 tuple(Epoch.from_dict(row) for row in document["curve"]),
                 float(document["seconds"]),
@@ -143,7 +136,7 @@ class TrainingFolder:
     def due(self, *, epoch_over: bool = False) -> bool:
         """Whether it is time for a checkpoint: an epoch is over, or the last one is old enough.
 
-        None is written before twenty times as long has passed as the last one took to write.
+        Between two there is at least twenty times the time that the last one took to write.
         """
         since = time.monotonic() - self._saved_s
         return since >= max(0.0 if epoch_over else self.each_s, _SHARE * self._took_s)
@@ -154,8 +147,6 @@ class TrainingFolder:
         Raises:
             StoreError: The disk does not take it; the older one stays whole.
         """
-        from . import checkpoint
-
         began = time.monotonic()
         document = {
             "settings": self.settings,
@@ -166,7 +157,7 @@ class TrainingFolder:
             "loss_sum": float(now.loss_sum).hex(),
             "loss_count": now.loss_count,
         }
-        checkpoint.write(self._checkpoint, now.tensors, document)
+        save_checkpoint(self._checkpoint, now.tensors, document)
         self._saved_s = time.monotonic()
         self._took_s = self._saved_s - began
 
@@ -174,43 +165,28 @@ class TrainingFolder:
         """Write curve.csv."""
         names = list(Epoch.__dataclass_fields__)
         rows = [
-            ",".join("" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v)
-                     for v in e.to_dict().values())
+            ",".join(
+                "" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v)
+                for v in e.to_dict().values()
+            )
             for e in curve
-        ]  # fmt: skip
+        ]
         write_atomic(self.path / "curve.csv", "\n".join([",".join(names), *rows]) + "\n")
 
     def finish(self, trained: Trained) -> None:
         """Write weights and result, and drop the checkpoint."""
         self.write_curve(trained.curve)
-        told = trained.to_dict()
+        result = trained.to_dict()
         if not trained.diverged:
-            about = {k: told[k] for k in ("classes", "top1", "top5", "images_held", "recipe")}
+            about = {k: result[k] for k in ("classes", "top1", "top5", "images_held", "recipe")}
             save_weights(self.path / "weights.safetensors", trained.network, trained.weights, about)
-        document = {
-            "format": FORMAT, "version": VERSION, "settings": self.settings, "result": told,
-        }  # fmt: skip
-        write_atomic(
-            self.path / "result.json", json.dumps(document, indent=1, allow_nan=False) + "\n"
-        )
+        document = {"settings": self.settings, "result": result}
+        _DOCUMENT.write(self.path / "result.json", document)
         self._checkpoint.unlink(missing_ok=True)
 
 
-def settings_of(
-    network: Architecture, images: ImageSet, held: ImageSet | None, recipe: Recipe, seed: int
-) -> dict[str, Any]:
-    """All that decides a training's weights; the precision as the recipe has it, "auto" maybe."""
-    return {
-        "network": str(network),
-        "images": images.digest,
-        "held": None if held is None else held.digest,
-        "seed": seed,
-        **recipe.settings,
-    }
-
-
 def finished_in(path: str | Path, settings: Mapping[str, Any]) -> Trained | None:
-    """The training in a folder, if it is over; whatever precision "auto" came to be.
+    """The training in a folder, if it is over; "auto" agrees with any precision.
 
     Raises:
         SettingsChanged: It has other settings; both values are named.
@@ -218,14 +194,14 @@ def finished_in(path: str | Path, settings: Mapping[str, Any]) -> Trained | None
         StoreError: It cannot be read.
     """
     folder = Path(path)
-    found = _read_result(folder)
-    if found is None:
+    document = _read_result(folder)
+    if document is None:
         return None
     now = dict(settings)
     if now["precision"] == "auto":
-        now["precision"] = found["settings"].get("precision")
-    _compare(folder, found["settings"], now)
-    return _trained(folder, found)
+        now["precision"] = document["settings"].get("precision")
+    _compare(folder, document["settings"], now)
+    return _trained(folder, document)
 
 
 def load(path: str | Path) -> Trained:
@@ -236,22 +212,26 @@ def load(path: str | Path) -> Trained:
         UnsupportedFormat: It is damaged or of another version.
     """
     folder = Path(path)
-    found = _read_result(folder)
-    if found is None:
+    document = _read_result(folder)
+    if document is None:
         raise UnknownName(
             f"there is no finished training in {folder}. Make one, or go on with it:  "
-            f"phonenas train NETWORK --data DIR --out {folder}"
+            f"phonenas train NETWORK --data DIR --out {shlex.quote(str(folder))}"
         )
-    return _trained(folder, found)
+    return _trained(folder, document)
 
 
-def _compare(path: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [
-        f"{name} was {found.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted({*found, *now})
-        if found.get(name) != now.get(name)
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, each with both values."""
+    return [
+        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
     ]
-    if changed:
+
+
+def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if changed := changed_settings(before, now):
         raise SettingsChanged(
             f"{path} holds a training with other settings: {'; '.join(changed)}. Give the "
             "same settings to go on with it, or another --out for a new training."
@@ -259,43 +239,43 @@ def _compare(path: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> No
 
 
 def _read_result(folder: Path) -> dict[str, Any] | None:
-    found = _DOCUMENT.read(folder / "result.json", _AGAIN)
-    if found is None:
+    document = _DOCUMENT.read(folder / "result.json", _REMEDY)
+    if document is None:
         return None
-    if not isinstance(found.get("settings"), dict) or not isinstance(found.get("result"), dict):
+    if any(not isinstance(document.get(part), dict) for part in ("settings", "result")):
         raise UnsupportedFormat(
-            f"{folder / 'result.json'} is damaged: settings or result are missing. {_AGAIN}"
+            f"{folder / 'result.json'} is damaged: settings or result are missing. {_REMEDY}"
         )
-    return found
+    return document
 
 
-def _trained(folder: Path, found: Mapping[str, Any]) -> Trained:
-    told = found["result"]
-    with _DOCUMENT.checking(folder / "result.json", _AGAIN):
-        result = Trained(
-            network=Architecture.parse(told["network"]),
+def _trained(folder: Path, document: Mapping[str, Any]) -> Trained:
+    result = document["result"]
+    with _DOCUMENT.checking(folder / "result.json", _REMEDY):
+        trained = Trained(
+            network=zoo.parse(result["network"]),
             weights={},
-            top1=float("nan") if told["top1"] is None else float(told["top1"]),
-            top5=float("nan") if told["top5"] is None else float(told["top5"]),
-            images_held=int(told["images_held"]),
-            curve=tuple(Epoch.from_dict(row) for row in told["curve"]),
-            seconds=float(told["seconds"]),
-            diverged=str(told["diverged"]),
-            images=int(told["images"]),
-            classes=tuple(map(str, told["classes"])),
-            steps=int(told["steps"]),
-            resumed_from=int(told["resumed_from"]),
-            recipe=dict(told["recipe"]),
+            top1=float("nan") if result["top1"] is None else float(result["top1"]),
+            top5=float("nan") if result["top5"] is None else float(result["top5"]),
+            images_held=int(result["images_held"]),
+            curve=tuple(Epoch.from_dict(row) for row in result["curve"]),
+            seconds=float(result["seconds"]),
+            diverged=str(result["diverged"]),
+            images=int(result["images"]),
+            classes=tuple(map(str, result["classes"])),
+            steps=int(result["steps"]),
+            resumed_from=int(result["resumed_from"]),
+            recipe=dict(result["recipe"]),
         )
-    if result.diverged:
-        return result
+    if trained.diverged:
+        return trained
     try:
         network, weights = load_weights(folder / "weights.safetensors")
     except UnknownName as error:
         raise UnsupportedFormat(
             f"{folder} says that its training is over, and its weights.safetensors is gone. Remove "
-            "its result.json to train anew."
+            "its result.json to train again."
         ) from error
-    if network != result.network:
+    if network != trained.network:
         raise UnsupportedFormat(f"{folder}: weights.safetensors are of another network: {network}")
-    return replace(result, weights=weights)
+    return replace(trained, weights=weights)

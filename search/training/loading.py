@@ -1,4 +1,4 @@
-"""Batches of image files, decoded and augmented by Pillow: here, or in processes of their own."""
+"""Batches of image files, decoded and augmented by Pillow: here, or in loader processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...data.image_decoding import open_image, to_rgb
-from ...data.image_folders import FileImages
-from ...data.image_set import ImageSet
-from ...space.errors import PhonenasError, TaskFailed
+from phonenas.data.images.decoding import open_image, to_rgb
+from phonenas.data.images.folders import FileImages
+from phonenas.data.images.image_set import ImageSet
+from phonenas.space.errors import PhonenasError, TaskFailed
+
 from .augment import central_boxes, draws, random_boxes
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["FileBatches", "Loader", "flips", "shifted", "shifts"]
 
 # A batch of several hundred large photographs on a slow network disk takes a minute or two.
 PATIENCE_S = 900
-# How often it is looked whether the processes still live.
+# How often to look whether the processes still live.
 LOOK_S = 5
 PREFETCHED = 3
 
@@ -38,7 +39,7 @@ Batch = tuple[int, npt.NDArray[np.int64]]
 def flips(
     seed: int, epoch: int, indices: npt.NDArray[np.int64], augment: str | None
 ) -> npt.NDArray[np.bool_]:
-    """Which images are mirrored, (n,): each with one half, in the augmentations that mirror."""
+    """Which of the images (n,) are mirrored, (n,): half of them at random, if `augment` mirrors."""
     if augment not in ("imagenet", "small"):
         return np.zeros(len(indices), bool)
     return draws(seed, epoch, indices, range(1))[:, 0] < 0.5
@@ -47,7 +48,7 @@ def flips(
 def shifts(
     seed: int, epoch: int, indices: npt.NDArray[np.int64], pad_px: int
 ) -> npt.NDArray[np.int64]:
-    """By how much to move within a black border of `pad_px`: (n, 2), each in [0, 2 pad_px]."""
+    """How far each image (n,) moves within a border of `pad_px`: (n, 2) in [0, 2 pad_px]."""
     moved = draws(seed, epoch, indices, range(1, 3))
     return np.floor(moved * (2 * pad_px + 1)).astype(np.int64)
 
@@ -58,7 +59,16 @@ def shifted(
     pad_px: int,
     mirrored: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint8]:
-    """Each image moved within its black border, some mirrored: (b, px, px, 3) to the same."""
+    """Images moved within a black border, some mirrored.
+
+    Args:
+        pixels: (b, px, px, 3).
+        moved: (b, 2), as of `shifts`.
+        pad_px: Width of the border.
+        mirrored: (b,).
+    Returns:
+        (b, px, px, 3).
+    """
     px = pixels.shape[1]
     framed = np.zeros((px + 2 * pad_px, px + 2 * pad_px, 3), np.uint8)
     result = np.empty_like(pixels)
@@ -70,9 +80,9 @@ def shifted(
 
 
 class FileBatches:
-    """(epoch, numbers of images) → (pixels (b, px, px, 3) uint8, error): what a process does.
+    """What a loader process does: (epoch, image numbers (b,)) → (pixels (b, px, px, 3), error).
 
-    An error is handed over as a value, since one that is raised in another process arrives
+    An error is returned as a value, since one that is raised in another process arrives
     wrapped in the text of its traceback.
     """
 
@@ -102,7 +112,7 @@ class FileBatches:
         return torch.from_numpy(pixels), None
 
     def _seen(self, epoch: int, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """The box of one image that this epoch shows, at the resolution."""
+        """The box of one image, `index` (1,), that this epoch shows: (px, px, 3), uint8."""
         from PIL.Image import Resampling, fromarray
 
         px, number = self.resolution_px, int(index[0])
@@ -131,7 +141,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _end_with_parent(_: int) -> None:
-    """Have this process end when the one that reads its batches does, even by SIGKILL.
+    """End this process when the one that receives its batches ends, even by SIGKILL.
 
     torch looks whether the parent has changed, and the parent of a process of a fork server is
     the server, which in turn lives as long as any of its processes.
@@ -147,15 +157,15 @@ def _end_with_parent(_: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class _Plan:
-    """The batches of the epoch at hand, as torch's sampler; it stays in this process."""
+class _Epoch:
+    """The batches of the present epoch, as torch's sampler; it stays in this process."""
 
     batches: Sequence[Batch] = ()
-    left = False  # the epoch was left: no more of it is to be read
+    abandoned = False  # no more of it is to be read
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
-            if self.left:
+            if self.abandoned:
                 return
             yield batch
 
@@ -164,32 +174,32 @@ class _Plan:
 
 
 class Loader:
-    """Runs `FileBatches` in `workers` processes, which live as long as this object.
+    """Runs `FileBatches` in `loaders` processes, which live as long as this object.
 
     The processes come from a fork server where the system has one, else they are spawned: a
     plain fork would copy a process in which torch, CUDA or Ray run threads, whose locks then
     stay taken for ever.
     """
 
-    def __init__(self, batches: FileBatches, workers: int, pin: bool) -> None:
+    def __init__(self, batches: FileBatches, loaders: int, pin: bool) -> None:
         from torch.utils.data import DataLoader
 
         ways = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
         # torch takes seconds to import: the fork server does it once for all processes to come.
         context.set_forkserver_preload(["torch.utils.data", __name__])
-        self.plan = _Plan()
-        self.workers = workers
+        self.sampler = _Epoch()
+        self.loaders = loaders
         self._begun: Iterator[Any] = iter(())
         with warnings.catch_warnings():
             # How many processes suit this computer is the user's to say.
             warnings.filterwarnings("ignore", "This DataLoader will create")
             self.loader: Any = DataLoader(
                 batches,  # type: ignore[arg-type]
-                sampler=self.plan,
+                sampler=self.sampler,
                 batch_size=None,
                 collate_fn=_as_it_is,
-                num_workers=workers,
+                num_workers=loaders,
                 prefetch_factor=PREFETCHED,
                 persistent_workers=True,
                 pin_memory=pin,
@@ -199,38 +209,38 @@ class Loader:
             )
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, PhonenasError | None]]:
-        """The batches in their order."""
+        """Pixels (b, px, px, 3) of each batch, or the error of the first broken image, in order."""
         try:
             self._end()
-            self.plan.batches = batches
+            self.sampler.batches = batches
             steps = self._begun = iter(self.loader)
             for _ in batches:
                 yield _next(steps)
         except (RuntimeError, OSError, EOFError, AssertionError) as error:
-            told = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise TaskFailed(
-                f"a process that reads images was lost: {told}. With too little memory, or too "
-                f"little shared memory (/dev/shm), take fewer than {self.workers} workers, or "
-                "smaller batches."
+                f"a process that reads images was lost: {reason}. With too little memory, or too "
+                f"little shared memory (/dev/shm), take fewer than {self.loaders} loader processes "
+                "(--loaders), or smaller batches."
             ) from error
 
     def _end(self) -> None:
-        """Take what the processes still read of an epoch that was left in its midst.
+        """Receive what the processes still read of an epoch that was abandoned.
 
         torch does so itself, but waits no longer than `LOOK_S` for each batch.
         """
-        self.plan.left = True
+        self.sampler.abandoned = True
         with contextlib.suppress(StopIteration):
-            for _ in range(PREFETCHED * self.workers + 1):
+            for _ in range(PREFETCHED * self.loaders + 1):
                 _next(self._begun)
-        self.plan.left = False
+        self.sampler.abandoned = False
 
 
 def _next(steps: Iterator[Any]) -> Any:
-    """The next batch, waited for with a look at the processes every few seconds.
+    """The next batch; every few seconds it looks whether the loader processes live.
 
-    torch's own wait without a limit is one for ever where a file hangs, and with a limit it does
-    not notice until then that a process of a fork server has died.
+    Without a limit torch waits for ever where a file hangs, and with one it does not notice
+    before that limit that a process of a fork server has died.
     """
     for _ in range(PATIENCE_S // LOOK_S - 1):
         try:

@@ -47,8 +47,13 @@ class RMSProp(torch.optim.Optimizer):
         epsilon: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "decay": decay, "momentum": momentum, "epsilon": epsilon,
-                    "weight_decay": weight_decay}  # fmt: skip
+        defaults = {
+            "lr": lr,
+            "decay": decay,
+            "momentum": momentum,
+            "epsilon": epsilon,
+            "weight_decay": weight_decay,
+        }
         super().__init__(params, defaults)
         for group in self.param_groups:
             for p in group["params"]:
@@ -56,7 +61,7 @@ class RMSProp(torch.optim.Optimizer):
                 self.state[p]["momentum"] = torch.zeros_like(p)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every weight that has a gradient."""
         loss = None
         if closure is not None:

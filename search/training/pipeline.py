@@ -9,18 +9,20 @@ the official code uses, does not average).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ...data.image_set import ArrayImages, ImageSet
-from ...space.errors import InvalidArgument, MissingExtra
+from phonenas.data.images.image_set import ArrayImages, ImageSet
+from phonenas.space.errors import InvalidArgument
+
 from .augment import central_boxes, order, random_boxes
+from .distributed import Processes
 from .loading import FileBatches, Loader, flips, shifted, shifts
+from .resources import require_torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 __all__ = ["AUGMENTATIONS", "MEAN", "STD", "Batches"]
@@ -35,32 +37,31 @@ class Batches:
 
     | `augment` | what each image undergoes |
     |---|---|
-    | "imagenet" | a random crop of 10 to 100 % of the area and aspect 3:4 to 4:3, and a flip: as the official MnasNet code (see `augment.random_boxes`) |
-    | "small" | what evaluation sees, moved within a black border of an eighth of the side (4 pixels at 32), and a flip |
+    | "imagenet" | a random crop of 10 to 100 % of the area and aspect 3:4 to 4:3, and a flip: as
+    the official MnasNet code (see `augment.random_boxes`) |
+    | "small" | what evaluation sees, moved within a black border of an eighth of the side (4 pixels
+    at 32), and a flip |
     | "shift" | "small" without the flip, for digits and letters |
-    | None | evaluation: the central 224/256 of the shorter side; a square image that is no larger than the resolution is taken whole |
+    | None | evaluation: the central 224/256 of the shorter side; a square image that is no larger
+    than the resolution is taken whole |
 
     Args:
         images: The set.
-        batch: Images a batch over all ranks, at least 1.
+        batch: Images a batch over all processes, at least 1.
         resolution_px: Side of what the network sees, at least 8.
         augment: One of the table.
         seed: Of the order and of every augmentation, at least 0.
-        workers: Processes that read files, 0 or more; 0 reads them here. Images in memory need
+        loaders: Processes that read files, 0 or more; 0 reads them here. Images in memory need
             none. A script that asks for some must be importable: its work stands under
             `if __name__ == "__main__":`.
-        drop_last: Leave out the last batch of an epoch if it is not full. None does so if the
-            order is shuffled.
-        shuffle: Each epoch in an order of its own. None does so if `augment` is given.
-        rank, world: This process and how many share each batch; `batch` is a multiple of
-            `world`, and each takes every `world`-th image of it. The last batch of an unshuffled
-            epoch may give some ranks less than others, or an empty tensor.
-        device: Where the tensors shall lie. Images go there as bytes and become numbers there.
-        mean, std: Of each colour, in [0, 1]; those of ImageNet.
+        shuffle: Each epoch in an order of its own, without the last batch where it is not full;
+            else the set's own order, whole. None does so if `augment` is given.
+        processes: That share each batch, and this one's device, where the tensors are to lie.
+            `batch` is a multiple of their number n, and each takes every n-th image of it. The
+            last batch of an unshuffled epoch may give some of them less, or an empty tensor.
     Raises:
-        InvalidArgument: A value out of its range; or fewer images than a batch where the last,
-            smaller batch is dropped, so that there would be none. (Where it is kept, a small set
-            is one smaller batch.)
+        InvalidArgument: A value out of its range; or fewer images than a shuffled batch, so that
+            an epoch would be empty. (Unshuffled, a small set is one smaller batch.)
         MissingExtra: torch is not installed.
     """
 
@@ -72,15 +73,11 @@ class Batches:
         *,
         augment: str | None = "imagenet",
         seed: int = 0,
-        workers: int = 0,
-        drop_last: bool | None = None,
+        loaders: int = 0,
         shuffle: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str | torch.device = "cpu",
-        mean: tuple[float, float, float] = MEAN,
-        std: tuple[float, float, float] = STD,
+        processes: Processes | None = None,
     ) -> None:
+        processes = processes or Processes()
         if augment is not None and augment not in AUGMENTATIONS:
             raise InvalidArgument(
                 f"an augmentation is one of {', '.join(AUGMENTATIONS)}, not {augment!r}"
@@ -89,53 +86,51 @@ class Batches:
             ("a batch", batch, 1),
             ("a resolution", resolution_px, 8),
             ("a seed", seed, 0),
-            ("the number of workers", workers, 0),
-            ("the number of ranks", world, 1),
+            ("the number of loader processes", loaders, 0),
         ):
             if value < least:
                 raise InvalidArgument(f"{what} is at least {least}, not {value}")
-        if not 0 <= rank < world:
-            raise InvalidArgument(f"a rank lies in [0, {world}), got {rank}")
-        if batch % world:
-            raise InvalidArgument(f"{world} processes cannot share batches of {batch} evenly")
+        if batch % processes.world:
+            raise InvalidArgument(
+                f"{processes.world} processes cannot share batches of {batch} evenly"
+            )
         if not len(images):
             raise InvalidArgument(f"{images.source} has no image")
-        if min(std) <= 0:
-            raise InvalidArgument(f"a standard deviation is above 0, got {std}")
-        torch = _torch()
+        require_torch()
+        import torch
+
         self.images, self.batch, self.resolution_px = images, batch, resolution_px
-        self.augment, self.seed, self.rank, self.world = augment, seed, rank, world
+        self.augment, self.seed, self.processes = augment, seed, processes
         self.shuffle = augment is not None if shuffle is None else shuffle
-        self.drop_last = self.shuffle if drop_last is None else drop_last
-        if self.drop_last and len(images) < batch:
+        if self.shuffle and len(images) < batch:
             raise InvalidArgument(
                 f"{images.source} has {len(images):,} images, fewer than one batch of {batch:,}: "
                 f"an epoch would be empty. Train with batches of at most {len(images):,}."
             )
-        self.device = torch.device(device)
-        self._mean = 255 * torch.tensor(mean).reshape(3, 1, 1).to(self.device)
-        self._std = 255 * torch.tensor(std).reshape(3, 1, 1).to(self.device)
+        self.device = torch.device(processes.device)
+        self._mean = 255 * torch.tensor(MEAN).reshape(3, 1, 1).to(self.device)
+        self._std = 255 * torch.tensor(STD).reshape(3, 1, 1).to(self.device)
         self._pad_px = resolution_px // 8
         self._files = FileBatches(images, resolution_px, augment, self._pad_px, seed)
-        in_memory = isinstance(images, ArrayImages)
         self._pin = self.device.type == "cuda"
-        self._workers = 0 if in_memory else workers
+        self._loaders = 0 if isinstance(images, ArrayImages) else loaders
         self._loader: Loader | None = None
 
     def __len__(self) -> int:
         """Steps an epoch."""
-        return (
-            len(self.images) // self.batch if self.drop_last else -(-len(self.images) // self.batch)
-        )
+        full, rest = divmod(len(self.images), self.batch)
+        return full if self.shuffle or not rest else full + 1
 
     def indices(self, number: int) -> list[npt.NDArray[np.int64]]:
-        """The images of each step of an epoch that this rank sees."""
+        """The images of each step of an epoch that this process sees, each (b,)."""
         if number < 0:
             raise InvalidArgument(f"an epoch has a number of at least 0, not {number}")
         count = len(self.images)
         row = order(self.seed, number, count) if self.shuffle else np.arange(count)
         starts = range(0, len(self) * self.batch, self.batch)
-        return [row[at : at + self.batch][self.rank :: self.world] for at in starts]
+        return [
+            row[at : at + self.batch][self.processes.rank :: self.processes.world] for at in starts
+        ]
 
     def epoch(self, number: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over the images.
@@ -162,7 +157,8 @@ class Batches:
     def _steps(
         self, number: int, steps: list[npt.NDArray[np.int64]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        torch = _torch()
+        import torch
+
         pixels: Iterator[Tensor]
         if isinstance(self.images, ArrayImages):
             images = self.images
@@ -176,8 +172,8 @@ class Batches:
 
     def _from_files(self, number: int, steps: list[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
         work = [(number, step) for step in steps]
-        if self._workers and self._loader is None:
-            self._loader = Loader(self._files, self._workers, self._pin)
+        if self._loaders and self._loader is None:
+            self._loader = Loader(self._files, self._loaders, self._pin)
         read = self._loader(work) if self._loader else map(self._files.__getitem__, work)
         for pixels, error in read:
             if error is not None:
@@ -185,7 +181,9 @@ class Batches:
             yield self._planes(pixels)
 
     def _from_memory(self, images: ArrayImages, number: int, step: npt.NDArray[np.int64]) -> Tensor:
-        torch = _torch()
+        """The images (b,) of one step of epoch `number`, as (b, 3, px, px), not yet normalised."""
+        import torch
+
         px, pad = self.resolution_px, self._pad_px
         height, width = images.pixels.shape[1:3]
         pixels = np.ascontiguousarray(images.rows(step))
@@ -213,7 +211,8 @@ class Batches:
 
     def _planes(self, pixels: Tensor) -> Tensor:
         """(b, h, w, 3) bytes as (b, 3, h, w), float32, on the device."""
-        torch = _torch()
+        import torch
+
         return (
             self._moved(pixels)
             .permute(0, 3, 1, 2)
@@ -239,11 +238,12 @@ def resampled(
     Returns:
         (b, c, px, px), float32.
     """
-    torch = _torch()
-    told = torch.from_numpy(boxes).to(planes.device, torch.float32)
+    import torch
+
+    y, x, height, width = torch.from_numpy(boxes).to(planes.device, torch.float32).T
     # Weights of each row and column of the source: two small products of matrices a plane.
-    down = _weights(told[:, 0], told[:, 2], planes.shape[2], px)
-    across = _weights(told[:, 1], told[:, 3], planes.shape[3], px)
+    down = _weights(y, height, planes.shape[2], px)
+    across = _weights(x, width, planes.shape[3], px)
     flip = torch.from_numpy(mirrored).to(planes.device)[:, None, None]
     across = torch.where(flip, across.flip(1), across)
     b, c, h, w = planes.shape
@@ -255,23 +255,20 @@ def resampled(
 
 
 def _weights(begins: Tensor, lengths: Tensor, size: int, px: int) -> Tensor:
-    """(b, px, size): how much each source pixel counts in each pixel of the result."""
-    torch = _torch()
+    """How much each source pixel counts in each pixel of the result.
+
+    Args:
+        begins, lengths: Of the box of each image along one side, (b,), in source pixels.
+        size, px: Source pixels and pixels of the result along that side.
+    Returns:
+        (b, px, size), float32; each row sums to 1.
+    """
+    import torch
+
     scale = (lengths / px)[:, None, None]
-    places = torch.arange(px, device=begins.device)[None, :, None] + 0.5
+    centres = torch.arange(px, device=begins.device)[None, :, None] + 0.5
     sources = torch.arange(size, device=begins.device)[None, None, :] + 0.5
-    away = (sources - (begins[:, None, None] + places * scale)).abs()
+    away = (sources - (begins[:, None, None] + centres * scale)).abs()
     near = (1 - away / scale.clamp(min=1)).clamp(min=0)
     shares: Tensor = near / near.sum(2, keepdim=True)
     return shares
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtra(
-            "batches of tensors were asked for, and torch cannot be imported here. "
-            "Install it:  pip install 'phonenas[torch]'"
-        ) from error
-    return torch

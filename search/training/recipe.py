@@ -1,28 +1,27 @@
 """Recipes: all that decides how a network is trained, as one value.
 
 `paper` is the full training of the MnasNet paper as its official code has it, `proxy` the few
-epochs by which its search judged each network, `small` a short training for small images.
+epochs by which its search estimated each network, `small` a short training for small images.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...space.errors import InvalidArgument, UnknownName, nearest
+from phonenas.space.errors import InvalidArgument, UnknownName, nearest
 
-__all__ = ["PAPER", "PROXY", "SMALL", "Recipe", "names", "recipe"]
+__all__ = ["PAPER", "PROXY", "SMALL", "Recipe", "recipe"]
 
-_WORDS = {
+_CHOICES = {
     "optimizer": ("rmsprop", "sgd"),
     "schedule": ("steps", "cosine"),
     "augment": ("imagenet", "small", "shift", "none"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
 }
-# Name, least, most; the least and the most are allowed, "above" means that the least is not.
+# Least and most value, both allowed; after "above" the least is not.
 _RANGES = {
     "epochs": (1, 10_000, ""),
     "batch": (1, 1 << 20, ""),
@@ -46,27 +45,26 @@ class Recipe:
     """How a network is trained.
 
     Args:
-        name: For people.
+        name: For messages; it decides nothing.
         epochs: Passes over the images, ≥ 1.
         batch: Images a step, over all processes together, ≥ 1. A set with fewer images than this
             is one batch.
-        learning_rate: At its height, for 256 images of batch: what a step uses is
-            `learning_rate · batch / 256`.
+        learning_rate: Peak, for a batch of 256 images: a step uses `learning_rate · batch / 256`.
         optimizer: "rmsprop", as TensorFlow has it (see `optimizer`), or "sgd", with Nesterov's
             momentum.
-        schedule: "steps", falling by `decay_factor` each `decay_epochs`, counted from the start;
+        schedule: "steps", falling by `decay_factor` every `decay_epochs`, counted from the start;
             or "cosine", falling to 0 at the end.
         warmup_epochs: Epochs in which the rate rises evenly from 0.
-        decay_factor, decay_epochs: Of "steps"; without effect in "cosine".
-        rms_decay, epsilon: Of "rmsprop"; epsilon stands inside the root.
+        decay_factor, decay_epochs: Of "steps"; without effect for "cosine".
+        rms_decay, epsilon: Of "rmsprop"; epsilon is added inside the root.
         momentum: Of either optimizer, in [0, 1).
         weight_decay: Each step's gradient gains `weight_decay · weight`, since the loss gains
             half the sum of squares times it. All weights and biases but BatchNorm's.
-        dropout: Share of the head's features set to 0 before the classifier.
+        dropout: Share of the head's features set to 0 before the classifier, in [0, 1).
         label_smoothing: Share of the target that is spread over all classes.
         average: Decay of the moving average of weights and BatchNorm statistics that is the
-            result; 0 for none. See `average` for its beginning.
-        norm_momentum: Of BatchNorm's statistics, torch's word: 0.01 is a decay of 0.99.
+            result; 0 for none. See `average` for its first updates.
+        norm_momentum: Of BatchNorm's statistics, as torch defines it: 0.01 is a decay of 0.99.
         augment: Of the training images: "imagenet" (random crops, flips), "small" (shifts by up
             to an eighth, flips), "shift" (without the flips, for digits) or "none".
         precision: "float32"; "bfloat16" or "float16" for autocast, weights staying float32;
@@ -96,19 +94,18 @@ class Recipe:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in _WORDS.items():
-            word = getattr(self, name)
-            if word not in known:
+        for name, choices in _CHOICES.items():
+            choice = getattr(self, name)
+            if choice not in choices:
                 raise InvalidArgument(
-                    f"recipe {self.name}: {name} is one of {', '.join(known)}, got {word!r}"
+                    f"recipe {self.name}: {name} is one of {', '.join(choices)}, got {choice!r}"
                 )
         for name, (least, most, above) in _RANGES.items():
             value = getattr(self, name)
             whole = name in ("epochs", "batch")
-            sound = isinstance(value, int if whole else (int, float)) and value is not True
-            if not sound or not math.isfinite(value) or not least <= value <= most or (
-                above and value == least
-            ):  # fmt: skip
+            valid = isinstance(value, int if whole else (int, float)) and value is not True
+            # NaN is in no range.
+            if not (valid and least <= value <= most and not (above and value == least)):
                 kind = "a whole number " if whole else ""
                 low = f"above {least:g}" if above else f"{least:g}"
                 raise InvalidArgument(
@@ -127,16 +124,15 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits of all that decides the outcome: the name is left out."""
-        plain = {k: v for k, v in self.settings.items() if k != "name"}
-        text = json.dumps(plain, sort_keys=True)
+        """Twelve hex digits of all that decides the weights: the name is left out."""
+        text = json.dumps({k: v for k, v in self.settings.items() if k != "name"}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with other values; those that are None stay as they are.
 
         Another number of epochs stretches the warm-up and the steps of the schedule with it, so
-        that the rate runs through the same course; unless these are given too.
+        that the rate follows the same curve; unless these are given too.
 
         Raises:
             InvalidArgument: No such field, or a value outside its range.
@@ -144,45 +140,56 @@ class Recipe:
         >>> PAPER.changed(epochs=35).warmup_epochs, PAPER.changed(batch=256, epochs=None).batch
         (0.5, 256)
         """
-        given = {k: v for k, v in changes.items() if v is not None}
-        unknown = sorted(set(given) - set(asdict(self)))
+        values = {k: v for k, v in changes.items() if v is not None}
+        unknown = sorted(set(values) - set(asdict(self)))
         if unknown:
             raise InvalidArgument(
                 f"a recipe has no {unknown[0]}. {nearest(unknown[0], asdict(self))}"
             )
-        epochs = given.get("epochs", self.epochs)
+        epochs = values.get("epochs", self.epochs)
         if isinstance(epochs, int) and epochs >= 1 and epochs != self.epochs:
             for name in ("warmup_epochs", "decay_epochs"):
-                # To nine digits: 5 / 350 · 35 shall be 0.5.
+                # To nine digits: 5 / 350 · 35 is to be 0.5.
                 stretched = float(f"{getattr(self, name) * epochs / self.epochs:.9g}")
-                given.setdefault(name, stretched)
-        return replace(self, **given)
+                values.setdefault(name, stretched)
+        return replace(self, **values)
 
 
 PAPER = Recipe("paper", epochs=350, batch=4096, learning_rate=0.016)
 """The paper's full training: every default of `Recipe` is its value."""
 
 PROXY = Recipe(
-    "proxy", epochs=5, batch=256, learning_rate=0.016, warmup_epochs=0.5, decay_epochs=0.04,
-    average=0.0, norm_momentum=0.1,
-)  # fmt: skip
-"""The paper's proxy: 5 epochs, same optimizer and loss. It does not print the schedule of these;
-here the rate rises for half an epoch and then falls to about 2 % of its height, as in the full
-training to 1 %. No average, for it would lag behind, and faster BatchNorm statistics."""
+    "proxy",
+    epochs=5,
+    batch=256,
+    learning_rate=0.016,
+    warmup_epochs=0.5,
+    decay_epochs=0.04,
+    average=0.0,
+    norm_momentum=0.1,
+)
+"""The paper's proxy: 5 epochs, same optimizer and loss. The paper does not print their schedule;
+here the rate rises for half an epoch and then falls to about 2 % of its peak, as in the full
+training to 1 %. No average, which would lag behind, and faster BatchNorm statistics."""
 
 SMALL = Recipe(
-    "small", epochs=30, batch=128, learning_rate=0.1, optimizer="sgd", schedule="cosine",
-    warmup_epochs=1.0, weight_decay=5e-4, dropout=0.0, label_smoothing=0.1, average=0.0,
-    norm_momentum=0.1, augment="small",
-)  # fmt: skip
-"""For images of about 32 px: SGD with Nesterov's momentum and a cosine."""
+    "small",
+    epochs=30,
+    batch=128,
+    learning_rate=0.1,
+    optimizer="sgd",
+    schedule="cosine",
+    warmup_epochs=1.0,
+    weight_decay=5e-4,
+    dropout=0.0,
+    label_smoothing=0.1,
+    average=0.0,
+    norm_momentum=0.1,
+    augment="small",
+)
+"""For images of about 32 px: SGD with Nesterov's momentum and a cosine schedule."""
 
 _KNOWN = {r.name: r for r in (PAPER, PROXY, SMALL)}
-
-
-def names() -> tuple[str, ...]:
-    """The recipes that have a name."""
-    return tuple(_KNOWN)
 
 
 def recipe(name: str, **changes: Any) -> Recipe:

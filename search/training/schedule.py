@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...space.errors import InvalidArgument
+from phonenas.space.errors import InvalidArgument
+
 from .recipe import Recipe
 
 __all__ = ["Schedule"]

@@ -1,0 +1,1 @@
+"""The measuring job: protocol, supervision, statistics and verdict, the same for every device."""

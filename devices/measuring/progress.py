@@ -1,0 +1,247 @@
+"""JobProgress: what a measuring job has done, what it lacks, and what it gave up."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any, get_args
+
+from phonenas.data.measurement import Conditions, Round, SubjectKind, centre, spread
+from phonenas.data.store import MeasurementStore
+
+from ..device import Reading
+from .events import Subject
+from .first_inference import FirstInferences
+from .protocol import Protocol
+
+__all__ = ["JobProgress"]
+
+log = logging.getLogger("phonenas")
+
+_FAILURES = 3  # of one subject in a row, before it is given up
+_ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
+_ROUNDS_TO_JUDGE = 30
+
+
+class JobProgress:
+    """The state of one job, kept in the store.
+
+    Attributes:
+        open: Subjects that still lack rounds, by text.
+        rounds: Rounds of each subject that was open at some time.
+        finished: Subjects measured by this job.
+        reused: Number of subjects that the store already held.
+        rejected: Number of readings that were not recorded.
+        unstable: Subjects given up, now or earlier, with the reason.
+    """
+
+    def __init__(
+        self, store: MeasurementStore, conditions: Conditions, protocol: Protocol, purpose: str
+    ) -> None:
+        self.store, self.conditions, self.protocol = store, conditions, protocol
+        self.purpose = purpose
+        self.first = FirstInferences(store, conditions, purpose)
+        self.open: dict[str, Subject] = {}
+        self.rounds: dict[str, list[Round]] = {}
+        self.finished: set[str] = set()
+        self.unstable: dict[str, str] = {}
+        self.reused = self.rejected = 0
+        self._subjects: dict[str, Subject] = {}
+        self._reused: list[tuple[Subject, Sequence[Round]]] = []
+        self._ids: dict[str, int] = {}
+        self._before: dict[str, int] = {}  # rounds that an earlier job took
+        self._failures: dict[str, int] = {}
+        self._apart: dict[str, tuple[int, int]] = {}  # rounds that stand apart, and all
+        self._accepted: list[tuple[int, int, Round]] = []
+        self._rejected: list[tuple[str, str]] = []
+
+    def begin(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
+        """Read from the store what is measured; with `retry`, repeat what was given up."""
+        for kind in get_args(SubjectKind):
+            chosen = {s.text: s for s in subjects if s.kind == kind}
+            if not chosen:
+                continue
+            known = self.store.pending(
+                self.conditions, kind, list(chosen), purpose=self.purpose, again=again
+            )
+            for text, pending in known.items():
+                if pending.given_up and not retry:
+                    self.unstable[text] = pending.given_up
+                    continue
+                # A quicker protocol may have called it complete with fewer rounds.
+                if pending.complete and len(pending.rounds) >= self.protocol.rounds(kind):
+                    self.reused += 1
+                    self._reused.append((chosen[text], pending.rounds))
+                    continue
+                self.open[text] = self._subjects[text] = chosen[text]
+                self._ids[text] = pending.id
+                self.rounds[text] = list(pending.rounds)
+                self._before[text] = len(pending.rounds)
+        self.first.begin([t for t, s in self.open.items() if s.kind == "network"], again)
+
+    def sentinel_ms(self) -> float | None:
+        """Usual time of the sentinel beside the rounds of open subjects, in ms; None without."""
+        return _sentinel_ms(r for rounds in self.rounds.values() for r in rounds)
+
+    def begin_again(self, now_ms: float, limit: float) -> None:
+        """Open what the store holds of another speed of the device, as a new series.
+
+        Args:
+            now_ms: Time of the sentinel now, in ms, > 0.
+            limit: Relative difference from that beside its rounds at which it counts no more.
+        """
+        before = {s.text: (s, _sentinel_ms(rounds)) for s, rounds in self._reused}
+        outdated = [s for s, ms in before.values() if ms and abs(now_ms / ms - 1) >= limit]
+        self._reused.clear()
+        if outdated:
+            self.reused -= len(outdated)
+            self.begin(outdated, again=True, retry=True)
+
+    def missing(self, text: str) -> int:
+        """Rounds that an open subject still lacks."""
+        return max(0, self.protocol.rounds(self.open[text].kind) - len(self.rounds[text]))
+
+    @property
+    def done(self) -> int:
+        """Rounds taken, those of earlier jobs included."""
+        return sum(len(r) for r in self.rounds.values())
+
+    @property
+    def due(self) -> int:
+        """Rounds that are missing, one more for each subject whose rounds disagree."""
+        return sum(max(1, self.missing(t)) for t in self.open)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def accept(self, text: str, reading: Reading, telemetry: Mapping[str, Any]) -> None:
+        """Accept a reading as a round; written with the next `commit`."""
+        clock = {"clock_mhz": reading.clock_mhz} if reading.clock_mhz else {}
+        accepted = Round(
+            reading.samples_ms,
+            reading.sentinel_ms,
+            reading.preempted,
+            telemetry={**telemetry, **clock},
+        )
+        self._accepted.append((self._ids[text], len(self.rounds[text]), accepted))
+        self.first.accept(text, reading, telemetry)
+        self.rounds[text].append(accepted)
+        self._failures.pop(text, None)
+
+    def reject(self, text: str, reason: str, *, failure: bool) -> None:
+        """Record why a reading is rejected.
+
+        Args:
+            failure: Whether the subject itself may be the cause: after three in a row it is given
+                up.
+        """
+        self._rejected.append((text, reason))
+        if failure:
+            self._failures[text] = self._failures.get(text, 0) + 1
+
+    @property
+    def suspects(self) -> list[str]:
+        """Open subjects whose last reading failed: they are repeated first."""
+        return [t for t in self._failures if t in self.open]
+
+    def commit(self) -> list[tuple[str, str]]:
+        """Write what was accepted and rejected since the last time; the latter is returned."""
+        accepted, self._accepted = self._accepted, []
+        rejected, self._rejected = self._rejected, []
+        if accepted:
+            self.store.add_rounds(accepted)
+            self.first.commit()
+        if rejected:
+            self.rejected += len(rejected)
+            self.store.reject(self.conditions, rejected)
+        for text, reason in rejected:
+            if self._failures.get(text, 0) >= _FAILURES:
+                self._give_up(text, f"{_FAILURES} times: {reason}")
+        log.debug("%d rounds committed, %d readings rejected", len(accepted), len(rejected))
+        return rejected
+
+    def close(self, texts: Iterable[str]) -> None:
+        """Complete the subjects whose error bar is small; give up those with a wide one to the end.
+
+        Where many rounds of the job stand apart, rounds of one subject may agree because all are
+        disturbed: then more of them are asked for.
+        """
+        agreed = []
+        for text in texts:
+            if text not in self.open or self.missing(text):
+                continue
+            medians = tuple(r.median_ms() for r in self.rounds[text])
+            value, bar = centre(medians), spread(medians)
+            kind = self.open[text].kind
+            most = self.protocol.rounds(kind) + self.protocol.extra_rounds
+            last = len(medians) >= most
+            limit, negligible_ms = (
+                (self.protocol.last_limit, self.protocol.last_negligible_ms)
+                if last
+                else (self.protocol.limit(kind), self.protocol.negligible_ms)
+            )
+            if len(medians) > 2:
+                far = max(self.protocol.limit(kind) * value, self.protocol.negligible_ms)
+                self._apart[text] = (sum(abs(m - value) > far for m in medians), len(medians))
+            # A single round (a quick look) has nothing to disagree with.
+            small = len(medians) == 1 or bar <= limit or bar * value <= negligible_ms
+            if small and (last or len(medians) >= self._enough()):
+                agreed.append(text)
+            elif last:
+                self._give_up(
+                    text,
+                    f"{len(medians)} rounds, {min(medians):.3f} to {max(medians):.3f} ms, give "
+                    f"{value:.3f} ms ±{bar:.0%}; the limit is ±{limit:.0%}",
+                )
+        if agreed:
+            self.store.complete([self._ids[t] for t in agreed])
+            self.first.complete(agreed)
+            self.finished.update(agreed)
+            for text in agreed:
+                del self.open[text]
+
+    def _enough(self) -> int:
+        """Rounds of which hardly ever all are disturbed, by the share that stands apart so far."""
+        apart, rounds = (sum(pair[i] for pair in self._apart.values()) for i in (0, 1))
+        if rounds < _ROUNDS_TO_JUDGE or not apart:
+            return 0
+        return math.ceil(math.log(_ALL_DISTURBED) / math.log(min(0.5, apart / rounds)))
+
+    def _give_up(self, text: str, reason: str) -> None:
+        if text in self.open:
+            log.info("gave up %s: %s", text, reason)
+            self.store.discard(self._ids[text], self.conditions, text, reason)
+            self.first.forget(text)
+            self.unstable[text] = reason
+            self.rejected += 1
+            del self.open[text]
+
+    def reopen(self, least_ms: float, most_ms: float) -> int:
+        """Drop what this job measured in another state; the number of subjects.
+
+        Args:
+            least_ms, most_ms: Times of the sentinel that belong to the usual state, in ms.
+        """
+        dropped = [
+            text
+            for text, rounds in self.rounds.items()
+            if any(
+                r.sentinel_ms and not least_ms <= median(r.sentinel_ms) <= most_ms
+                for r in rounds[self._before[text] :]
+            )
+        ]
+        self.store.reopen([(self._ids[t], self._before[t]) for t in dropped])
+        for text in dropped:
+            self.first.forget(text)
+            del self.rounds[text][self._before[text] :]
+            self.open[text] = self._subjects[text]
+            self.finished.discard(text)
+            self.unstable.pop(text, None)
+        return len(dropped)
+
+
+def _sentinel_ms(rounds: Iterable[Round]) -> float | None:
+    """Time of the sentinel beside rounds (median of their medians), in ms; None without."""
+    times = [median(r.sentinel_ms) for r in rounds if r.sentinel_ms]
+    return median(times) if times else None

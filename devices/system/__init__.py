@@ -1,0 +1,1 @@
+"""What a device reports of itself: text in, values out."""

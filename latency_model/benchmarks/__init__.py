@@ -1,0 +1,1 @@
+"""The models on tables that others published, beside their baselines."""

@@ -1,0 +1,1 @@
+"""Any network file, cut into the kernels that a runtime launches."""

@@ -1,0 +1,1 @@
+"""A new device from a source device."""

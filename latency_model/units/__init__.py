@@ -1,0 +1,1 @@
+"""Operators and kernels as what they share, and regressors over them."""

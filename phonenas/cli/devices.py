@@ -1,0 +1,449 @@
+"""Commands that use devices: list them, and measure them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phonenas.space.errors import InvalidArgument, UnstableDevice
+
+from .options import InputFile, Output, OwnResolution, Ray, Seed, Shapes, Threads, command
+from .output import origin_note, ready_table, table
+from .stores import command_line, completed, open_store, refuse_ready, shown_db
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from phonenas.data import MeasurementStore
+    from phonenas.devices import Device, Outcome, Protocol
+    from phonenas.space import Architecture, Kernel, Operator, SearchSpace
+    from phonenas.space.detection.ssdlite import SSDLite
+    from phonenas.space.graph import NetworkGraph
+    from phonenas.space.kernels.lifted import LiftedKernel
+    from phonenas.space.onnx_file import OnnxFile
+    from phonenas.space.ort_file import OrtFile
+    from phonenas.space.tflite_file import TfliteFile
+
+__all__ = ["celsius", "devices", "profile", "profile_kernels", "reached"]
+
+
+@command
+def devices(
+    output: Output,
+    ready: Annotated[
+        bool,
+        typer.Option(
+            "--ready",
+            help="The ready phones: models fitted on public measurements, no phone needed.",
+        ),
+    ] = False,
+) -> None:
+    """List the devices that can be measured, and what to do where one cannot be reached."""
+    from dataclasses import asdict
+
+    if ready:
+        from phonenas.latency_model.ready import phones
+
+        shipped = phones()
+        output.print([asdict(p) for p in shipped], lambda: ready_table(shipped))
+        return
+    from phonenas.devices import listing
+
+    found = [asdict(s) for s in listing()]
+    header = ["name", "kind", "state", "model", "cores", "runtime", "detail"]
+    output.print(found, lambda: table(header, [[str(r[h]) for h in header] for r in found]))
+
+
+@command
+def profile(
+    output: Output,
+    db: str,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="As `phonenas devices` lists it; repeatable, several run side by side."),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Measure its operators; mnasnet without --network. {spaces}.")
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also this whole network, detector or file (.onnx, .tflite, .ort); repeatable."
+        ),
+    ] = None,
+    operator: Annotated[
+        list[str] | None, typer.Option(help="Also this operator, by its key; repeatable.")
+    ] = None,
+    kernel: Annotated[
+        list[str] | None, typer.Option(help="Also this kernel, by its key; repeatable.")
+    ] = None,
+    kernels: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of kernels, measured with random networks, to predict any ONNX file."
+        ),
+    ] = None,
+    kernels_of: Annotated[
+        list[str] | None,
+        typer.Option(help="Every kernel of this .onnx file or detector; repeatable."),
+    ] = None,
+    operators: Annotated[
+        int | None,
+        typer.Option(help="Measure only this many of the space's operators, the most informative."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="A similar device that is measured in full, or a ready phone."),
+    ] = None,
+    measurements: Annotated[
+        int | None,
+        typer.Option(help="With --like: operators and networks; 30. Of a ready phone: networks."),
+    ] = None,
+    networks: Annotated[
+        int | None, typer.Option(help="Random whole networks of the space; 20.")
+    ] = None,
+    resolution: OwnResolution = None,
+    shape: Shapes = None,
+    input_: InputFile = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a first look.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure again what the store has.")
+    ] = False,
+    mode: Annotated[
+        str, typer.Option(help="steady; or sustained: whole networks after minutes of load.")
+    ] = "steady",
+    sustain: Annotated[float, typer.Option(help="Seconds of load before sustained speed.")] = 180.0,
+    wait_below: Annotated[
+        str | None, typer.Option(help="Wait until the device is cooler, for example 45C.")
+    ] = None,
+    threads: Threads = None,
+    ray: Ray = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure devices: every operator of a space, and some whole networks."""
+    from phonenas import devices as d
+    from phonenas import space as spaces
+    from phonenas.devices.measuring.pool import DevicePool
+    from phonenas.latency_model.transfer.source_devices import choose_for
+
+    from .networks import find, given_inputs, is_file, kernels_in, network_file, other
+    from .progress import Bars
+
+    for name in device or ():
+        refuse_ready(name)
+    if mode not in ("steady", "sustained"):
+        raise InvalidArgument(f"--mode: steady or sustained, got {mode!r}")
+    protocol = replace(
+        d.QUICK if quick else d.Protocol(),
+        mode=mode,  # type: ignore[arg-type]
+        sustain_s=sustain,
+        wait_below_c=celsius(wait_below),
+        seed=seed,
+    )
+    if mode == "steady":
+        output.refuse("sustain", "acts only with --mode sustained")
+    wholes = network or []
+    inputs = given_inputs(output, [*wholes, *(kernels_of or [])], shape, resolution, input_)
+    others = {n: o for n in wholes if not is_file(n) and (o := other(n, 1.0, resolution))}
+    files: list[OnnxFile | OrtFile | TfliteFile | SSDLite | NetworkGraph] = [
+        network_file(n.strip(), inputs) for n in wholes if is_file(n)
+    ]
+    for file in files if not output.quiet else ():
+        for note in getattr(file, "notes", ()):
+            output.note(f"{file.key}: {note}")
+    files += others.values()
+    layered = [n for n in wholes if not is_file(n) and n not in others]
+    named = [find(n, 1.0, resolution) for n in layered]
+    lone_kernels: list[Kernel | LiftedKernel] = [spaces.Kernel.parse(k) for k in kernel or []]
+    lone_kernels += kernels_in(kernels_of or [], resolution, inputs)
+    keys = [spaces.Operator.parse(key) for key in operator or []]
+    named_texts = {*map(str, named), *(f.key for f in files)}
+    asked = {*named_texts, *(k.key for k in lone_kernels), *(o.key for o in keys)}
+    phone_names = list(dict.fromkeys(device or ["local"]))
+    alone = bool(named or keys or files or lone_kernels)
+    spaceless = space is None and (alone or kernels is not None)
+    searched = None if spaceless else spaces.get(space or "mnasnet", resolution)
+    if spaceless and not (named or others or kernels_of or files):
+        output.refuse("resolution", "changes nothing here: no space and no network of one is named")
+    if networks and ((spaceless and kernels is None) or like is not None):
+        output.refuse(
+            "networks",
+            "does not go with --like: give --measurements instead"
+            if like is not None
+            else "is the number of random networks of a space: add --space, or leave it out",
+        )
+    count = 20 if networks is None else networks
+    given = {"--like": like, "--operators": operators, "--measurements": measurements}
+    few = _few_of(searched, given)
+    if kernels is not None and mode != "steady":
+        raise InvalidArgument(
+            "--kernels: kernels are measured only in steady mode; leave --mode out"
+        )
+
+    with reached(phone_names, threads, ray) as phones, open_store(db, create=True) as store:
+
+        def work(phone: Device, tell: Any) -> Outcome:
+            bars.timed_by(phone.conditions)
+            if kernels is not None:
+                found = profile_kernels(
+                    phone, store, kernels, count, protocol=protocol, again=again, on_event=tell
+                )
+                if spaceless and not alone:
+                    return found
+            only: Sequence[Operator] | None = few
+            chosen: Sequence[Architecture] = ()
+            if like is not None and searched is not None:
+                only, chosen = choose_for(
+                    store, phone.conditions, like, searched, measurements or 30
+                )
+            return d.profile(
+                searched,
+                on=phone,
+                into=store,
+                networks=count if searched and like is None else 0,
+                more=d.Selection(only, named, chosen, keys, lone_kernels, files),
+                protocol=protocol,
+                again=again,
+                on_event=tell,
+            )
+
+        if len(phones) == 1:
+            with phones[0] as phone, Bars(output.quiet) as bars:
+                outcome = work(phone, bars.profiling)
+            output.print(
+                _document(outcome, db, named_texts), lambda: _text(outcome, db, named_texts)
+            )
+            _refuse_lacking([outcome], asked)
+            return
+        with Bars(output.quiet) as bars:
+            found = DevicePool(phones).run(work, bars.of_device)
+    failed = {n: completed(str(e), db, n) for n, e in sorted(found.failures.items())}
+    result = {
+        "devices": {
+            name: _document(o, db, named_texts) for name, o in sorted(found.outcomes.items())
+        },
+        "failed": failed,
+    }
+
+    def text() -> str:
+        parts = [
+            f"{name}: {_text(o, db, named_texts)}" for name, o in sorted(found.outcomes.items())
+        ]
+        parts += [f"{name}: not done: {reason}" for name, reason in failed.items()]
+        return "\n\n".join(parts)
+
+    output.print(result, text)
+    if found.failures:
+        first = next(iter(found.failures.values()))
+        raise type(first)(
+            f"{len(found.failures)} of {len(phone_names)} devices were not measured to the end. "
+            "What was measured is kept; the same command goes on from there."
+        )
+    _refuse_lacking(found.outcomes.values(), asked)
+
+
+def _refuse_lacking(outcomes: Iterable[Outcome], asked: Collection[str]) -> None:
+    """Say which of the subjects that were asked for by name gave no number.
+
+    Raises:
+        UnstableDevice: Some gave none.
+    """
+    lacking = [
+        f"{name} on {o.conditions.device}: {why}"
+        for o in outcomes
+        for name, why in o.unstable.items()
+        if name in asked
+    ]
+    if lacking:
+        raise UnstableDevice(
+            f"{len(lacking)} of the subjects named gave no number ({'; '.join(lacking)}). What was "
+            "measured is kept. Measure them again with --again."
+        )
+
+
+def profile_kernels(
+    phone: Device,
+    store: MeasurementStore,
+    n: int,
+    networks: int,
+    *,
+    protocol: Protocol | None = None,
+    again: bool = False,
+    on_event: Callable[[Any], None] | None = None,
+) -> Outcome:
+    """Measure n kernels and some random networks: half of the kernels evenly, half where it errs.
+
+    A quarter of the even half, and half of the networks, are small ones.
+
+    What the store holds counts, so a stopped job goes on with the same call.
+
+    Args:
+        phone: Entered.
+        store: Where it goes.
+        n: Kernels in all, ≥ 1.
+        networks: Random networks, whole; 8 or more calibrate.
+        protocol: As for `devices.profile`; its seed is also that of the kernels drawn.
+    """
+    from phonenas import devices as d
+    from phonenas.devices.measuring.profiling import joined
+    from phonenas.latency_model.kernel_fitting import finer, kernel_times, small_kernels
+    from phonenas.space import Kernel
+    from phonenas.space.kernels.prior import sample
+    from phonenas.space.kernels.random_cnn import RandomCNN
+
+    if n < 1 or networks < 0:
+        raise InvalidArgument(
+            f"--kernels: 1 or more, got {n}; --networks 0 or more, got {networks}"
+        )
+
+    protocol = protocol or d.Protocol()
+    seed = protocol.seed
+
+    drawn = [RandomCNN(i // 2, small=i % 2 == 1) for i in range(networks)]
+
+    def measure(kernels: Sequence[Kernel], wholes: int) -> Outcome:
+        return d.profile(
+            None,
+            on=phone,
+            into=store,
+            networks=0,
+            more=d.Selection(kernels=kernels, files=drawn[:wholes]),
+            protocol=protocol,
+            again=again,
+            on_event=on_event,
+        )
+
+    half = (n + 1) // 2
+    small = small_kernels(half // 4, seed)
+    even = [*small, *(k for k in sample(half, seed) if k not in small)][:half]
+    first = measure(even, networks)
+    taken = store.measurements(first.conditions, "kernel")
+    known = kernel_times(taken)
+    if again:
+        # Those that were chosen where the model erred are measured again too; no others are chosen.
+        keys = {k.key for k in even}
+        others = [k for k in known if k.key not in keys and k.kind != "node"]
+        chosen = others[: n // 2]
+    else:
+        # What a stopped job had begun is finished before more is chosen.
+        begun = map(Kernel.parse, store.begun(first.conditions, "kernel"))
+        chosen = [k for k in begun if k.kind != "node"]
+        chosen += finer(known, max(0, n - max(len(even), len(known)) - len(chosen)), seed)
+    if not chosen:
+        return first
+    return joined(first, measure(chosen, 0))
+
+
+@contextlib.contextmanager
+def reached(names: Sequence[str], threads: int | None, ray: str | None) -> Iterator[list[Device]]:
+    """Devices by name; with a Ray cluster those of its nodes too, for as long as this lasts."""
+    from phonenas import devices as d
+
+    if ray is None:
+        yield [d.connect(name, threads=threads) for name in names]
+        return
+    from phonenas.search.cluster.device_workers import device_on
+    from phonenas.search.cluster.workers import workers_from
+
+    with workers_from(None, ray) as workers:
+        yield [device_on(workers, name, threads=threads) for name in names]
+
+
+def _few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:
+    """The operators of a space that are most informative, as many as the user wants; None for all.
+
+    Raises:
+        InvalidArgument: Options that do not go together, or a count out of range.
+    """
+    from phonenas.latency_model.units.selection import choose_operators
+
+    named = {name for name, value in given.items() if value is not None}
+    if named and space is None:
+        raise InvalidArgument(f"{min(named)} selects from a space's operators: give --space, too")
+    if named >= {"--like", "--operators"}:
+        raise InvalidArgument("--operators does not go with --like: give --measurements instead")
+    if "--measurements" in named and "--like" not in named:
+        raise InvalidArgument("--measurements goes with --like: name the similar device")
+    return (
+        choose_operators(space, given["--operators"]) if space and "--operators" in named else None
+    )
+
+
+def celsius(text: str | None) -> float | None:
+    """A temperature in °C, from the text that the user writes.
+
+    >>> celsius("45C"), celsius("45 °C"), celsius("45")
+    (45.0, 45.0, 45.0)
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*°?[cC]?\s*", text)
+    if found is None or not 0 < float(found[1]) < 150:
+        raise InvalidArgument(f"--wait-below: a temperature in °C such as 45C, got {text!r}")
+    return float(found[1])
+
+
+def _document(outcome: Outcome, db: str, names: Collection[str]) -> dict[str, Any]:
+    return {
+        "networks": {n: m.latency_ms for n, m in outcome.results.items() if n in names},
+        "precisions": {n: m.conditions.precision for n, m in outcome.results.items() if n in names},
+        "measured": outcome.measured,
+        "reused": outcome.reused,
+        "rejected": outcome.rejected,
+        "unstable": dict(outcome.unstable),
+        "doubtful": dict(outcome.doubtful),
+        "seconds": round(outcome.seconds, 3),
+        "busy_s": round(outcome.busy_s, 3),
+        "conditions": outcome.conditions.to_dict(),
+        "verdict": {"stable": outcome.verdict.stable, "text": outcome.verdict.text},
+        "store": shown_db(db),
+    }
+
+
+def _text(outcome: Outcome, db: str, names: Collection[str]) -> str:
+    clock = " of simulated time" if outcome.conditions.origin == "simulated" else ""
+    lines = [
+        f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
+        f"{outcome.reused} found in {shown_db(db)}, "
+        f"{outcome.rejected} reading{'s' * (outcome.rejected != 1)} rejected and taken again, "
+        f"{outcome.seconds:.0f} s{clock}",
+        f"conditions: {outcome.conditions}",
+        f"verdict: {outcome.verdict.text}",
+    ]
+    lines += [
+        f"{outcome.conditions.mark} {m.latency_ms:.3f} ms ±{m.spread:.1%}  {name}"
+        + (f", {m.conditions.precision}" if m.kind == "onnx" else "")
+        for name, m in outcome.results.items()
+        if name in names
+    ]
+    for title, listed, most in (
+        ("given up", outcome.unstable, 10),
+        ("uncertain", outcome.doubtful, 5),
+    ):
+        lines += [f"{title}: {name}: {why}" for name, why in list(listed.items())[:most]]
+        if len(listed) > most:
+            lines.append(f"{title}: {len(listed) - most} more, which --json lists")
+    for name in list({**outcome.unstable, **outcome.doubtful})[:1]:
+        if kind := _kind_of(name):  # none of a file, whose path is not known here
+            words = ("profile", "--device", outcome.conditions.device, f"--{kind}", name, "--again")
+            lines.append(f"to measure that one again:  {command_line(*words, db=db)}")
+    return "\n".join(lines) + origin_note(outcome.conditions)
+
+
+def _kind_of(name: str) -> str:
+    """The option of `profile` that takes a subject by its name; "" for none."""
+    from phonenas.space import Kernel, Operator
+
+    if " " in name:
+        return "network"
+    for kind, parse in (("operator", Operator.parse), ("kernel", Kernel.parse)):
+        try:
+            parse(name)
+        except InvalidArgument:
+            continue
+        return kind
+    return ""

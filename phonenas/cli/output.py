@@ -1,0 +1,172 @@
+"""How results are printed: tables, scores, and the notes below them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from phonenas.data import Conditions
+    from phonenas.latency_model import LatencyModel, Score
+    from phonenas.latency_model.additive.times import Network
+    from phonenas.latency_model.ready import ReadyPhone
+
+__all__ = [
+    "MARKS",
+    "basis",
+    "explained",
+    "legend",
+    "origin_note",
+    "predicted_row",
+    "ready_table",
+    "score_table",
+    "table",
+    "uncalibrated_note",
+]
+
+MARKS = {"○": "predicted", "●": "measured", "◌": "simulated, emulated or imported"}
+
+
+def legend(text: str) -> str:
+    """A line that explains the marks in a text; "" where there are none."""
+    used = [f"{sign} {meaning}" for sign, meaning in MARKS.items() if sign in text]
+    return f"\n{', '.join(used)}" if used else ""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Rows under a header, aligned."""
+    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
+    # Numbers stand to the right, words to the left.
+    right = [all(r[i][:1] in "-+0123456789○●◌" for r in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            c.rjust(w) if is_right else c.ljust(w)
+            for c, w, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def origin_note(conditions: Conditions) -> str:
+    """A line for numbers that no real device gave; "" for measured ones."""
+    note = conditions.origin_note
+    return f"\n{note}" if note else ""
+
+
+def ready_table(phones: Sequence[ReadyPhone]) -> str:
+    """Ready phones with their scores, and what these are."""
+    rows = [
+        [
+            p.name,
+            str(p.networks),
+            f"{p.mape:.1%}",
+            f"{p.acc10:.0%}",
+            f"{p.spearman:.3f}",
+            f"{p.source}, {p.licence}, {p.date}",
+        ]
+        for p in phones
+    ]
+    return table(["name", "networks", "MAPE", "acc10", "Spearman", "measurements by"], rows) + (
+        "\n\nPUBLIC: fitted on published measurements; MAPE, the share within 10 % (acc10) and the "
+        "rank correlation are of these networks, each with its whole family left out"
+    )
+
+
+def basis(row: dict[str, Any]) -> str:
+    """What a row of `predict` rests on."""
+    parts = row["basis"]
+    if row["whole_networks"]:
+        return "whole networks" if row["covered"] else "whole networks, extrapolated"
+    if row["covered"]:
+        return f"measured {parts}"
+    return f"{parts}, some of them {'extrapolated' if parts == 'kernels' else 'predicted'}"
+
+
+def predicted_row(
+    model: LatencyModel, name: str, network: Any, explain: bool, target_ms: float | None
+) -> dict[str, Any]:
+    """A row of `phonenas predict` for a network of a latency model."""
+    predicted, part = model.predict([network]), model.part(network)
+    ms = float(predicted.ms[0])
+    row: dict[str, Any] = {
+        "network": name,
+        "latency_ms": ms,
+        "low_ms": float(predicted.low_ms[0]),
+        "high_ms": float(predicted.high_ms[0]),
+        "interval": 0.9,
+        "covered": bool(predicted.covered[0]),
+        "precision": part.conditions.precision,
+        "calibrated": part.calibrated,
+        "origin": part.conditions.origin,
+        "extrapolated": part.extrapolated(ms),
+        "basis": "operators" if part.by_operators else "kernels",
+        "whole_networks": not part.by_operators and part.part_of_kernels is None,
+        "notes": list(model.notes(network, ms)),
+    }
+    if target_ms is not None:
+        row["within_target"] = float(predicted.within(target_ms)[0])
+    if explain:
+        row["operators"] = explained(model, network)
+    return row
+
+
+def explained(model: LatencyModel, architecture: Network) -> list[dict[str, Any]]:
+    """Each part of a network in its predicted time."""
+    shares = model.explain(architecture)
+    whole = sum(e.ms for e in shares)
+    return [
+        {
+            "key": "(constant)" if e.operator is None else e.operator.key,
+            "ms": e.ms,
+            "alone_ms": e.alone_ms,
+            "alone_low_ms": e.low_ms,
+            "alone_high_ms": e.high_ms,
+            "share": e.ms / whole,
+            "measured": e.measured,
+            **({"node": e.node} if e.node else {}),
+        }
+        for e in shares
+    ]
+
+
+def uncalibrated_note(model: LatencyModel) -> str:
+    """A line for a model that no whole network calibrated; "" for others."""
+    if model.calibrated:
+        return ""
+    return (
+        f"\nUNCALIBRATED: sums of the operators of {model.device}, because fewer than ten whole "
+        "networks are measured. A whole network may take up to 1.8 times as long. Use the sums to "
+        "rank networks, not as times"
+    )
+
+
+def score_table(scores: dict[str, Score]) -> str:
+    """Scores beside their baselines."""
+    names = {
+        "model": "model",
+        "lookup_table": "raw table sum",
+        "macs": "MACs baseline",
+        "relative": "relative times a factor",
+    }
+    header = ["", "n", "MAPE", "bias", "acc5", "acc10", "RMSE", "Spearman", "Kendall", "90% covers"]
+    rows = []
+    for key, s in scores.items():
+        coverage = "" if s.coverage90 != s.coverage90 else f"{s.coverage90:.0%}"
+        rows.append(
+            [
+                names.get(key, key),
+                str(s.n),
+                f"{s.mape:.2%}",
+                f"{s.bias:+.2%}",
+                f"{s.acc5:.0%}",
+                f"{s.acc10:.0%}",
+                f"{s.rmse_ms:.3f} ms",
+                f"{s.spearman:.4f}",
+                f"{s.kendall_tau:.4f}",
+                coverage,
+            ]
+        )
+    note = scores["model"].note if "model" in scores else ""
+    return table(header, rows) + (f"\n{note}" if note else "")

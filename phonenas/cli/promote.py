@@ -1,0 +1,231 @@
+"""The command that trains the best networks of a run in full, and measures them: promote."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phonenas.space.errors import PhonenasError, UnstableDevice
+
+from .options import ModelFile, Output, TrainingOptions, WorkerCount, command
+from .output import origin_note, table
+from .stores import find_model, measurable, model_path, open_store, shown_db
+
+if TYPE_CHECKING:
+    from phonenas.latency_model import LatencyModel
+    from phonenas.search.promotion.promote import Event
+    from phonenas.search.promotion.result import Promoted, PromotedNetwork
+    from phonenas.search.run_folder import Loaded
+
+    from .progress import Bars
+
+__all__ = ["promote"]
+
+_SHORT = 44
+
+
+@command
+def promote(
+    output: Output,
+    db: str,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a search.")],
+    options: TrainingOptions,
+    top: Annotated[int, typer.Option(help="Number of networks, the best first.")] = 15,
+    device: Annotated[
+        str | None, typer.Option(help="Measure them there after the last training.")
+    ] = None,
+    workers: WorkerCount = None,
+    torch_device: Annotated[
+        str, typer.Option(help="Where to train: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    again: Annotated[bool, typer.Option("--again", help="Measure again what the store has.")] = (
+        False
+    ),
+    model: ModelFile = None,
+) -> None:
+    """Train the best networks of a run in full, and write the front again."""
+    from phonenas import devices as d
+    from phonenas import search as s
+    from phonenas.search.cluster.device_workers import device_on
+    from phonenas.search.cluster.workers import workers_from
+    from phonenas.search.promotion.promote import LatencySource
+    from phonenas.search.promotion.promote import promote as promoted
+    from phonenas.search.training.job import TrainingJob
+    from phonenas.search.training.recipe import recipe
+    from phonenas.search.training.resources import Resources
+
+    from .progress import Bars
+    from .train import read_parts
+
+    loaded = s.load(run)
+    if device is None:
+        output.refuse("again", "measures again, and no device is named: give --device, too")
+    fitted = _model(output, loaded, db, model, device)
+    if fitted is not None and device is not None:
+        measurable(fitted)
+    chosen = recipe(options.recipe, epochs=options.epochs, batch=options.batch)
+    if options.ray is None and workers in (None, 1):
+        output.refuse(
+            "gpus",
+            "is the number of GPUs that each training reserves on a worker: give --workers or "
+            "--ray, too",
+        )
+    with ExitStack() as stack:
+        store = phone = None
+        # As many threads as when the latencies were predicted.
+        pinned = int(loaded.model.get("conditions", {}).get("threads", 1))
+        if device is not None:
+            store = stack.enter_context(open_store(db))
+            phone = None if options.ray else d.connect(device, threads=pinned)
+        images, test, part = read_parts(options)
+        team = stack.enter_context(workers_from(workers, options.ray))
+        if device is not None and options.ray:
+            phone = device_on(team, device, threads=pinned)
+        bars = stack.enter_context(Bars(output.quiet))
+        result = promoted(
+            loaded,
+            TrainingJob(images, test, chosen, options.seed),
+            top=top,
+            latency=LatencySource(fitted, phone, store, remeasure=again),
+            workers=team,
+            resources=Resources(
+                torch_device, options.threads, options.loaders, options.gpus or 0.0
+            ),
+            on_event=_showing(bars, workers or 1),
+        )
+    output.print(result.to_dict(), lambda: _text(result, run, part, db))
+    if all(n.top1 is None for n in result.networks):
+        raise typer.Exit(1)  # each was given up, and says why
+    if unmeasured := [f"network {n.id}: {n.unmeasured}" for n in result.networks if n.unmeasured]:
+        raise UnstableDevice(
+            f"{len(unmeasured)} of {len(result.trained)} networks gave no stable measurement "
+            f"({'; '.join(unmeasured)}). What was trained and measured is kept; the same command "
+            "measures these again."
+        )
+
+
+def _model(
+    output: Output, run: Loaded, db: str, model: Path | None, device: str | None
+) -> LatencyModel | None:
+    """The latency model that predicts networks with other classes; None where it is not needed."""
+    own = str(run.settings["device"])
+    if model is None and device is None and not model_path(db, own).exists():
+        return None
+    try:
+        return find_model(db, own, model, quiet=True)
+    except PhonenasError as error:
+        if device is not None or model is not None:
+            raise
+        output.note(f"no latency is predicted for the classes of these images: {error}")
+        return None
+
+
+def _showing(bars: Bars, at_a_time: int) -> Callable[[Event], None]:
+    """What shows the events: those of the trainings, then those of the device."""
+    from phonenas.search.promotion.promote import Began, Finished, Training
+
+    shown: int | None = None
+
+    def show(event: Event) -> None:
+        nonlocal shown
+        if isinstance(event, Began):
+            bars.line(began_words(event, at_a_time))
+        elif isinstance(event, Training):
+            if event.id != shown:
+                shown = event.id
+                bars.line(f"network {event.id}:")
+            bars.training(event.event)
+        elif isinstance(event, Finished):
+            what = f"top-1 ● {event.top1:.1%}" if event.top1 is not None else event.failed
+            bars.line(f"network {event.id}: {what} ({event.done} of {event.networks})")
+        else:
+            bars.profiling(event)
+
+    return show
+
+
+def began_words(event: Any, at_a_time: int) -> str:
+    """How many trainings are ahead, and about how long they take."""
+    from .progress import duration
+
+    left = event.networks - event.done
+    words = f"{event.networks} network{'s' * (event.networks != 1)}, {event.done} trained already"
+    if not left:
+        return words
+    epochs = f"{event.epochs} epoch{'s' * (event.epochs != 1)}"
+    words += f"; {left} to train for {epochs} on {event.images:,} images"
+    if event.seconds is None:
+        return words
+    together = min(at_a_time, left)
+    seconds = event.seconds / together
+    days = f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else duration(seconds)
+    where = "" if at_a_time == 1 else f", {together} at a time"
+    return f"{words}: about {days} at the speed of this computer{where}. Ctrl-C keeps what is done."
+
+
+def _text(result: Promoted, run: Path, part: str, db: str) -> str:
+    from phonenas.search.run_document import estimate_of, settings_of
+
+    sign = "●" if result.conditions is None else result.conditions.mark
+    header = ["id", "network", "top-1 estimated", "top-1 trained", "predicted"]
+    header += [result.origin or "measured", "target", "front"]
+    trained = result.trained
+    lines = [table(header, [_row(n, sign) for n in result.networks]), ""]
+    if trained:
+        tau = ""
+        if result.kendall_tau is not None:
+            tau = (
+                f"; Kendall τ between estimated and trained top-1 {result.kendall_tau:+.2f} "
+                f"(n = {len(trained)})"
+            )
+        lines.append(
+            f"{len(result.front)} on the front, of {len(trained)} trained; ± is one standard error "
+            f"of top-1 on {trained[0].images:,} {part} images{tau}"
+        )
+    if (settings := settings_of(run)) is not None:
+        lines.append(f"estimated: {estimate_of(settings).scale}")
+    lines += [f"network {x.id} was given up: {x.failed}" for x in result.networks if x.failed]
+    lines += [f"network {x.id}: {x.export_failed}" for x in trained if x.export_failed]
+    lines += [f"network {x.id} is not measured: {x.unmeasured}" for x in trained if x.unmeasured]
+    if any(not x.predicted_as_trained for x in trained):
+        lines.append("predicted latencies are of the networks with the classes of the search")
+    if result.score is not None and result.verdict is not None:
+        s = result.score
+        lines.append(
+            f"latency, predicted against {result.origin}: mean error {s.mape:.1%}, bias "
+            f"{s.bias:+.1%}, {s.coverage90:.0%} inside the 90 % interval (n = {s.n}"
+            + (f" of {len(trained)} trained)" if s.n < len(trained) else ")")
+        )
+        lines.append(f"verdict: {result.verdict.text}")
+    else:
+        device = f"--device {shlex.quote(result.device)} --db {shlex.quote(shown_db(db))}"
+        lines.append(f"no latency was measured; the same command with {device} measures it")
+    if trained:
+        kinds = ("onnx", "tflite")
+        names = sorted({Path(n.files[f]).name for n in trained for f in n.files if f in kinds})
+        lines.append(
+            f"files: {run / 'promoted'}/ID/{', '.join(names) or 'weights.safetensors'}; all "
+            f"numbers: {run}/promoted.json"
+        )
+    return "\n".join(lines) + ("" if result.conditions is None else origin_note(result.conditions))
+
+
+def _row(n: PromotedNetwork, sign: str) -> list[str]:
+    from phonenas.search.validation.validate import SAID
+
+    trained = "failed" if n.top1 is None else f"● {n.top1:.1%} ±{n.top1_error or 0:.1%}"
+    return [
+        str(n.id),
+        n.block_args if len(n.block_args) <= _SHORT else n.block_args[: _SHORT - 1] + "…",
+        f"○ {n.top1_estimated:.1%}",
+        trained,
+        f"○ {n.predicted_ms:.2f} ms",
+        "–" if n.measured_ms is None else f"{sign} {n.measured_ms:.2f} ms ±{n.spread or 0:.1%}",
+        "" if n.verdict is None else SAID[n.verdict],
+        "front" if n.on_front else "",
+    ]

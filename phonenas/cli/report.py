@@ -1,0 +1,259 @@
+"""The commands that set things side by side, as a table or a page: report (runs), compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phonenas.space.errors import Incomplete, InvalidArgument, PhonenasError, UnsupportedFormat
+from phonenas.space.naming import counted
+
+from .accuracy import estimating
+from .options import (
+    NETWORK,
+    EstimatorOptions,
+    InputFile,
+    Output,
+    OwnResolution,
+    Shapes,
+    Width,
+    command,
+)
+from .output import table
+
+if TYPE_CHECKING:
+    from phonenas.report import Compared, NetworkRow, Timing, Top1
+    from phonenas.search.accuracy import AccuracyEstimator
+
+    from .timing import Named
+
+__all__ = ["compare", "report"]
+
+_LONGEST = 40  # characters of a network's text, in a table
+
+
+@command
+def report(
+    output: Output,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are compared.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file; default report.html, or comparison.html of several, in the first RUN."
+        ),
+    ] = None,
+) -> None:
+    """Write a run, or several compared, as one self-contained page that opens offline."""
+    if len(runs) == 1:
+        from phonenas.report import write_report
+
+        path = write_report(runs[0], out)
+        output.print(str(path), lambda: str(path))
+        return
+    from phonenas.report import comparison_page as comparison
+
+    path, compared = comparison.write_comparison(runs, out)
+
+    def text() -> str:
+        tables = (table(titles, rows) for titles, rows in comparison.tables(compared))
+        return "\n\n".join([*comparison.notes(compared), *tables, f"written to {path}"])
+
+    output.print(comparison.as_json(compared, path), text)
+    if compared.left_out:
+        raise UnsupportedFormat(
+            f"{len(compared.left_out)} of {len(runs)} runs are left out: "
+            + "; ".join(compared.left_out)
+        )
+
+
+@command
+def compare(
+    output: Output,
+    db: str,
+    network: Annotated[
+        list[str],
+        typer.Argument(metavar="NETWORK...", help=f"{NETWORK} An .onnx file, or ssdlite:NAME."),
+    ],
+    estimator: EstimatorOptions,
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="As `phonenas devices` lists it; repeatable. Default local."),
+    ] = None,
+    width: Width = 1.0,
+    resolution: OwnResolution = None,
+    shape: Shapes = None,
+    input_: InputFile = None,
+    out: Annotated[Path | None, typer.Option(help="Also write it as an HTML page.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the rows to this file.")] = None,
+) -> None:
+    """Set networks side by side: accuracy, size, and latency on each device."""
+    from phonenas import space as spaces
+    from phonenas.data.files import refuse_other, write_atomic
+    from phonenas.report import Compared
+    from phonenas.report import networks_text as n
+
+    from .networks import given_inputs
+    from .timing import DeviceTimes, Named, named
+
+    for file in (out, csv):
+        if file is not None:
+            refuse_other(file)
+    texts = [text.strip() for text in network]
+    if twice := [t for i, t in enumerate(texts) if t in texts[:i]]:
+        raise InvalidArgument(f"each network once; given twice: {', '.join(twice)}")
+    given = given_inputs(output, texts, shape, resolution, input_)
+    places = list(dict.fromkeys(device or ["local"]))
+    times = [DeviceTimes.of(name, db, output) for name in places]
+    found: list[Named | PhonenasError] = []
+    for text in texts:
+        try:
+            found.append(named(text, width, resolution, given))
+        except PhonenasError as error:
+            found.append(error)
+    near = next((f.network for f in found if isinstance(f, Named) and f.network is not None), None)
+    px = getattr(near, "resolution_px", 224)
+    zero_cost = estimator.accuracy.partition(":")[0] == "zero_cost"
+    with estimating(output, estimator, spaces.get("mnasnet", px) if zero_cost else None) as how:
+        estimates = _estimates(how, found)
+        scale = how.note
+    rows = [
+        _row(text, one, estimate, [t.timing(one) for t in times])
+        for text, one, estimate in zip(texts, found, estimates, strict=True)
+    ]
+    compared = Compared(tuple(rows), tuple(places), tuple(t.note for t in times), scale)
+    result = n.as_json(compared)
+    for key, file in (("page", out), ("csv", csv)):
+        result[key] = None if file is None else str(file)
+    if out is not None:
+        from phonenas.report import networks_page
+
+        write_atomic(out, networks_page(compared))
+    if csv is not None:
+        import pandas as pd
+
+        from phonenas.data.export import to_csv
+
+        write_atomic(csv, to_csv(pd.DataFrame(list(n.columns(compared)))))
+    written = [f"written to {file}" for file in (out, csv) if file is not None]
+    output.print(result, lambda: "\n".join([_text(compared), *written]))
+    if all(row.failed for row in rows):
+        raise Incomplete(f"no latency of {counted(len(rows), 'network')} is known: see the reasons")
+
+
+def _estimates(
+    estimator: AccuracyEstimator, found: Sequence[Named | PhonenasError]
+) -> list[Top1 | str | None]:
+    """The estimated top-1 of each network, or why there is none; None for what is no classifier."""
+    from phonenas.report import Top1
+    from phonenas.report.networks import estimates
+
+    from .timing import Named
+
+    known: list[Top1 | str | None] = [None] * len(found)
+    for i, one in enumerate(found):
+        # One by one: what it refuses for one network it may give for the others.
+        if isinstance(one, Named) and estimates(one.network, estimator):
+            try:
+                known[i] = Top1.by(estimator, one.network)
+            except PhonenasError as error:
+                known[i] = str(error)
+    return known
+
+
+def _row(
+    text: str, one: Named | PhonenasError, estimate: Top1 | str | None, timings: Sequence[Timing]
+) -> NetworkRow:
+    from phonenas.report import NetworkRow, Top1
+    from phonenas.space import Architecture
+    from phonenas.space.graph import NetworkGraph
+
+    if isinstance(one, PhonenasError):
+        return NetworkRow(text, timings=tuple(timings))
+    network, published = one.network, one.published
+    own: dict[str, Any] = {}
+    if isinstance(network, Architecture | NetworkGraph):
+        own = {"resolution_px": network.resolution_px, "classes": network.classes}
+        if published is not None:
+            own["published"] = Top1.published(published.top1, published.source)
+    if isinstance(network, Architecture):
+        own["peak_activation_bytes"] = 4 * max(o.peak_activations for o in network.operators())
+    size, stored = one.size_bytes, one.size_bytes is not None
+    if size is None and one.params is not None:
+        precision = timings[0].precision if timings else ""
+        size = one.params * {"int8": 1, "float16": 2}.get(precision, 4)
+    return NetworkRow(
+        text,
+        "" if network is None else str(network),
+        one.macs,
+        one.params,
+        size_bytes=size,
+        stored=stored,
+        estimated=None if isinstance(estimate, str) else estimate,
+        no_estimate=estimate if isinstance(estimate, str) else "",
+        timings=tuple(timings),
+        **own,
+    )
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def _text(compared: Compared) -> str:
+    from phonenas.report import networks_text as n
+    from phonenas.report.networks import against
+
+    several = len(compared.devices) > 1
+    header = ["network", "top-1 published", "top-1 estimated" + "*" * bool(compared.scale), ""]
+    header += ["MACs", "parameters", "size", *(["device"] if several else []), "precision"]
+    origins = {t.origin for r in compared.rows for t in r.timings if t.measured_ms is not None}
+    header += [origins.pop() if len(origins) == 1 else "measured"]
+    header += ["predicted", "90 % interval", "than the first"]
+    rows = []
+    for row in compared.rows:
+        for place, t in enumerate(row.timings):
+            ratio = against(compared, row, place)
+            mark = "●" if t.origin == "measured" else "◌"
+            rows.append(
+                [
+                    *(_cells(row) if place == 0 else [""] * 7),
+                    *([t.device] if several else []),
+                    t.precision,
+                    "" if t.measured_ms is None else f"{mark} {_ms(t.measured_ms)}{_spread(t)}",
+                    "" if t.predicted_ms is None else f"○ {_ms(t.predicted_ms)}",
+                    "" if t.low_ms is None else f"{t.low_ms:.3g} to {t.high_ms:.3g}",
+                    "" if ratio is None else f"×{ratio.times:.2f} {ratio.verdict}",
+                ]
+            )
+    kept = [i for i in range(len(header)) if any(r[i] for r in rows)]
+    lines = [table([header[i] for i in kept], [[r[i] for i in kept] for r in rows]), ""]
+    lines += n.reasons(compared)
+    for place in range(len(compared.devices)):
+        lines += n.sentences(compared, place)
+    lines += [f"* {compared.scale}"] if compared.scale else []
+    return "\n".join([*lines, *(note for note in compared.notes if note)])
+
+
+def _cells(row: NetworkRow) -> list[str]:
+    published, estimated = row.published, row.estimated
+    return [
+        row.name if len(row.name) <= _LONGEST else f"{row.name[: _LONGEST - 1]}…",
+        "" if published is None else f"{published.top1:.1%}",
+        "" if estimated is None else f"○ {estimated.top1:.1%} ±{estimated.error:.1%}",
+        "extrapolated" if estimated is not None and estimated.outside else "",
+        "" if row.macs is None else f"{row.macs / 1e6:,.0f} M",
+        "" if row.params is None else f"{row.params / 1e6:.2f} M",
+        "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f} MB",
+    ]
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.2f} ms" if ms >= 1 else f"{ms:.3f} ms"
+
+
+def _spread(t: Timing) -> str:
+    return "" if t.spread is None else f" ±{t.spread:.1%}"

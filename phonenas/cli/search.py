@@ -1,0 +1,265 @@
+"""The command that searches: search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from phonenas.space.errors import NotEnoughData, UnknownName
+from phonenas.space.naming import counted
+
+from .accuracy import estimating
+from .options import (
+    DeviceName,
+    EstimatorOptions,
+    ModelFile,
+    Output,
+    Resolution,
+    Seed,
+    Space,
+    command,
+)
+from .output import origin_note, table, uncalibrated_note
+from .stores import command_line, find_model, open_store
+
+if TYPE_CHECKING:
+    from phonenas.latency_model import LatencyModel
+    from phonenas.report import Reference
+    from phonenas.search import Candidate, Searched
+    from phonenas.search.accuracy import AccuracyEstimator
+
+__all__ = ["search"]
+
+_MOST_ROWS = 15
+_TRUST = 1.645  # the lower end of the 90 % interval
+
+
+@command
+def search(
+    output: Output,
+    db: str,
+    out: Annotated[Path, typer.Option(help="Run folder; a stopped run in it continues.")],
+    estimator: EstimatorOptions,
+    device: DeviceName = "local",
+    space: Space = "mnasnet",
+    strategy: Annotated[str, typer.Option(help="{strategies}.")] = "nsga2",
+    target: Annotated[
+        str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(help="Number of distinct networks.")] = 8000,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further objective, minimised: macs, params, peak_activation (bytes) or "
+            "latency:DEVICE; repeatable."
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Limit on any of these: macs<=300e6; macs<=~300e6 is a soft limit; repeatable."
+        ),
+    ] = None,
+    chance: Annotated[
+        float | None, typer.Option(help="Least probability to meet the target, 0 to 1.")
+    ] = None,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="A soft target: slower networks get a smaller reward.")
+    ] = False,
+    trust: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard errors deducted from each estimate before networks are compared: so a "
+            "search keeps to what the estimator knows. 0: none.",
+            min=0.0,
+            show_default="1.645, the lower end of the 90 % interval",
+        ),
+    ] = None,
+    resolution: Resolution = None,
+    seed: Seed = 0,
+    model: ModelFile = None,
+) -> None:
+    """Search offline for networks that are accurate and fast."""
+    from phonenas import search as s
+    from phonenas import space as spaces
+    from phonenas.report import gain_sentence, write_references
+    from phonenas.search.accuracy.cache import kept
+    from phonenas.search.run_folder import load
+
+    from .progress import Bars
+    from .timing import DeviceTimes, known_beside, known_lines
+
+    estimator, trust = _as_begun(out, estimator, trust)
+    searched = spaces.get(space, resolution)
+    how = s.get(strategy, seed, soft=soft)
+    if target is None:
+        output.refuse("soft chance", "needs a target: give --target, too")
+    target_ms = _number(target)
+    if target_ms is not None:
+        s.Target(target_ms, "", soft, chance)  # before a model is looked for
+    fitted = find_model(db, device, model, output.quiet)
+    if target is not None and target_ms is None:
+        target_ms = _measured_ms(target, fitted, db, searched.resolution_px)
+    given = None if target_ms is None else s.Target(target_ms, target or "", soft, chance)
+
+    def model_of(other: str) -> LatencyModel:
+        return find_model(db, other, None, output.quiet)
+
+    further = [s.objectives.named(name, model_of) for name in also or ()]
+    limits = [s.parse_limit(text, model_of) for text in limit or ()]
+    with Bars(output.quiet) as bars, estimating(output, estimator, searched) as accuracy:
+        bars.quantity = accuracy.quantity
+        if estimator.accuracy != "surrogate":
+            accuracy.options = estimator.changed()
+        if estimator.again:
+            accuracy = kept(accuracy, out / "accuracy.db", again=True)
+        found = s.search(
+            searched,
+            latency=fitted,
+            accuracy=accuracy,
+            strategy=how,
+            spec=s.Spec(target=given, also=further, limits=limits, trust=trust),
+            evaluations=evaluations,
+            into=out,
+            on_event=bars.searching,
+        )
+        known: tuple[Reference, ...] = ()
+        if not accuracy.slow:
+            times = DeviceTimes.around(fitted, db)
+            known = known_beside(found.front, searched, times, accuracy)
+            write_references(out, load(out).settings, known, accuracy.note)
+    front = found.front
+    result = {
+        "strategy": found.strategy,
+        "evaluations": found.evaluations,
+        "seconds": round(found.seconds, 3),
+        "hypervolume": front.hypervolume,
+        "target_ms": front.target_ms,
+        "resumed_from": found.resumed_from,
+        "origin": fitted.conditions.origin,
+        "accuracy": accuracy.name,
+        "quantity": accuracy.quantity,
+        "schedule": accuracy.schedule,
+        "extrapolated": sum(c.outside for c in front),
+        "failed": dict(found.failed),
+        "front": [{k: v for k, v in c.to_dict().items() if k != "measured_ms"} for c in front],
+        "references": [asdict(r) for r in known],
+        "gain": gain_sentence(front, known),
+    }
+
+    def text() -> str:
+        lines = [*_lines(found, accuracy, out)]
+        lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
+        if fitted.conditions.origin not in ("imported", "public"):
+            more = [] if model is None else ["--model", str(model)]
+            words = ("validate", str(out), "--device", device, *more)
+            lines.append(f"measure the best:  {command_line(*words, db=db)}")
+        return "\n".join(lines) + uncalibrated_note(fitted) + origin_note(fitted.conditions)
+
+    output.print(result, text)
+
+
+def _as_begun(
+    out: Path, options: EstimatorOptions, trust: float | None
+) -> tuple[EstimatorOptions, float]:
+    """Estimator and trust; a run of before there were others goes on with those that it had."""
+    from phonenas.search.run_document import settings_of
+
+    begun = settings_of(out)
+    if begun is None:
+        return options, _TRUST if trust is None else trust
+    if options.accuracy == EstimatorOptions.accuracy and "estimator" not in begun:
+        options = replace(options, accuracy="surrogate")
+    return options, float(begun.get("trust", 0.0)) if trust is None else trust
+
+
+def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]:
+    from phonenas.search.evaluator import summarise_reasons
+
+    front, note = found.front, accuracy.note
+    shown = front.candidates
+    more = [n for n in (shown[0].values if shown else ()) if n not in ("macs", "params")]
+    if len(shown) > _MOST_ROWS:
+        last = _MOST_ROWS - 1
+        shown = tuple(shown[round(i * (len(shown) - 1) / last)] for i in range(_MOST_ROWS))
+    header = [
+        "id",
+        "predicted",
+        "90 % interval",
+        f"{accuracy.quantity}{'*' * bool(note)}",
+        "",
+        "MACs",
+    ]
+    header += ["parameters", "reward", *more]
+    against = f", target {front.target_ms:.3f} ms" if front.target_ms else ""
+    resumed = f", resumed from {found.resumed_from:,}" if found.resumed_from else ""
+    lines = [
+        f"{counted(found.evaluations, 'network')} evaluated in {found.seconds:.1f} s by "
+        f"{found.strategy}"
+        f"{against}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}{resumed}",
+        "",
+        table(header, [_row(c, more) for c in shown]),
+    ]
+    if len(front) > len(shown):
+        rest = command_line("show", str(out))
+        lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")
+    lines.append("")
+    if failed := sum(found.failed.values()):
+        lines.append(
+            f"{failed:,} of {counted(found.evaluations, 'network')} have no accuracy: "
+            f"{summarise_reasons(found.failed)}"
+        )
+    if outside := sum(c.outside for c in front):
+        lines.append(f"{outside} of {len(front)} networks on the front are extrapolated")
+    return [*lines, f"* {note}"] if note else lines
+
+
+def _row(c: Candidate, more: list[str]) -> list[str]:
+    return [
+        str(c.id),
+        f"○ {c.latency_ms:.2f} ms",
+        f"{c.low_ms:.2f} to {c.high_ms:.2f}",
+        f"○ {c.top1:.1%} ±{c.top1_error:.1%}",
+        "extrapolated" if c.outside else "",
+        f"{c.macs / 1e6:.0f} M",
+        f"{c.params / 1e6:.2f} M",
+        "" if c.reward is None else f"{c.reward:.4f}",
+        *(f"{c.values[n]:.0%}" if n == "chance" else _short(c.values[n]) for n in more),
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> float:
+    """Measured latency of a named network, under the model's own conditions; predicted on a phone
+    that is not here."""
+    from .networks import find
+
+    try:
+        network = find(text, 1.0, resolution)
+    except UnknownName as error:
+        raise UnknownName(
+            f"--target {text!r} is neither a number of milliseconds nor a network: {error}"
+        ) from error
+    if model.conditions.origin in ("public", "imported"):
+        return float(model.latency_ms([network])[0])
+    with open_store(db) as store:
+        for m in store.measurements(model.conditions, "network"):
+            if m.subject == str(network):
+                return m.latency_ms
+    raise NotEnoughData(
+        f"--target {text}: this network is not measured on {model.device}. Measure it:  "
+        + command_line("profile", "--device", model.device, "--network", str(network), db=db)
+    )

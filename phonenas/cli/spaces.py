@@ -1,0 +1,328 @@
+"""Commands that show what a search space, a network or a run is, and write a network as a file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phonenas.space.errors import InvalidArgument, UnknownName
+from phonenas.space.graph import NetworkGraph
+
+from .options import (
+    NETWORK,
+    InputFile,
+    Output,
+    OwnResolution,
+    Resolution,
+    Seed,
+    Shapes,
+    Width,
+    command,
+)
+from .output import origin_note, table
+
+if TYPE_CHECKING:
+    from phonenas.search.run_folder import Loaded
+    from phonenas.space.zoo import Published
+
+__all__ = ["export_network", "show", "space"]
+
+_FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "torch"}
+_COUNTED = (
+    "The whole counts weights, biases and BatchNorm; as in published counts, the products of a "
+    "gate are no MACs."
+)
+_MOST_ROWS = 20  # of a run, in a table
+_LONGEST = 60  # characters of a block string, in a table
+
+
+@command
+def space(
+    output: Output,
+    name: Annotated[str, typer.Argument(metavar="SPACE", help="{spaces}; or a .toml file.")],
+    resolution: Resolution = None,
+) -> None:
+    """Show the size of a search space and its choices."""
+    from phonenas import space as spaces
+
+    searched = spaces.get(name, resolution)
+    per_block: dict[str, int] = {}
+    for decision, options in searched.decisions.items():
+        block = decision.split("_", 1)[0]
+        per_block[block] = per_block.get(block, 1) * len(options)
+    result = {
+        "name": name,
+        "blocks": len(per_block),
+        "choices_per_block": list(per_block.values()),
+        "size": searched.size,
+        "operators": len(searched.operators()),
+        "resolution_px": searched.resolution_px,
+    }
+    output.print(
+        result,
+        lambda: (
+            f"{name} at {searched.resolution_px} px: {searched.size:.3g} genomes in "
+            f"{len(per_block)} blocks ({', '.join(map(str, per_block.values()))} choices), "
+            f"{len(searched.operators()):,} distinct operators"
+        ),
+    )
+
+
+@command
+def show(
+    output: Output,
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK|RUN",
+            help=f"{NETWORK} An .onnx or .tflite file, module:Name of torch, ssdlite:NAME, or a "
+            "run's folder.",
+        ),
+    ],
+    width: Width = 1.0,
+    resolution: OwnResolution = None,
+    shape: Shapes = None,
+    input_: InputFile = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Of a run: every evaluated network, not the front alone.")
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Of a run: write the rows to this file, too.")
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="Of a run: write every evaluated network, with its name, to this file."),
+    ] = None,
+) -> None:
+    """Show a network: its operators, parameters and MACs; or the front of a run."""
+    from .networks import cut_file, find, given_inputs, is_file, is_run, other
+
+    network = network.strip()
+    if is_run(network):
+        from phonenas.search.run_folder import load
+
+        words = "does not apply to a run: its networks have their own"
+        output.refuse("width resolution shape input_", words)
+        _show_run(output, load(network), all_, csv, parquet)
+        return
+    output.refuse("all_ csv parquet", "applies to a run, and this is a network")
+    given = given_inputs(output, [network], shape, resolution, input_)
+    result: dict[str, Any]
+    if is_file(network):
+        graph = cut_file(network, given)
+        precision = graph.precision
+        layers: list[Any] = list(graph.kernels)
+        result = {
+            "name": network,
+            "params": sum(k.params for k in layers),
+            "macs": graph.macs,
+            "precision": precision,
+            "operators": _counts(layers),
+            "notes": list(graph.notes),
+        }
+        head = "" if precision == "float32" else f"precision {precision}\n\n"
+        header, foot, whole = "kernel", "\n".join(["", *graph.notes]), "whole"
+    else:
+        if "/" in network and not {" ", ":"} & set(network) and not Path(network).exists():
+            raise UnknownName(f"there is no run in {network}, and no network of this name")
+        from .timing import published_of
+
+        shown = other(network, width, resolution) or find(network, width, resolution)
+        layers = list(shown.operators())
+        result = {
+            "name": network,
+            "params": shown.params,
+            "macs": shown.macs,
+            "resolution_px": shown.resolution_px,
+            "operators": _counts(layers),
+            "block_args": str(shown),
+        }
+        header, head, foot = "operator", f"{shown}\n\n", ""
+        figures = published_of(shown)
+        if figures is not None:
+            result["published"] = asdict(figures)
+            foot = "\n\n" + _figures(figures)
+        if isinstance(shown, NetworkGraph):
+            header = "kernel"
+            foot += "\n\n" + _COUNTED
+        whole = f"{shown.resolution_px} px, whole"
+
+    def text() -> str:
+        rows = [[str(x), f"{x.macs:,}", f"{x.params:,}"] for x in layers]
+        total = [whole, f"{result['macs']:,}", f"{result['params']:,}"]
+        return head + table([header, "MACs", "parameters"], [*rows, total]) + foot
+
+    output.print(result, text)
+
+
+def _figures(figures: Published) -> str:
+    top5 = "" if figures.top5 is None else f", top-5 {figures.top5:g} %"
+    ms = "" if figures.pixel1_ms is None else f", {figures.pixel1_ms:g} ms on a Pixel 1"
+    return f"published: top-1 {figures.top1:g} %{top5}{ms} ({figures.source})"
+
+
+def _counts(layers: list[Any]) -> list[dict[str, Any]]:
+    return [{"key": x.key, "macs": x.macs, "params": x.params} for x in layers]
+
+
+def _show_run(
+    output: Output, run: Loaded, every: bool, csv: Path | None, parquet: Path | None
+) -> None:
+    from phonenas.data.files import refuse_other, write_atomic
+    from phonenas.report import gain_sentence, read_references
+    from phonenas.search.run_document import estimate_of
+
+    from .timing import known_lines
+
+    for file in (csv, parquet):
+        if file is not None:
+            refuse_other(file)
+    frame = run.to_frame() if every else run.front.to_frame()
+    target = run.spec.target
+    if target is not None:
+        missed = (frame["latency_ms"] > target.ms) & (not target.soft)
+        frame = frame.assign(missed=missed)
+        frame = frame.sort_values(["missed", "reward"], ascending=[True, False], kind="stable")
+        frame = frame.drop(columns="missed")
+    if csv is not None:
+        from phonenas.data.export import to_csv
+
+        write_atomic(csv, to_csv(frame))
+    if parquet is not None:
+        run.write_networks(parquet)
+    known = read_references(run)
+    told = estimate_of(run.settings)
+    plain = frame.astype(object).where(frame.notna(), None)
+    rows: list[dict[str, Any]] = [
+        {str(k): v for k, v in r.items()} for r in plain.to_dict("records")
+    ]
+    result = {
+        "run": str(run.path),
+        "target_ms": run.front.target_ms,
+        "hypervolume": run.front.hypervolume,
+        "front": len(run.front),
+        "extrapolated": sum(c.outside for c in run.front),
+        "quantity": told.quantity,
+        "schedule": told.schedule,
+        "scale": told.scale,
+        "networks": rows,
+        "references": [asdict(r) for r in known],
+        "gain": gain_sentence(run.front, known),
+        "origin": run.front.origin,
+        "csv": None if csv is None else str(csv),
+        **({} if parquet is None else {"parquet": str(parquet)}),
+    }
+
+    def text() -> str:
+        what = "evaluated networks" if every else "networks on the front"
+        order = "fastest first" if not every else "in the order of the search"
+        if target is not None:
+            order = f"target {target.ms:.3f} ms, best reward first"
+        lines = [
+            f"{run.path}: {len(frame):,} {what}, {order}",
+            "",
+            _run_table(rows[:_MOST_ROWS], told.quantity),
+        ]
+        if len(frame) > _MOST_ROWS:
+            lines.append(f"({_MOST_ROWS} of {len(frame):,}; --csv FILE writes all)")
+        lines.append(f"* {told.scale}")
+        own = run.model.get("conditions")
+        conditions = None if not own else run.conditions
+        lines += known_lines(run.front, known, "●" if conditions is None else conditions.mark)
+        lines += [f"written to {file}" for file in (csv, parquet) if file is not None]
+        return "\n".join(lines) + ("" if conditions is None else origin_note(conditions))
+
+    output.print(result, text)
+
+
+def _run_table(networks: list[dict[str, Any]], quantity: str) -> str:
+    rows = [
+        [
+            "" if n["id"] is None else str(n["id"]),
+            f"○ {n['latency_ms']:.2f} ms",
+            "" if n["low_ms"] is None else f"{n['low_ms']:.2f} to {n['high_ms']:.2f}",
+            "–" if n["top1"] is None else f"○ {n['top1']:.1%} ±{n['top1_error']:.1%}",
+            "extrapolated" if n["outside"] else "",
+            f"{n['macs'] / 1e6:.0f} M",
+            f"{n['params'] / 1e6:.2f} M",
+            "" if n["reward"] is None else f"{n['reward']:.4f}",
+            n["network"] if len(n["network"]) <= _LONGEST else n["network"][: _LONGEST - 1] + "…",
+        ]
+        for n in networks
+    ]
+    header = [
+        "id",
+        "predicted",
+        "90 % interval",
+        f"{quantity}*",
+        "",
+        "MACs",
+        "parameters",
+        "reward",
+    ]
+    return table([*header, "network"], rows)
+
+
+@command
+def export_network(
+    output: Output,
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help=f"{NETWORK} Or ssdlite:NAME.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    format: Annotated[
+        str | None, typer.Option(help="onnx, tflite or torch; default: by the name of the file.")
+    ] = None,
+    width: Width = 1.0,
+    resolution: OwnResolution = None,
+    seed: Seed = 0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Weights that torch saved (.pth), of any names, in their order."
+        ),
+    ] = None,
+    eps: Annotated[
+        float, typer.Option(help="Of the BatchNorm that --weights were trained with.")
+    ] = 1e-5,
+) -> None:
+    """Write a network as an ONNX, TFLite or torch file, with random weights or those given."""
+    from phonenas.data.files import refuse_other, write_atomic
+    from phonenas.space import SSDLite
+    from phonenas.space.lowering.write import write_network
+
+    from .networks import find, other
+
+    form = format or _FORMATS.get(out.suffix)
+    if form is None:
+        raise InvalidArgument(f"{out}: --format is needed: onnx, tflite or torch")
+    refuse_other(out)
+    found = other(network, width, resolution) or find(network, width, resolution)
+
+    arrays = None
+    if weights is None:
+        output.refuse("eps", "is of --weights, and none are given")
+    elif isinstance(found, SSDLite):
+        raise InvalidArgument("--weights are of a classifier, and this network is a detector")
+    else:
+        from phonenas.space.lowering.state_dict import folded_eps, load_state_dict
+
+        output.refuse("seed", "does not apply to --weights")
+        arrays = folded_eps(load_state_dict(weights, found, eps=eps), eps)
+
+    def write(beside: Path) -> None:
+        write_network(found, form, beside, seed=seed, weights=arrays)
+
+    write_atomic(out, write)
+    size = out.stat().st_size
+    result = {
+        "network": str(found),
+        "format": form,
+        "file": str(out),
+        "bytes": size,
+        "seed": seed,
+        "trained": arrays is not None,
+    }
+    which = f"random weights (seed {seed})" if weights is None else f"the weights of {weights}"
+    output.print(result, lambda: f"{out}: {size / 1e6:.2f} MB, with {which}")

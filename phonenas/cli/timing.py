@@ -1,0 +1,275 @@
+"""What a device takes for a network of any kind: as its store and its models know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phonenas.data.measurement import WHOLE
+from phonenas.space import Architecture
+from phonenas.space.detection.ssdlite import SSDLite
+from phonenas.space.errors import NotEnoughData, PhonenasError, StoreError, UncoveredOperator
+from phonenas.space.file_inputs import NOT_GIVEN, Given
+
+from .networks import any_network, cut_file, find, is_file, network_file, on_disk, other
+from .output import origin_note, predicted_row, table, uncalibrated_note
+from .stores import completed, find_model, open_store, predictor
+
+if TYPE_CHECKING:
+    from phonenas.data.measurement import Entry, Measurement
+    from phonenas.latency_model import LatencyModel
+    from phonenas.report import Reference, Timing
+    from phonenas.search import ParetoFront
+    from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.space import SearchSpace
+    from phonenas.space.graph import NetworkGraph
+    from phonenas.space.zoo import Published
+
+    from .options import Output
+
+__all__ = ["DeviceTimes", "Named", "known_beside", "known_lines", "named", "published_of"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A network as a user named it.
+
+    Args:
+        text: As it was written.
+        network: None of a file.
+        key: Its name in a store.
+        macs, params: Counted; None where a file cannot be cut into kernels.
+        size_bytes: Of a file; None of others.
+        published: What is published of it.
+        given: What the user says of a file's inputs.
+    """
+
+    text: str
+    network: Architecture | NetworkGraph | SSDLite | None
+    key: str
+    macs: int | None
+    params: int | None
+    size_bytes: int | None = None
+    published: Published | None = None
+    given: Given = NOT_GIVEN
+
+
+def named(
+    text: str, width: float = 1.0, resolution: int | None = None, given: Given = NOT_GIVEN
+) -> Named:
+    """The network that a user named, of any kind that `phonenas show` takes.
+
+    Raises:
+        As `networks.find`, `networks.other` and `networks.network_file`.
+    """
+    if is_file(text):
+        return _file(text, given)
+    network = other(text, width, resolution) or find(text, width, resolution)
+    key = str(network) if isinstance(network, Architecture) else network.key
+    figures = published_of(network)
+    return Named(text, network, key, network.macs, network.params, None, figures, given)
+
+
+def _file(text: str, given: Given) -> Named:
+    file, size = network_file(text, given), on_disk(text, given)[0].stat().st_size
+    try:
+        whole = cut_file(text, given)
+    except UncoveredOperator:
+        return Named(text, None, file.key, None, None, size, None, given)
+    params = sum(k.params for k in whole.kernels)
+    return Named(text, None, file.key, whole.macs, params, size, None, given)
+
+
+def published_of(network: Architecture | NetworkGraph | SSDLite) -> Published | None:
+    """The figures of a network as it was published: not at other widths and resolutions."""
+    from phonenas.space import zoo
+
+    if not isinstance(network, Architecture):
+        return zoo.published(str(network))
+    known = (name for name in zoo.names() if zoo.network(name) == network)
+    return next((figures for name in known if (figures := zoo.published(name))), None)
+
+
+@dataclass(frozen=True)
+class DeviceTimes:
+    """One device: its model, and what its store has measured.
+
+    Args:
+        device: Its name.
+        model: None where there is none.
+        measured: By the subject's name, under the conditions of the model.
+        note: Where its times come from, in a sentence; "" for a device that was measured.
+        reason: Why there is no model at all; "" where there is one.
+        no_kernels: Why it has no kernels.
+    """
+
+    device: str
+    model: LatencyModel | None
+    measured: Mapping[str, Measurement]
+    note: str = ""
+    reason: str = ""
+    no_kernels: str = ""
+
+    @classmethod
+    def of(cls, device: str, db: str, output: Output) -> DeviceTimes:
+        """As its file and its store are; nothing is fitted for it but missing kernels.
+
+        Raises:
+            UnknownName: No such device.
+            PhonenasError: The model or the store is damaged.
+        """
+        model, reason, no_kernels = None, "", ""
+        try:
+            model = predictor(db, device, None, output.quiet, refit=False)
+        except (NotEnoughData, StoreError) as error:
+            no_kernels = completed(str(error), db, device)
+            try:
+                model = find_model(db, device, None, output.quiet)
+            except NotEnoughData as missing:
+                reason = completed(str(missing), db, device)
+        measured = _measured(db, device, model)
+        conditions = [model.conditions] if model is not None else []
+        conditions += [m.conditions for m in measured.values()][:1]
+        note = origin_note(conditions[0]).strip() if conditions else ""
+        if model is not None:
+            note = "\n".join(filter(None, (note, uncalibrated_note(model).strip())))
+        return cls(device, model, measured, note, reason, no_kernels)
+
+    @classmethod
+    def around(cls, model: LatencyModel, db: str) -> DeviceTimes:
+        """Of a model in hand, with what the store has measured under its conditions."""
+        device, note = model.device, origin_note(model.conditions).strip()
+        if model.by_operators and model.kernels is None:
+            try:
+                kernels = predictor(db, device, None, True, refit=False).part_of_kernels
+                model = replace(model, kernels=kernels)
+            except PhonenasError:
+                pass  # without them no graph is predicted
+        return cls(device, model, _measured(db, device, model), note)
+
+    @property
+    def takes_graphs(self) -> bool:
+        """Whether it predicts networks that are not of blocks."""
+        model = self.model
+        return model is not None and not (model.by_operators and model.kernels is None)
+
+    def timing(self, one: Named | PhonenasError) -> Timing:
+        """What it takes for a network; the reason where it is not known, or was no network."""
+        from phonenas.report.networks import Timing, measured_timing
+
+        if isinstance(one, PhonenasError):
+            return Timing(self.device, reason=str(one))
+        values: dict[str, Any] = {"device": self.device}
+        known = self.measured.get(one.key)
+        values |= {} if known is None else measured_timing(known)
+        try:
+            row, last = self._predicted(one)
+        except PhonenasError as error:
+            return Timing(**values, reason=str(error))
+        if known is None:
+            values |= {k: row[k] for k in ("precision", "origin")}
+        return Timing(
+            **values,
+            predicted_ms=row["latency_ms"],
+            low_ms=row["low_ms"],
+            high_ms=row["high_ms"],
+            basis=row["basis"],
+            covered=row["covered"],
+            fitted_on=known is not None and not known.entry.after(last),
+            notes=tuple(row["notes"]),
+        )
+
+    def _predicted(self, one: Named) -> tuple[dict[str, Any], Entry]:
+        """A row of `phonenas predict`, and the last entry that its model was fitted on.
+
+        Raises:
+            PhonenasError: Nothing predicts it.
+        """
+        if self.model is None:
+            raise NotEnoughData(self.reason or self.no_kernels)
+        if not (self.takes_graphs or isinstance(one.network, Architecture)):
+            raise NotEnoughData(self.no_kernels)
+        named = Path(one.text.strip()) if one.network is None else one.network
+        network = any_network(one.text, named, self.model, one.given)
+        row = predicted_row(self.model, one.text, network, False, None)
+        basis = "whole networks" if row["whole_networks"] else row["basis"]
+        return {**row, "basis": basis}, self.model.part(network).last
+
+
+def _measured(db: str, device: str, known: LatencyModel | None) -> dict[str, Measurement]:
+    """Whole networks of a store by the subject's name: the latest under the model's conditions.
+
+    A file may compute in another precision than the model; without a model the latest conditions
+    of the device count.
+    """
+    if "://" not in db and not Path(db).exists():
+        return {}
+    with open_store(db) as store:
+        every = [c for c in store.conditions(device) if c.mode == "steady"]
+        if known is None:
+            wanted = every[-1:]
+        else:
+            own = known.conditions
+            wanted = [c for c in every if replace(c, precision=own.precision) == own]
+        return {m.subject: m for c in wanted for kind in WHOLE for m in store.measurements(c, kind)}
+
+
+def known_beside(
+    front: ParetoFront, space: SearchSpace, times: DeviceTimes, estimator: AccuracyEstimator
+) -> tuple[Reference, ...]:
+    """The known networks beside a search's front; see `report.references`.
+
+    They are estimated as the front's networks are: a published top-1 is after another training.
+    Networks that are not of blocks take part where the estimator and the device's models take them.
+    """
+    from phonenas.report import Top1
+    from phonenas.report.networks import estimates
+    from phonenas.report.references import beside
+    from phonenas.space import zoo
+    from phonenas.space.architecture import CLASSES
+
+    px = space.resolution_px
+    if space.classes != CLASSES:
+        return ()
+    known: list[tuple[str, Architecture | NetworkGraph]] = [
+        (name, zoo.network(name, 1.0, px)) for name in zoo.names() if zoo.published(name)
+    ]
+    most = 3 * max((c.macs for c in front), default=0)
+    if times.takes_graphs:
+        own = [zoo.graph(name) for name in zoo.graph_names() if zoo.published(name)]
+        known += [
+            (g.name, g)
+            for g in own
+            if g.resolution_px == px and g.macs <= most and estimates(g, estimator)
+        ]
+
+    def top1_of(network: Architecture | NetworkGraph) -> Top1 | None:
+        try:
+            return Top1.by(estimator, network)
+        except PhonenasError:
+            return None  # it cannot speak of this network
+
+    def time_of(network: Architecture | NetworkGraph) -> Timing:
+        key = str(network)
+        return times.timing(Named(key, network, key, network.macs, network.params))
+
+    return beside(front, known, time_of, top1_of)
+
+
+def known_lines(front: ParetoFront, known: Sequence[Reference], sign: str) -> list[str]:
+    """What a search gained, and the known networks beside its front, for a terminal.
+
+    Args:
+        front: Of the search.
+        known: As `known_beside` or `read_references` gives them.
+        sign: Of a measured latency.
+    """
+    from phonenas.report.references import COLUMNS, gain_sentence, reference_rows
+
+    if not known:
+        return []
+    shown = table(list(COLUMNS), reference_rows(known, sign))
+    sentence = gain_sentence(front, known)
+    return [*([f"{sentence}."] if sentence else []), "", shown, ""]

@@ -1,0 +1,201 @@
+"""The command that measures the best networks of a run: validate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phonenas.space.errors import InvalidArgument, UnstableDevice
+
+from .options import DeviceName, ModelFile, Output, Ray, Threads, command
+from .output import origin_note, table
+from .stores import find_model, measurable, open_store, refit_lines
+
+if TYPE_CHECKING:
+    from phonenas.devices.measuring.events import Event
+    from phonenas.search.validation.rounds import Ranked, Round, RoundBegan
+    from phonenas.search.validation.validate import Validated
+
+__all__ = ["validate"]
+
+
+@command
+def validate(
+    output: Output,
+    db: str,
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder of a search.")],
+    device: DeviceName = "local",
+    top: Annotated[int, typer.Option(help="Number of networks measured in each round.")] = 5,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            help="Rounds; after each the model is fitted and all evaluated networks ranked again."
+        ),
+    ] = 1,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure again what the store has.")
+    ] = False,
+    threads: Threads = None,
+    ray: Ray = None,
+    model: ModelFile = None,
+) -> None:
+    """Measure the best networks of a run on the device, beside the predictions."""
+    from phonenas import search as s
+    from phonenas.latency_model.calibration import DIVIDED
+    from phonenas.latency_model.drift import upkeep
+    from phonenas.latency_model.model import VERSION
+    from phonenas.report import gain_sentence, read_references
+    from phonenas.search.validation.rounds import Ranked, RoundBegan
+    from phonenas.search.validation.validate import SAID, counted
+
+    from .devices import reached
+    from .progress import Bars
+
+    loaded = s.load(run)
+    if loaded.settings["device"] != device:
+        raise InvalidArgument(
+            f"{run} was searched for {loaded.settings['device']}, not for {device}"
+        )
+    fitted = find_model(db, device, model, quiet=True)
+    measurable(fitted)
+    if loaded.model.get("version", 2) < VERSION:
+        output.note(
+            f"{run} was searched with a model of an older release: {DIVIDED}. Its predictions are "
+            "in part off for that alone: search again"
+        )
+
+    with (
+        open_store(db) as store,
+        reached([device], threads, ray) as (known,),
+        known as phone,
+        Bars(output.quiet) as bars,
+    ):
+
+        def show(event: Event | RoundBegan | Ranked) -> None:
+            if not isinstance(event, RoundBegan | Ranked):
+                bars.profiling(event)
+            elif rounds > 1:
+                output.note(str(event))
+
+        bars.timed_by(phone.conditions)
+
+        found = s.validate_rounds(
+            loaded,
+            latency=fitted,
+            on=phone,
+            into=store,
+            top=top,
+            rounds=rounds,
+            again=again,
+            on_event=show,
+        )
+        state = upkeep(fitted, store.measurements(phone.conditions))
+    last = found.rounds[-1].validation
+    result: dict[str, Any] = {
+        "networks": [v.to_dict() for v in last.networks],
+        "score": last.score.to_dict(),
+        "target_ms": last.target_ms,
+        "reused": sum(r.validation.reused for r in found.rounds),
+        "unmeasured": [u.to_dict() for u in found.unmeasured],
+        "verdict": {"stable": last.verdict.stable, "text": last.verdict.text},
+        "upkeep": state.to_dict(),
+        "origin": fitted.conditions.origin,
+    }
+    beside = read_references(loaded)
+    rows = [v.to_dict() for v in last.networks]
+    result["gain"] = gained = gain_sentence(loaded.front, beside, rows)
+    result["references"] = [asdict(r) for r in beside]
+    if rounds > 1:
+        result |= {
+            "networks": [b.to_dict() for b in found.best],
+            "score": found.score.to_dict(),
+            "rounds": [r.to_dict() for r in found.rounds],
+            "stopped": found.stopped,
+        }
+    sign = last.conditions.mark
+    header = [
+        "id",
+        "predicted",
+        "90 % interval",
+        fitted.conditions.origin,
+        "± (90 %)",
+        "error",
+        "interval",
+        "target",
+    ]
+
+    unmeasured = [f"network {u.candidate.id}: {u.reason}" for u in found.unmeasured]
+    if rounds > 1:
+        unmeasured = [
+            f"{r.folder}:{u.candidate.id}: {u.reason}"
+            for r in found.rounds
+            for u in r.validation.unmeasured
+        ]
+
+    def row(name: str, v: Validated) -> list[str]:
+        return [
+            name,
+            f"○ {v.predicted_ms:.2f} ms",
+            f"{v.low_ms:.2f} to {v.high_ms:.2f}",
+            f"{sign} {v.measured_ms:.2f} ms",
+            f"±{v.spread:.1%}",
+            f"{v.error:+.1%}",
+            "inside" if v.inside else "OUTSIDE",
+            "" if v.verdict is None else SAID[v.verdict],
+        ]
+
+    def summary(r: Round) -> str:
+        networks = r.validation.networks
+        inside = sum(v.inside for v in networks)
+        against = ""
+        if r.front.target_ms is not None:
+            expected = f" ({r.expected:.1f} expected to meet it)" if rounds > 1 else ""
+            verdicts = [v.verdict for v in networks]
+            against = f"; {counted(verdicts, r.front.target_ms)}{expected}"
+        reused = r.validation.reused
+        return (
+            f"{inside} of {len(networks)} inside their interval{against}; mean error "
+            f"{r.validation.score.mape:.1%}"
+            + (f", bias {r.validation.score.bias:+.1%}" if rounds > 1 else "")
+            + (f"; {reused} were in the store already" if reused else "")
+            + (f"\n{r.validation.score.note}" if r.validation.score.note else "")
+        )
+
+    def text() -> str:
+        if rounds == 1:
+            rows = [row(str(v.candidate.id), v) for v in last.networks]
+            lines = [table(header, rows), "", summary(found.rounds[0])]
+        else:
+            lines = [table(header, [row(b.name, b.validated) for b in found.best]), ""]
+            measured = sum(len(r.validation.networks) for r in found.rounds)
+            against = ""
+            if last.target_ms is not None:
+                of_them = [b.validated.verdict for b in found.best]
+                against = f"; of them {counted(of_them, last.target_ms)}"
+            lines.append(f"the best {len(found.best)} of {measured} that were measured{against}")
+            if len(found.rounds) > 1:
+                lines.append(f"the last round's model: {found.rounds[-1].folder / 'model.json'}")
+            for r in found.rounds:
+                lines += [] if r.ranked is None else [str(r.ranked)]
+                lines.append(f"round {r.number}: {summary(r)}")
+            lines += [f"no further round: {found.stopped}"] if found.stopped else []
+        lines += [f"not measured: {name}" for name in unmeasured]
+        lines += [f"{gained}."] if gained and rounds == 1 else []
+        lines += [
+            f"verdict: {last.verdict.text}",
+            *refit_lines(state, device, db, model, fitted.table.ms),
+        ]
+        return "\n".join(lines) + origin_note(fitted.conditions)
+
+    output.print(result, text)
+    if found.failed:
+        raise UnstableDevice(f"{found.stopped} Earlier rounds are kept.")
+    if unmeasured:
+        raise UnstableDevice(
+            f"{len(unmeasured)} of {len(unmeasured) + found.score.n} networks gave no stable "
+            f"measurement ({'; '.join(unmeasured)}). The others are in "
+            f"{run / 'validation.json'}. Close other programs, then give the same command again."
+        )

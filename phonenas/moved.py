@@ -1,0 +1,50 @@
+"""Module paths that the documents of version 0.1 named, and where these modules are now."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+__all__ = ["MOVED"]
+
+MOVED = {
+    "phonenas.devices.transport": "phonenas.devices.transports.base",
+    "phonenas.search.accuracy.fit_surrogate": "phonenas.search.accuracy.surrogate.fit",
+    "phonenas.search.nsga2": "phonenas.search.strategies.nsga2",
+    "phonenas.search.reward": "phonenas.search.strategies.reward",
+    "phonenas.search.strategy": "phonenas.search.strategies",
+    "phonenas.search.device_workers": "phonenas.search.cluster.device_workers",
+    "phonenas.search.workers": "phonenas.search.cluster.workers",
+    "phonenas.space.anchors": "phonenas.space.detection.anchors",
+    "phonenas.space.kernel": "phonenas.space.kernels.kernel",
+    "phonenas.space.mnasnet": "phonenas.space.spaces.mnasnet",
+    "phonenas.space.ssdlite": "phonenas.space.detection.ssdlite",
+    "phonenas.space.ssdlite_to_onnx": "phonenas.space.detection.onnx",
+    "phonenas.space.ssdlite_to_tflite": "phonenas.space.detection.tflite",
+    "phonenas.space.ssdlite_to_torch": "phonenas.space.detection.torch",
+    "phonenas.space.to_onnx": "phonenas.space.lowering.onnx",
+    "phonenas.space.to_tflite": "phonenas.space.lowering.tflite",
+    "phonenas.space.to_torch": "phonenas.space.lowering.torch",
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives what a module holds under the module's old path too."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        now = vars(importlib.import_module(MOVED[module.__name__]))
+        vars(module).update({k: v for k, v in now.items() if not k.startswith("__")})
+        module.__doc__ = now["__doc__"]
+
+
+sys.meta_path.append(_Finder())

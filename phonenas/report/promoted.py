@@ -1,0 +1,136 @@
+"""The report's section on promoted networks: what was trained in full, and the front of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from phonenas.search.promotion.result import Promoted, PromotedNetwork, read_promoted
+from phonenas.space.naming import counted
+
+from .page import TARGET, Page, listed, number
+
+__all__ = ["promoted_figure", "promoted_section"]
+
+
+def promoted_figure(result: Promoted) -> Any:
+    """Trained top-1 against latency: measured where it is, else predicted."""
+    from . import plots
+
+    traces = []
+    for measured in (False, True):
+        for on_front in (False, True):
+            networks = [
+                n
+                for n in result.trained
+                if (n.on_front, n.measured_ms is not None) == (on_front, measured)
+            ]
+            if not networks:
+                continue
+            at = [n.latency_ms for n in networks]
+            colour, mark = (plots.MEASURED, "●") if measured else (plots.PREDICTED, "○")
+            symbol = ("diamond" if on_front else "circle") + ("" if measured else "-open")
+            errors = [100 * (n.top1_error or 0.0) for n in networks]
+            bar = {"type": "data", "thickness": 1, "width": 0, "color": colour, "array": errors}
+            traces.append(
+                plots.scatter(
+                    f"{'front' if on_front else 'beaten'}, "
+                    f"{'measured' if measured else 'predicted'} latency",
+                    at,
+                    [100 * (n.top1 or 0.0) for n in networks],
+                    {"color": colour, "size": 11 if on_front else 8, "symbol": symbol},
+                    f"network %{{customdata[0]}}<br>{mark} %{{x:.2f}} ms<br>● top-1 %{{y:.1f}} "
+                    "± %{customdata[1]:.1f} %",
+                    [[n.id, error] for n, error in zip(networks, errors, strict=True)],
+                    error_x=plots.error_bars([n.bounds_ms for n in networks], at, colour),
+                    error_y=bar,
+                )
+            )
+    traces += plots.target_line(result.target_ms, [100 * (n.top1 or 0.0) for n in result.trained])
+    front = sum(n.on_front for n in result.trained)
+    title = (
+        f"{counted(len(result.trained), 'network')} trained in full, {front} of them beaten by none"
+    )
+    return plots.figure_of(traces, title, "latency, ms", "● top-1 after training, %", 420)
+
+
+def promoted_section(run_dir: Path, page: Page) -> str:
+    """HTML of the section; "" for a run of which nothing was promoted.
+
+    Raises:
+        UnsupportedFormat, StoreError: As `read_promoted`.
+    """
+    result = read_promoted(run_dir)
+    if result is None or not result.networks:
+        return ""
+    body = ["<h2>Trained in full</h2>", _lead(result)]
+    if result.trained:
+        body.append(page.draw("promoted", promoted_figure(result)))
+    return "".join([*body, listed(_COLUMNS, result.networks, _below), _notes(result)])
+
+
+def _lead(result: Promoted) -> str:
+    train, test = result.images.get("train", {}), result.images.get("test", {})
+    recipe, epochs = result.recipe, result.recipe.get("epochs")
+    text = (
+        f"{len(result.trained)} of {len(result.networks)} networks were trained for "
+        f"{number(epochs, '{:,.0f}')} epoch{'' if epochs == 1 else 's'} "
+        f"({escape(str(recipe.get('name', '')))}) on "
+        f"{number(train.get('images'), '{:,.0f}')} images and evaluated on "
+        f"{number(test.get('images'), '{:,.0f}')}."
+    )
+    if result.kendall_tau is not None:
+        text += (
+            f" Kendall's τ between estimated and trained top-1 is <b>{result.kendall_tau:.2f}</b> "
+            f"(n = {len(result.trained)})."
+        )
+    if result.score is not None:
+        text += (
+            f" The latency model's mean error on them is {result.score.mape:.1%} "
+            f"(n = {result.score.n})."
+        )
+    return f"<p>{text}</p>"
+
+
+def _measured(n: PromotedNetwork) -> str:
+    if n.measured_ms is None:
+        return "–"
+    return f"● {n.measured_ms:.2f} ± {number(n.spread, '{:.1%}')}"
+
+
+def _trained(n: PromotedNetwork) -> str:
+    return "–" if n.top1 is None else f"{n.top1:.1%} ± {n.top1_error or 0:.1%}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[PromotedNetwork], str]], ...] = (
+    ("id", lambda n: str(n.id)),
+    ("○ top-1 estimate", lambda n: f"{n.top1_estimated:.1%} ± {n.estimated_error:.1%}"),
+    ("● top-1 trained", _trained),
+    ("● top-5", lambda n: number(n.top5, "{:.1%}")),
+    ("predicted, ms", lambda n: f"○ {n.predicted_ms:.2f} ({n.low_ms:.2f} to {n.high_ms:.2f})"),
+    ("measured, ms", _measured),
+    ("target", lambda n: TARGET[n.verdict]),
+    ("front", lambda n: "front" if n.on_front else "–"),
+    ("MACs, M", lambda n: number(n.macs, "{:.0f}", 1e6)),
+    ("params, M", lambda n: number(n.params, "{:.2f}", 1e6)),
+)
+
+
+def _below(n: PromotedNetwork) -> str:
+    why = n.failed or n.export_failed
+    note = f' <span class="bad">{escape(why)}</span>' if why else ""
+    return f"<code>{escape(n.block_args)}</code>{note}"
+
+
+def _notes(result: Promoted) -> str:
+    text = [
+        "± after a top-1 is one standard error: of the estimator, and of a share of as many "
+        "images. An estimate and a trained top-1 are on two scales; their order is what compares."
+    ]
+    if any(not n.predicted_as_trained for n in result.trained):
+        text.append("Predicted latencies are of the networks with the classes of the search.")
+    if result.verdict is not None:
+        text.append(escape(result.verdict.text.rstrip(".")) + ".")
+    return f'<p class="soft">{" ".join(text)}</p>'

@@ -1,0 +1,325 @@
+"""Known networks beside a front: what a user would take, had he not searched.
+
+They have the front's input and number of classes, a latency on its device (measured where the store
+has it), and a top-1 on the scale of the run's estimator. `search` writes them into the run's
+folder, as `references.json`; `show`, `validate` and the report read them.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
+from phonenas.latency_model.metrics import Z90
+from phonenas.search.checkpoint import of_this_run, run_digest
+from phonenas.search.pareto import Candidate, ParetoFront
+from phonenas.search.run_folder import Loaded, lock_run
+from phonenas.space import zoo
+from phonenas.space.errors import PhonenasError
+
+from .networks import Timing, Top1
+from .page import listed, number
+
+__all__ = [
+    "COLUMNS",
+    "FILE",
+    "Reference",
+    "beside",
+    "gain_sentence",
+    "known_beside",
+    "read_references",
+    "reference_rows",
+    "reference_trace",
+    "references_section",
+    "write_references",
+]
+
+FILE = "references.json"
+DOCUMENT = Document("phonenas-references", 1, "list of known networks")
+_FASTER, _SLOWER = 0.7, 1.3  # of the fastest and the slowest of a front: of like size
+_MOST = 10
+_Error = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A known network, and the most accurate of the front at or below its latency.
+
+    Args:
+        name: Of the zoo.
+        latency_ms, low_ms, high_ms: With its 90 % interval, ms.
+        measured: Whether that is measured; else predicted.
+        top1, top1_error: In [0, 1] on the run's scale, and the standard error.
+        published: Top-1 as published, in [0, 1], after another training; None where it is not.
+        macs, params: Counted.
+        outside: Whether the top-1 is an extrapolation.
+        candidate: Of the front; None where none is that fast.
+        gain, gain_error: How much more accurate that candidate is, and the standard error; the two
+            errors count as independent.
+    """
+
+    name: Text
+    latency_ms: Ms
+    low_ms: Ms
+    high_ms: Ms
+    measured: bool
+    top1: Share
+    top1_error: _Error
+    macs: Count
+    params: Count
+    published: Share | None = None
+    outside: bool = False
+    candidate: Count | None = None
+    gain: Number | None = None
+    gain_error: _Error | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The 90 % interval of the gain, in points; None without one."""
+        if self.gain is None or self.gain_error is None:
+            return None
+        half = Z90 * self.gain_error
+        return 100 * (self.gain - half), 100 * (self.gain + half)
+
+
+class _File(msgspec.Struct):
+    run: Text
+    references: tuple[Reference, ...]
+    scale: Text = ""
+
+
+def beside(
+    front: ParetoFront,
+    networks: Iterable[tuple[str, Any]],
+    times: Callable[[Any], Timing],
+    top1_of: Callable[[Any], Top1 | None],
+) -> tuple[Reference, ...]:
+    """The known networks of like size beside a front, by rising latency; at most ten.
+
+    Args:
+        front: Of a search.
+        networks: Names and networks of the front's resolution and classes.
+        times, top1_of: What the device takes for one, and its top-1 on the run's scale, or None.
+    """
+    if not front.candidates:
+        return ()
+    fastest, slowest = front.candidates[0].latency_ms, front.candidates[-1].latency_ms
+    found = []
+    for name, network in networks:
+        top1 = top1_of(network)
+        t = None if top1 is None else times(network)
+        if top1 is None or t is None or t.ms is None:
+            continue
+        if not _FASTER * fastest <= t.ms <= _SLOWER * slowest:
+            continue
+        low, high = t.bounds_ms
+        numbers = (t.ms, low, high, t.measured_ms is not None, top1.top1, top1.error)
+        own = zoo.network(name) if name in zoo.names() else zoo.graph(name)
+        figures = zoo.published(name) if network == own else None
+        found.append(
+            with_gain(
+                Reference(
+                    name,
+                    *numbers,
+                    network.macs,
+                    network.params,
+                    None if figures is None else figures.top1 / 100,
+                    top1.outside,
+                ),
+                front.candidates,
+            )
+        )
+    middle = front.target_ms or slowest
+    nearest = sorted(found, key=lambda r: abs(math.log(r.latency_ms / middle)))[:_MOST]
+    return tuple(sorted(nearest, key=lambda r: (r.latency_ms, r.name)))
+
+
+def with_gain(reference: Reference, candidates: Sequence[Candidate]) -> Reference:
+    """The reference with the most accurate candidate that is predicted no slower."""
+    able = [c for c in candidates if c.latency_ms <= reference.latency_ms]
+    best = max(able, key=lambda c: (c.top1, -c.id), default=None)
+    if best is None:
+        return reference
+    error = math.hypot(best.top1_error, reference.top1_error)
+    gain = best.top1 - reference.top1
+    return replace(reference, candidate=best.id, gain=gain, gain_error=error)
+
+
+def write_references(
+    folder: Path, settings: dict[str, Any], references: Sequence[Reference], scale: str
+) -> Path:
+    """Write `references.json` into a run's folder, whole or not at all.
+
+    Raises:
+        StoreError: The disk does not take it, or another process works in the folder.
+    """
+    rows = [asdict(r) for r in references]
+    content = {"run": run_digest(settings), "references": rows, "scale": scale}
+    with lock_run(folder):
+        return DOCUMENT.write(folder / FILE, content)
+
+
+def read_references(run: Loaded) -> tuple[Reference, ...]:
+    """The known networks beside a run's front; none where its search wrote none.
+
+    Raises:
+        UnsupportedFormat: The file is damaged, of another run or of another version.
+        StoreError: It cannot be read.
+    """
+    path = run.path / FILE
+    again = (
+        f"Remove it, or give the search again:  phonenas search --out {shlex.quote(str(run.path))}"
+    )
+    values = DOCUMENT.read(path, again)
+    if values is None:
+        return ()
+    with DOCUMENT.checking(path, again):
+        file = strict(values, _File)
+        of_this_run(path, file.run, run.settings, again)
+    return file.references
+
+
+def known_beside(run: Loaded) -> tuple[Reference, ...]:
+    """`read_references`; none where the file is damaged, which the report tells by itself."""
+    try:
+        return read_references(run)
+    except PhonenasError:
+        return ()
+
+
+def gain_sentence(
+    front: ParetoFront, references: Sequence[Reference], validated: Sequence[Any] = ()
+) -> str:
+    """What the search gained, in one sentence; "" where no known network compares.
+
+    It is about the network that the target was given as; else about the most accurate known network
+    within the target. `validated`, rows of a validation with their measured latency, replaces the
+    predictions where the known network is measured too.
+
+    >>> gain_sentence(ParetoFront((), None, "", 0.0), ())
+    ''
+    """
+    limit = front.target_ms or max((c.latency_ms for c in front), default=0.0)
+    able = [r for r in references if r.gain is not None]
+    named = [r for r in able if r.name == front.target]
+    within = named or [r for r in able if r.latency_ms <= limit * (1 + 1e-9)] or able
+    if not within:
+        return ""
+    r = max(within, key=lambda r: r.top1)
+    how, best = "predicted", next(c for c in front if c.id == r.candidate)
+    outside = best.outside
+    if r.measured:
+        known = [v for v in validated if v["measured_ms"] <= r.latency_ms]
+        if known:
+            ids = {int(v["id"]) for v in known}
+            best = max((c for c in front if c.id in ids), key=lambda c: c.top1)
+            error = math.hypot(best.top1_error, r.top1_error)
+            r = replace(r, candidate=best.id, gain=best.top1 - r.top1, gain_error=error)
+            how, outside = "measured", best.outside
+    assert r.gain is not None and r.bounds is not None
+    low, high = r.bounds
+    beyond = "; its top-1 is an extrapolation" if outside else ""
+    over = "over" if r.gain >= 0 else "below"
+    return (
+        f"Network {r.candidate}: {abs(100 * r.gain):.1f} points {over} {r.name} at its latency "
+        f"({how}; 90 %: {low:.1f} to {high:.1f}{beyond})"
+    )
+
+
+COLUMNS = (
+    *("known network", "latency", "90 % interval", "top-1", "", "MACs", "parameters"),
+    *("published", "points gained at its latency (90 %)"),
+)
+
+
+def reference_rows(references: Sequence[Reference], sign: str = "●") -> list[list[str]]:
+    """The known networks for a terminal, a row each, under the titles of `COLUMNS`.
+
+    Args:
+        references: They.
+        sign: Of a measured latency.
+    """
+    return [
+        [
+            r.name,
+            f"{sign if r.measured else '○'} {r.latency_ms:.2f} ms",
+            f"{r.low_ms:.2f} to {r.high_ms:.2f}",
+            _top1(r),
+            "extrapolated" if r.outside else "",
+            f"{r.macs / 1e6:.0f} M",
+            f"{r.params / 1e6:.2f} M",
+            "" if r.published is None else f"{r.published:.1%}",
+            _gain(r),
+        ]
+        for r in references
+    ]
+
+
+def _top1(r: Reference) -> str:
+    return f"○ {r.top1:.1%} ±{r.top1_error:.1%}"
+
+
+def _gain(r: Reference) -> str:
+    if r.gain is None or r.bounds is None:
+        return "none that fast"
+    low, high = r.bounds
+    return f"{100 * r.gain:+.1f} ({low:+.1f} to {high:+.1f}), network {r.candidate}"
+
+
+def reference_trace(references: Sequence[Reference], ends: tuple[float, float]) -> Any:
+    """The known networks in the plot of a front, whose latencies reach from end to end."""
+    from . import plots
+
+    at = [r.latency_ms for r in references]
+    bounds = [(r.low_ms, r.high_ms) for r in references]
+    return plots.scatter(
+        "known networks",
+        at,
+        [100 * r.top1 for r in references],
+        {
+            "color": plots.KNOWN,
+            "size": 9,
+            "symbol": ["diamond" if r.measured else "diamond-open" for r in references],
+        },
+        "%{customdata[0]}<br>%{customdata[1]} %{x:.2f} ms<br>top-1 %{customdata[2]}",
+        [[plots.plain(r.name), "●" if r.measured else "○", _top1(r)] for r in references],
+        **plots.names_beside([r.name for r in references], at, ends),
+        error_x=plots.error_bars(bounds, at, plots.KNOWN),
+    )
+
+
+def references_section(references: Sequence[Reference]) -> str:
+    """The report's table of them, HTML; "" for none."""
+    if not references:
+        return ""
+    columns = (
+        ("known network", lambda r: f"<code>{escape(r.name)}</code>"),
+        (
+            "latency, ms (90 % interval)",
+            lambda r: (
+                f"{'●' if r.measured else '○'} {r.latency_ms:.2f} ({r.low_ms:.2f} to "
+                f"{r.high_ms:.2f})"
+            ),
+        ),
+        ("top-1", lambda r: escape(_top1(r)) + " extrapolated" * r.outside),
+        ("points gained at its latency (90 %)", lambda r: escape(_gain(r))),
+        ("published top-1", lambda r: number(r.published, "{:.1%}")),
+        ("MACs, M", lambda r: f"{r.macs / 1e6:.0f}"),
+        ("params, M", lambda r: f"{r.params / 1e6:.2f}"),
+    )
+    return (
+        f"<h2>Known networks beside it</h2>{listed(columns, references)}"
+        '<p class="soft">Networks of like size and the same input on this device, their top-1 by '
+        "the estimator of this run; published top-1 is after another training. Gained: the most "
+        "accurate network of the front that is predicted no slower, with the 90 % interval of the "
+        "difference of the two top-1.</p>"
+    )

@@ -1,0 +1,187 @@
+"""What every device must do, and a device without hardware."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from phonenas.data import Conditions
+from phonenas.devices import Device, Job
+from phonenas.devices.device import DeviceState, Reading
+from phonenas.devices.measuring.protocol import SENTINEL
+from phonenas.space.errors import DeviceUnavailable
+
+__all__ = ["DeviceContract", "FakeDevice"]
+
+SENTINEL_MS = 0.5
+SENTINEL_NOISE = 0.002  # its own: a real sentinel is not exactly proportional to the samples
+
+
+class FakeDevice(Device):
+    """Answers at once with times that follow from a model file's size, under seeded noise.
+
+    `speed` (a list, used up one a reading) slows sentinel and samples alike, except for the noise
+    that each has of its own; `trouble` maps the number of a reading to the reading given instead.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        noise: float = 0.002,
+        speed: Sequence[float] = (),
+        trouble: Mapping[int, Reading] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.noise, self.speeds = noise, list(speed)
+        self.trouble = dict(trouble or {})
+        self.rng = np.random.default_rng(seed)
+        self.rng_beside = np.random.default_rng((seed, 1))
+        self.entered = False
+        self.readings = 0
+        self.clock_s = 0.0
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    def pause(self, seconds: float) -> None:
+        self.clock_s += seconds
+
+    def __enter__(self) -> FakeDevice:
+        self.entered = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.entered = False
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(
+            self.name, "fake phone", "f00", "fake", "1", "h4sh", "CPU", "all", 1, "one core", "none"
+        )
+
+    def run_ms(
+        self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
+    ) -> Iterator[Reading]:
+        if not self.entered:
+            raise DeviceUnavailable("fake is not entered")
+        for job in jobs:
+            self.readings += 1
+            if job.model.read_bytes()[:2] == b"no":
+                yield Reading(error="no model")
+                continue
+            if self.readings in self.trouble:
+                yield self.trouble[self.readings]
+                continue
+            slow = self.speeds.pop(0) if self.speeds else 1.0
+            true_ms = self.true_ms(job.model)
+            wobble = self.rng.normal(1, self.noise, job.runs)
+            samples = tuple(map(float, true_ms * slow * np.abs(wobble)))
+            self.clock_s += sum(samples) / 1e3
+            beside = SENTINEL_MS * slow * self.rng_beside.normal(1, SENTINEL_NOISE, job.runs)
+            yield Reading(samples, tuple(map(float, beside)), 0, "CPU")
+
+    @staticmethod
+    def true_ms(model: Path) -> float:
+        """What a model file takes when nothing disturbs: by its bytes."""
+        return 0.2 + model.stat().st_size * 2e-6
+
+    def telemetry(self) -> dict[str, Any]:
+        return {"load": 0.0}
+
+    def state(self) -> DeviceState:
+        return DeviceState(self.name, "fake", "ready", "fake phone", 1, "fake 1", "")
+
+
+class DeviceContract:
+    """A device runs model files, says what it is, and raises phonenas's own errors."""
+
+    @pytest.fixture
+    def device(self) -> Device:
+        """The device under test, not yet entered."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def sentinel(self, device: Device, tmp_path: Path) -> Path:
+        return device.lower(SENTINEL, tmp_path / "sentinel")
+
+    #: Whether each sample is one inference; a program that prints statistics gives one a model.
+    every_inference = True
+
+    def run(self, device: Device, jobs: list[Job], sentinel: Path) -> list[Any]:
+        return list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=2, warmup_s=0.0))
+
+    def test_readings_come_in_order_and_are_times(self, device: Device, sentinel: Path) -> None:
+        with device:
+            readings = self.run(device, [Job(sentinel, 4), Job(sentinel, 7)], sentinel)
+        assert [r.error for r in readings] == ["", ""]
+        assert [len(r.samples_ms) for r in readings] == ([4, 7] if self.every_inference else [1, 1])
+        for r in readings:
+            assert len(r.sentinel_ms) == len(r.samples_ms)
+            assert all(0 < t < 60_000 for t in r.samples_ms + r.sentinel_ms)
+            assert r.provider == device.conditions.provider
+
+    def test_an_invalid_model_file_is_an_error_and_the_next_model_runs(
+        self, device: Device, sentinel: Path
+    ) -> None:
+        broken = sentinel.with_name(f"broken{sentinel.suffix}")
+        broken.write_bytes(b"no model")
+        with device:
+            bad, good = self.run(device, [Job(broken, 3), Job(sentinel, 3)], sentinel)
+        assert bad.error
+        assert not bad.samples_ms
+        assert not good.error
+        assert len(good.samples_ms) == (3 if self.every_inference else 1)
+
+    def test_conditions_are_equal_from_one_connection_to_the_next(self, device: Device) -> None:
+        with device:
+            first = device.conditions
+        with device:
+            assert device.conditions == first
+        assert first.device == device.name
+        assert all(v not in ("", None) for v in first.to_dict().values())
+        assert device.fingerprint == first.fingerprint
+
+    def test_telemetry_is_json(self, device: Device) -> None:
+        with device:
+            assert isinstance(json.loads(json.dumps(device.telemetry())), dict)
+
+    def test_state_is_known_before_the_device_is_entered(self, device: Device) -> None:
+        state = device.state()
+        assert state.name == device.name
+        assert state.cores > 0
+
+    def test_it_runs_on_in_a_new_process(self, device: Device, sentinel: Path) -> None:
+        with device:
+            conditions = device.conditions
+            for _ in range(2):
+                device.refresh()
+                (reading,) = self.run(device, [Job(sentinel, 2)], sentinel)
+                assert reading.samples_ms and not reading.error
+            assert device.conditions == conditions
+
+    def test_it_can_be_exited_twice_and_entered_again(self, device: Device, sentinel: Path) -> None:
+        with device:
+            device.__exit__(None, None, None)  # as after a loss
+            device.__enter__()
+            (reading,) = self.run(device, [Job(sentinel, 2)], sentinel)
+            assert not reading.error
+            device.__exit__(None, None, None)
+
+    def test_its_clock_advances_while_it_pauses(self, device: Device) -> None:
+        before = device.now_s()
+        device.pause(0.02)
+        assert device.now_s() - before >= 0.02
+
+    def test_it_refuses_to_run_outside_its_context(self, device: Device, sentinel: Path) -> None:
+        with pytest.raises(DeviceUnavailable):
+            self.run(device, [Job(sentinel, 1)], sentinel)
+        with device:
+            pass
+        with pytest.raises(DeviceUnavailable):
+            self.run(device, [Job(sentinel, 1)], sentinel)

@@ -1,0 +1,1 @@
+"""The surrogate: top-1 from the operators of a network."""

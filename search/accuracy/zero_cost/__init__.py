@@ -1,0 +1,1 @@
+"""Zero-cost proxies: networks ranked before any training."""

@@ -1,0 +1,1 @@
+"""Strategies and estimators on tables whose answers are known."""

@@ -1,0 +1,1 @@
+"""Workers: tasks done here, or on the computers of a cluster."""

@@ -1,0 +1,330 @@
+"""Evaluator: each network of a search evaluated once, by all that was asked, and kept in order.
+
+A network whose accuracy failed counts as evaluated. Its top-1 is NaN, with the reason. Strategies,
+which take numbers alone, observe it as the least accurate so far, with a violation greater than
+that of any other network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from phonenas.latency_model import LatencyModel, chance_within
+from phonenas.space import AdditiveTable, Genomes, SearchSpace
+from phonenas.space.errors import Infeasible, NotEnoughData
+
+from .accuracy import AccuracyEstimator
+from .evaluations import CHANCE, COLUMNS, Evaluations, Generation
+from .objectives import checked
+from .pareto import Candidate, ParetoFront, non_dominated
+from .spec import Spec
+from .strategies.reward import reward
+
+__all__ = ["Evaluator", "History", "Intervals", "summarise_reasons"]
+
+Floats = npt.NDArray[np.float64]
+# Genomes, (n, genes), to both ends of the 90 % interval in ms and whether all was measured, (n,).
+Intervals = Callable[[Genomes], tuple[Floats, Floats, npt.NDArray[np.bool_]]]
+_RESTARTS = 5  # of the descent to the network that oversteps least
+_SWEEPS = 20  # over all genes, at most; it mostly ends after three
+_VOLUME = 3  # objectives up to which each generation's hypervolume is cheap
+_REASONS = 3  # named to people
+_HOPELESS = 20  # networks without one accuracy, after which a search ends
+_FAILED = 10.0  # violation of a failed network, at least
+_PROBED = 10  # random networks; each descent begins at the best of them
+
+
+def summarise_reasons(reasons: Mapping[str, int]) -> str:
+    """Reasons with how often each came, the commonest first; at most three.
+
+    >>> summarise_reasons({"diverged": 2, "out of memory": 1})
+    'diverged (2), out of memory (1)'
+    """
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{why} ({count:,})" for why, count in ranked[:_REASONS]]
+    more = sum(count for _, count in ranked[_REASONS:])
+    return ", ".join([*named, *([f"other reasons ({more:,})"] if more else [])])
+
+
+class History:
+    """All networks that were evaluated, in order, and the best of them.
+
+    Args:
+        space: Of the networks.
+        spec: What is asked.
+        device: Its name, for messages.
+        origin: Of the latencies that its model was fitted on.
+    Attributes:
+        repeats: Proposals that were known already.
+        log: A row a generation. Without a hard target the hypervolume is of the box known by then,
+            which grows with the slowest network seen.
+    """
+
+    def __init__(self, space: SearchSpace, spec: Spec, device: str, origin: str) -> None:
+        self.space, self.spec, self.device, self.origin = space, spec, device, origin
+        self.rows: dict[bytes, int] = {}
+        self.repeats, self.failures = 0, 0
+        self.log: list[Generation] = []
+        self._parts: list[Evaluations] = []
+        self._front: Floats | None = None
+        self._range = np.array([[np.inf], [-np.inf]])
+        self._slowest_ms, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def evaluations(self) -> Evaluations | None:
+        """All that was evaluated, in order; None before the first."""
+        if len(self._parts) > 1:
+            self._parts = [Evaluations.concat(self._parts)]
+        return self._parts[0] if self._parts else None
+
+    def remember(self, evaluated: Evaluations) -> None:
+        """Add networks that were evaluated, now or in a run that stopped."""
+        if not len(evaluated):
+            return
+        self.failures += len(evaluated.failed)
+        for key in self.space.keys(evaluated.genomes):
+            self.rows.setdefault(key, len(self.rows))
+        self._parts.append(evaluated)
+        self._slowest_ms = max(self._slowest_ms, float(evaluated.latency_ms.max()))
+        self._fastest_ms = min(self._fastest_ms, float(evaluated.latency_ms.min()))
+        if evaluated.failed:
+            evaluated = evaluated.take(np.flatnonzero(evaluated.has_top1))
+        if not len(evaluated):
+            return
+        losses = self.spec.losses(evaluated)
+        low, high = np.minimum(self._range[0], losses.min(axis=0)), losses.max(axis=0)
+        self._range = np.stack([low, np.maximum(self._range[1], high)])
+        self._best_top1 = max(self._best_top1, float(evaluated.top1.max()))
+        within = losses[self.spec.met(evaluated)]
+        if self._front is not None:
+            within = np.concatenate([self._front, within])
+        self._front = within[non_dominated(within)]
+
+    def volume(self) -> float:
+        """Hypervolume of all that was evaluated; see `Spec.volume`."""
+        if self._front is None or not len(self._front):
+            return 0.0
+        return self.spec.volume(self._front, self._slowest_ms, self._range)
+
+    def note(self, seconds: float) -> Generation:
+        """Add a generation to the log, and give its row."""
+        cheap = len(self.spec.also) + 2 <= _VOLUME
+        volume = self.volume() if cheap else float("nan")
+        self.log.append(
+            Generation(len(self), self.repeats, volume, self._fastest_ms, self._best_top1, seconds)
+        )
+        return self.log[-1]
+
+    def reasons(self) -> dict[str, int]:
+        """Why networks have no accuracy, each reason with how often it came."""
+        evaluated = self.evaluations()
+        return {} if evaluated is None else dict(sorted(Counter(evaluated.failed.values()).items()))
+
+    def refuse_without_accuracy(self) -> None:
+        """End where no network that was evaluated has an accuracy.
+
+        Raises:
+            NotEnoughData: None has; the reasons are in the message.
+        """
+        if self.failures < len(self) or (evaluated := self.evaluations()) is None:
+            return
+        first = self.space.decode(evaluated.genomes[min(evaluated.failed)])
+        raise NotEnoughData(
+            f"none of {len(self):,} networks that were evaluated got an accuracy: "
+            f"{summarise_reasons(self.reasons())}. Try one of them alone, with the options of this "
+            f"search:  phonenas accuracy '{first}'. Then search with another --out."
+        )
+
+    def front(self, intervals: Intervals) -> ParetoFront:
+        """The front of all networks that meet the hard constraints, by rising latency.
+
+        Args:
+            intervals: Of latency, by genome.
+        Raises:
+            NotEnoughData: No network was evaluated, or none has an accuracy.
+            Infeasible: None meets the constraints; the closest is named.
+        """
+        self.refuse_without_accuracy()
+        spec, evaluated = self.spec, self.evaluations()
+        if evaluated is None:
+            raise NotEnoughData("the strategy proposed no network, so there is no front")
+        within = np.flatnonzero(spec.met(evaluated) & evaluated.has_top1)
+        if not len(within):
+            closest = int(np.argmin(spec.overstepped(evaluated)))
+            raise Infeasible(
+                f"none of {len(evaluated):,} networks evaluated meets {spec.constraints()} on "
+                f"{self.device}; the fastest takes {self._fastest_ms:.2f} ms, the closest has "
+                f"{spec.describe(evaluated, closest)}. Raise --target or the limit, lower "
+                "--resolution or give more --evaluations, with another --out."
+            )
+        losses = spec.losses(evaluated.take(within))
+        # By latency, then top-1, whatever the losses' order is.
+        losses[:, [0, 1]] = losses[:, [1, 0]]
+        best = evaluated.take(within[non_dominated(losses)])
+        low, high, covered = intervals(best.genomes)
+        counts = AdditiveTable(self.space, lambda o: (o.macs, o.params))(best.genomes)
+        ms, given, rewards = None, "", [None] * len(best)
+        if spec.target is not None:
+            ms, given = spec.target.ms, spec.target.given
+            rewards = (reward(best.top1, best.latency_ms, ms) * spec.weights(best)).tolist()
+        columns = {
+            **{name: getattr(best, name).tolist() for name in COLUMNS},
+            "low_ms": low.tolist(),
+            "high_ms": high.tolist(),
+            "covered": covered.tolist(),
+            "macs": counts[:, 0].astype(np.int64).tolist(),
+            "params": counts[:, 1].astype(np.int64).tolist(),
+            "reward": rewards,
+        }
+        candidates = tuple(
+            Candidate(
+                id=i,
+                block_args=str(self.space.decode(best.genomes[i])),
+                values={name: float(values[i]) for name, values in best.further.items()},
+                **{name: values[i] for name, values in columns.items()},
+            )
+            for i in range(len(best))
+        )
+        return ParetoFront(candidates, ms, given, self.volume(), self.origin)
+
+
+class Evaluator(History):
+    """Evaluates each network once, by latency, accuracy and all objectives.
+
+    Args:
+        space, latency, accuracy, spec: As for `search`.
+    """
+
+    def __init__(
+        self, space: SearchSpace, latency: LatencyModel, accuracy: AccuracyEstimator, spec: Spec
+    ) -> None:
+        super().__init__(space, spec, latency.device, latency.conditions.origin)
+        self._latency_of = latency.on(space)
+        self._intervals_of = latency.intervals(space) if spec.chance is not None else None
+        self._accuracy_of = accuracy.on(space)
+        self._further = [(o, o.on(space)) for o in spec.objectives]
+        self._units = {o.name: o.unit for o in spec.objectives if o.unit}
+
+    def evaluate(self, genomes: Genomes, cheap: bool = False) -> Evaluations:
+        """The numbers of genomes, (n, genes), without remembering them; `cheap` leaves accuracies
+        and costly objectives at 0."""
+        n, ms = len(genomes), self._latency_of(genomes)
+        zero, network = np.zeros(n), lambda row: str(self.space.decode(genomes[row]))
+        further = {
+            o.name: zero if cheap and not o.cheap else checked(o.name, of(genomes), n, network)
+            for o, of in self._further
+        }
+        if self._intervals_of is not None and self.spec.hard_ms is not None:
+            low, high, _ = self._intervals_of(genomes)
+            further[CHANCE] = chance_within(ms, low, high, self.spec.hard_ms)
+        if cheap:
+            return Evaluations(genomes, ms, zero, zero, zero > 0, further, self._units)
+        accuracy = self._accuracy_of(genomes)
+        failed = {i: why for i, why in enumerate(accuracy.failed) if why}
+        top1, error, outside = accuracy.top1, accuracy.standard_error, accuracy.outside
+        return Evaluations(genomes, ms, top1, error, outside, further, self._units, failed)
+
+    def __call__(self, genomes: Genomes, room: int) -> tuple[int, Floats, Floats]:
+        """Evaluate proposals, (n, genes), with at most `room` new networks among them.
+
+        Returns:
+            How many proposals were taken, m; their losses, (m, k), and violation, (m,), as a
+            strategy observes them.
+        Raises:
+            NotEnoughData: None of the first 20 networks got an accuracy.
+        """
+        keys = self.space.keys(genomes)
+        new: dict[bytes, int] = {}
+        taken = 0
+        for row, key in enumerate(keys):
+            if key not in self.rows and key not in new:
+                if len(new) == room:
+                    break
+                new[key] = row
+            taken += 1
+        self.repeats += taken - len(new)
+        if new:
+            evaluated = self.evaluate(genomes[list(new.values())])
+            self.remember(evaluated)
+            if len(self) >= _HOPELESS:
+                self.refuse_without_accuracy()
+            if len(new) == taken:
+                return taken, *self._observed(evaluated)
+        known = self.evaluations()
+        assert known is not None
+        return taken, *self._observed(known.take([self.rows[k] for k in keys[:taken]]))
+
+    def _observed(self, evaluated: Evaluations) -> tuple[Floats, Floats]:
+        """Losses and violation as a strategy observes them: finite, and the failed behind all."""
+        spec = self.spec
+        if not evaluated.failed:
+            return spec.losses(evaluated), spec.violation(evaluated)
+        known = self.evaluations()
+        assert known is not None
+        known = known.take(np.flatnonzero(known.has_top1))
+        over = np.maximum(spec.violation(known), spec.beyond_target(known))
+        # Not 0: a model of top-1 would be drawn down around each network that failed.
+        least = float(known.top1.min()) if len(known) else 0.0
+        widest = float(known.top1_error.max(initial=0.0))
+        top1 = np.where(evaluated.has_top1, evaluated.top1, least)
+        error = np.where(evaluated.has_top1, evaluated.top1_error, widest)
+        finite = replace(evaluated, top1=top1, top1_error=error, failed={})
+        violation = spec.violation(finite)
+        violation[~evaluated.has_top1] = max(_FAILED, 2 * (1 + over.max(initial=0.0)))
+        return spec.losses(finite), violation
+
+    def refuse_impossible(self) -> None:
+        """Look, before a budget is spent, whether any network meets the hard constraints.
+
+        From a few starts, each gene in turn takes the option that oversteps least, until none
+        helps. Limits on costly objectives are left out; these networks do not count as evaluated.
+
+        Raises:
+            Infeasible: None was found; the closest is named.
+        """
+        spec = self.spec
+        if not spec.constraints():
+            return
+        rng = np.random.default_rng(0)
+        closest: tuple[float, Evaluations] | None = None
+        tried = 0
+        for _ in range(_RESTARTS):
+            start = self.space.sample(rng, _PROBED)
+            tried += len(start)
+            over = spec.overstepped(self.evaluate(start, cheap=True), cheap=True)
+            here = start[int(np.argmin(over))]
+            for _ in range(_SWEEPS):
+                before = here
+                for gene, count in enumerate(self.space.option_counts):
+                    options = np.repeat(here[None], count, axis=0)
+                    options[:, gene] = np.arange(count)
+                    evaluated = self.evaluate(options, cheap=True)
+                    tried += count
+                    over = spec.overstepped(evaluated, cheap=True)
+                    best = int(np.argmin(over))
+                    if over[best] < over[here[gene]]:
+                        here = options[best]
+                    if closest is None or over[best] < closest[0]:
+                        closest = float(over[best]), evaluated.take([best])
+                    if over[best] <= 0:
+                        return
+                if before is here:
+                    break
+        assert closest is not None
+        where = f"no network of {self.space.name} on {self.device} was found"
+        if spec.hard_ms is not None and not (spec.chance or spec.limits):
+            raise Infeasible(
+                f"{where} that reaches {spec.hard_ms:g} ms; the fastest of {tried:,} tried takes "
+                f"{closest[1].latency_ms[0]:.2f} ms. Raise --target or lower --resolution."
+            )
+        raise Infeasible(
+            f"{where} with {spec.constraints()}; of {tried:,} tried the closest has "
+            f"{spec.describe(closest[1], 0)}. Raise --target or the limit, or lower --resolution."
+        )

@@ -1,0 +1,121 @@
+"""PromotionStore: the result of each promoted network, so that none is trained twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phonenas.data.documents import Document
+from phonenas.space.errors import SettingsChanged
+
+from ..training.folder import changed_settings
+from .result import PromotedNetwork
+
+if TYPE_CHECKING:
+    from ..training.job import TrainingJob
+
+__all__ = ["PromotionStore"]
+
+_DOCUMENT = Document("phonenas-promoted-network", 2, "result of a promoted network")
+_REMEDY = "Remove it: the training's last checkpoint is beside it, so little is done again."
+# What training and export give; the rest follows from the run and the device.
+_KEPT = (
+    "top1",
+    "top1_error",
+    "top5",
+    "images",
+    "epochs",
+    "seconds",
+    "failed",
+    "files",
+    "export_difference",
+    "export_failed",
+)
+
+log = logging.getLogger("phonenas")
+
+_SHOWN = 3  # of the settings that changed
+
+
+class PromotionStore:
+    """The results of trainings in a run's folder, `promoted/ID/promoted.json`.
+
+    Args:
+        run_dir: Of the run.
+        job: How the networks are trained and tested.
+    """
+
+    def __init__(self, run_dir: Path, job: TrainingJob) -> None:
+        self.run_dir, self.job = run_dir, job
+        self.settings: dict[str, Any] = {
+            **{f"recipe {k}": v for k, v in job.recipe.settings.items() if k != "name"},
+            "seed": job.seed,
+            "images": job.images.digest,
+            "test images": None if job.test is None else job.test.digest,
+        }
+
+    def folder(self, id_: int) -> Path:
+        """Of one network: the training keeps its checkpoints there."""
+        return self.run_dir / "promoted" / str(id_)
+
+    def keep(self, network: PromotedNetwork) -> None:
+        """Write the result of a network.
+
+        Raises:
+            StoreError: The disk does not take it.
+        """
+        row = network.to_dict()
+        document = {
+            "settings": {"network": network.block_args, **self.settings},
+            "result": {name: row[name] for name in _KEPT},
+        }
+        _DOCUMENT.write(self.folder(network.id) / "promoted.json", document)
+
+    def result(self, planned: PromotedNetwork, *, must_agree: bool) -> PromotedNetwork | None:
+        """A network with its kept result; None without one, or where an exported file is gone.
+
+        Args:
+            planned: The network before its training.
+            must_agree: Whether other settings are an error; else such a result is left out, with
+                a warning.
+        Raises:
+            SettingsChanged: It was trained with other settings; both values are named.
+            UnsupportedFormat: Damaged or of another version.
+            StoreError: It cannot be read.
+        """
+        path = self.folder(planned.id) / "promoted.json"
+        document = _DOCUMENT.read(path, _REMEDY)
+        if document is None:
+            return None
+        with _DOCUMENT.checking(path, _REMEDY):
+            settings = dict(document["settings"])
+            kept = {name: document["result"][name] for name in _KEPT}
+            network = replace(planned, **kept)
+            PromotedNetwork.from_dict(network.to_dict())  # numbers are numbers
+        now = {"network": planned.block_args, **self.settings}
+        now = json.loads(json.dumps(now))
+        changed = changed_settings(settings, now)
+        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        differences = f"{'; '.join(changed[:_SHOWN])}{more}"
+        if changed and must_agree:
+            raise SettingsChanged(
+                f"network {planned.id} of {self.run_dir} was promoted with other settings: "
+                f"{differences}. Give the same settings, or move {self.run_dir / 'promoted'} away "
+                "to train again."
+            )
+        if changed:
+            log.warning(
+                "network %d of %s is left out, since it was promoted with other settings: %s",
+                planned.id,
+                self.run_dir,
+                differences,
+            )
+            return None
+        gone = [file for file in network.files.values() if not (self.run_dir / file).exists()]
+        if gone:
+            log.warning("network %d is exported again: %s is gone", planned.id, gone[0])
+            return None
+        return network

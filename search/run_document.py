@@ -1,0 +1,142 @@
+"""run.json: its strict form, and how it is read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
+from phonenas.space.errors import StoreError
+
+from .checkpoint import run_digest
+from .evaluations import COLUMNS
+from .pareto import Candidate
+
+__all__ = ["DOCUMENT", "Estimate", "estimate_of", "read_run", "settings_of"]
+
+DOCUMENT = Document("phonenas-run", 2, "run")
+_AGAIN = "Search again, with another --out."
+
+
+class _Settings(msgspec.Struct):
+    """Of a run, what its readers use; a strategy and an estimator have more of their own."""
+
+    space: Text
+    resolution_px: Annotated[int, Meta(ge=1, le=100_000)]
+    device: Text
+    latency_model: Text
+    target_ms: Ms | None
+    target: Text
+    accuracy: Text = ""
+    strategy: Text = ""
+    evaluations: Count = 0
+    soft: bool = False
+    chance: Share | None = None
+    also: list[Text] = []
+    limits: list[Text] = []
+    columns: tuple[Text, ...] = COLUMNS
+    asked: dict[str, Any] = {}
+    estimator: Text = ""
+    scale: Text = ""
+    quantity: Text = ""
+    schedule: Text = ""
+    trust: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+
+class _Begun(msgspec.Struct):
+    """run.json of a run under way."""
+
+    settings: _Settings
+    model: dict[str, Any]
+    complete: bool
+    objectives: dict[str, Any] | None = None
+
+
+class _Model(msgspec.Struct):
+    """Summary of the latency model."""
+
+    version: Count = 2
+    digest: Text = ""
+    conditions: dict[str, bool | Number | Text] = {}
+    operators: Count = 0
+    networks: Count = 0
+    date: Text = ""
+    scores: dict[str, dict[str, bool | Number | Text | None]] = {}
+    examined: list[tuple[Text, Ms, Ms, Ms, Ms]] = []
+
+
+class _Done(_Begun, kw_only=True):
+    """run.json of a finished run."""
+
+    model: _Model  # type: ignore[assignment]
+    front: list[Candidate]
+    seconds: Number
+    hypervolume: Number
+    libraries: dict[str, Text]
+    failed: dict[str, Count] = {}
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of a folder's run.json, each value checked.
+
+    Raises:
+        UnsupportedFormat: Damaged, of another kind or version.
+        StoreError: It is gone, or cannot be read.
+    """
+    path = folder / "run.json"
+    document = DOCUMENT.read(path, _AGAIN)
+    if document is None:
+        raise StoreError(f"{path} is gone")
+    with DOCUMENT.checking(path, _AGAIN):
+        run = strict(document, _Done if document.get("complete") is True else _Begun)
+        settings = document["settings"]
+        if document.get("run") not in (None, run_digest(settings)):
+            raise ValueError("its settings are not those that it was begun with")
+        if run.settings.columns[: len(COLUMNS)] != COLUMNS:
+            raise ValueError(f"settings.columns: {', '.join(run.settings.columns)[:80]}")
+        if isinstance(run, _Done):
+            if [c.id for c in run.front] != [*range(len(run.front))]:
+                raise ValueError("front: its ids are not 0, 1, 2, ...")
+            if any(c.low_ms > c.high_ms for c in run.front):
+                raise ValueError("front: an interval ends before it begins")
+    return document
+
+
+def settings_of(folder: Path) -> dict[str, Any] | None:
+    """Settings of the run that a folder holds, finished or stopped; None where there is none.
+
+    Raises:
+        UnsupportedFormat: It is damaged.
+    """
+    return dict(read_run(folder)["settings"]) if (folder / "run.json").exists() else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the estimates of a run are: "top-1", after which training, and on what scale."""
+
+    quantity: str
+    schedule: str
+    scale: str
+
+    def __str__(self) -> str:
+        after = self.schedule.partition(":")[0]
+        return f"{self.quantity} estimate" + (f" (after {after})" if after else "")
+
+
+def estimate_of(settings: Mapping[str, Any]) -> Estimate:
+    """What a run's estimates are; runs of before there were other schedules name none."""
+    accuracy, scale = str(settings.get("accuracy", "")), str(settings.get("scale", ""))
+    quantity, schedule = settings.get("quantity", "top-1"), settings.get("schedule", "")
+    if accuracy.startswith("surrogate-"):
+        schedule = "16 epochs of ImageNet"
+        scale = scale or (
+            "Top-1 after the 16-epoch schedule of Accel-NASBench, not full training; it ranks "
+            "networks, and does not predict ImageNet accuracy."
+        )
+    return Estimate(quantity, schedule, scale or f"Top-1 on the scale of {accuracy}.")

@@ -1,0 +1,268 @@
+"""export(): a trained network as the files that phones run, each compared with torch first.
+
+    weights.safetensors   weights by the names of `to_torch`'s state (see `weights`)
+    network.onnx          BatchNorm folded in, one image at a time, float32
+    network.tflite        the same, where the extra `[litert]` is installed
+    network.json          the network, its classes, how an image is prepared, results of the check
+
+Before a model gets its name, its runtime and torch both get the same images. Logits may differ
+by 1e-4, absolute. Where one differs by more, the network is computed in float64 too, and logits
+may differ by 16 times the error of torch in float32: logits in the hundreds, as of networks that
+were hardly trained, are not known more exactly. A model that names another class for one image is
+refused, unless torch's two best logits there are as close as that: a tie.
+
+Whoever runs the files needs no phonenas: mean, standard deviation, resizing and names of the
+classes stand in the ONNX file's own metadata and in `network.json`, which `phonenas show` takes
+for a NETWORK.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from phonenas.data.files import lock_folder, write_atomic
+from phonenas.space import Classifier
+from phonenas.space.errors import ExportDiffers, InvalidArgument, StoreError, UnknownName, install
+from phonenas.space.lowering.weights_file import checked
+
+from ..weights import save_weights
+from .check import (
+    ExportedModel,
+    compared,
+    float32_error,
+    logit_differences,
+    logits_of,
+    rejection_reason,
+)
+from .formats import MAKERS, RUNNERS, preprocessing
+
+if TYPE_CHECKING:
+    from phonenas.data.images import ImageSet
+
+    from ..result import Trained
+
+__all__ = ["CARD", "FORMATS", "WEIGHTS", "Check", "Exported", "ExportedModel", "export"]
+
+FORMATS = ("onnx", "tflite")
+WEIGHTS, CARD = "weights.safetensors", "network.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """How exported models are compared with torch.
+
+    Args:
+        most_images: Of the images at most so many, evenly spaced, ≥ 1.
+        tolerance: By which logits may differ, absolute, > 0; or else by the error of float32, see
+            above.
+        threads: On which torch and the runtimes compute, ≥ 1.
+    Raises:
+        InvalidArgument: A value outside its range.
+    """
+
+    most_images: int = 2000
+    tolerance: float = 1e-4
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.most_images < 1 or self.threads < 1 or not self.tolerance > 0:
+            raise InvalidArgument(
+                "most_images and threads: 1 or more, tolerance: above 0; got "
+                f"{self.most_images}, {self.threads}, {self.tolerance:g}"
+            )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and the results of its check.
+
+    Args:
+        network: As it was trained.
+        weights, card: `weights.safetensors` and `network.json`.
+        models: Those that a phone runs.
+        top1: Of torch on the same images, in [0, 1].
+        images: How many they were.
+        left_out: Formats that cannot be written here, with the reason.
+    """
+
+    network: Classifier
+    weights: Path
+    card: Path
+    models: tuple[ExportedModel, ...]
+    top1: float
+    images: int
+    left_out: Mapping[str, str]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files by what they are: "weights", "card", "onnx", "tflite"."""
+        models = {model.name: model.path for model in self.models}
+        return {"weights": self.weights, "card": self.card, **models}
+
+    @property
+    def difference(self) -> float:
+        """Largest absolute difference of a logit from torch's, over all models."""
+        return max((model.difference for model in self.models), default=0.0)
+
+
+def export(
+    trained: Trained | Classifier,
+    into: str | Path,
+    images: ImageSet,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    formats: Sequence[str] | None = None,
+    recipe: str = "",
+    check: Check | None = None,
+) -> Exported:
+    """Write a trained network as files that phones run, after comparing them with torch.
+
+    Args:
+        trained: What `train` gave, or a network whose `weights` are given.
+        into: Folder for the files; those of an earlier export are replaced.
+        images: On which the models are compared with torch; usually the test images.
+        weights: float32 arrays by the names of `to_torch`'s state, with a bare network.
+        formats: Of `FORMATS`. By default ONNX, and TFLite where its extra is installed.
+        recipe: Digest of the recipe, for the files.
+        check: How the models are compared; by default `Check()`.
+    Raises:
+        InvalidArgument: Weights that are not the network's or no numbers, or images of other
+            classes.
+        ExportDiffers: A model does not compute what torch does. It and `network.json` are not
+            written; the weights are, and the models that passed.
+        MissingExtra: torch, safetensors or what a format in `formats` needs is not installed.
+        StoreError: The disk does not take the files, or another process works in the folder.
+    """
+    check = check or Check()
+    network, arrays = _given(trained, weights)
+    chosen, left_out = _chosen(formats)
+    if len(images.classes) != network.classes:
+        raise InvalidArgument(
+            f"the network has {network.classes} classes, and the images of "
+            f"{images.source} are of {len(images.classes)}"
+        )
+    if not len(images):
+        raise InvalidArgument(f"{images.source} has no image to check the export on")
+    some = _evenly(images, check.most_images)
+    about = {"classes": list(images.classes), **_about(trained, recipe)}
+    with lock_folder(Path(into)):
+        files = _written(Path(into), network, arrays, chosen, about, some, images.source, check)
+    return replace(files, left_out=left_out)
+
+
+def _written(
+    folder: Path,
+    network: Classifier,
+    arrays: Mapping[str, npt.NDArray[np.float32]],
+    chosen: Sequence[str],
+    about: Mapping[str, Any],
+    some: ImageSet,
+    source: str,
+    check: Check,
+) -> Exported:
+    """`export`, once the folder is locked."""
+    # First of all: killed at any moment, no older model lies beside weights that are not its own.
+    _clear(folder)
+    kept = save_weights(folder / WEIGHTS, network, arrays, about)
+    facts = {**about, "preprocessing": preprocessing(network.resolution_px)}
+    facts["weights_sha256"] = hashlib.sha256(kept.read_bytes()).hexdigest()
+    contents = {name: MAKERS[name](network, arrays, facts) for name in chosen}
+    runners = {name: RUNNERS[name](model, check.threads) for name, model in contents.items()}
+    logits = logits_of(network, arrays, some, runners, check.threads)
+    torch = logits["torch"]
+    top1 = float(np.mean(torch.argmax(1) == some.labels))
+    allowed = np.full(len(torch), check.tolerance)
+    if not all(logit_differences(torch, logits[n]).max() <= check.tolerance for n in chosen):
+        error = float32_error(network, arrays, some, torch, check.threads)
+        allowed = np.maximum(allowed, error)
+    models, rejected = [], []
+    for name, content in contents.items():
+        path = folder / f"network.{name}"
+        model = compared(path, torch, logits[name], some.labels, allowed)
+        if reason := rejection_reason(model, torch, logits[name], allowed):
+            rejected.append(reason)
+        else:
+            write_atomic(path, content)
+            models.append(model)
+    if rejected:
+        raise ExportDiffers(f"{'; '.join(rejected)}. The weights are in {kept}.")
+    card = {
+        "format": "phonenas-network",
+        "version": 1,
+        "block_args": str(network),
+        "resolution_px": network.resolution_px,
+        **facts,
+        "check": {
+            "images": len(some),
+            "source": source,
+            "top1": top1,
+            "forms": [{**asdict(m), "path": m.path.name} for m in models],
+        },
+    }
+    written = write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return Exported(network, kept, written, tuple(models), top1, len(some), {})
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files of an earlier export: they may hold other weights."""
+    for name in (CARD, *(f"network.{form}" for form in FORMATS)):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{folder / name} is older and cannot be removed: {error.strerror}"
+            ) from error
+
+
+def _given(
+    trained: Trained | Classifier, weights: Mapping[str, Any] | None
+) -> tuple[Classifier, dict[str, npt.NDArray[np.float32]]]:
+    if isinstance(trained, Classifier):
+        if weights is None:
+            raise InvalidArgument("a network is exported with its weights; none were given")
+        return trained, checked(trained, weights)
+    if weights is not None:
+        raise InvalidArgument("a trained network has its own weights; give no others")
+    if trained.diverged:
+        raise InvalidArgument(
+            f"the training diverged, there is nothing to export: {trained.diverged}"
+        )
+    return trained.network, checked(trained.network, trained.weights)
+
+
+def _about(trained: Trained | Classifier, recipe: str) -> dict[str, Any]:
+    """Recipe, images and accuracy of the training, without what is not a number."""
+    if isinstance(trained, Classifier):
+        return {"recipe_digest": recipe}
+    about: dict[str, Any] = {"recipe": trained.recipe, "recipe_digest": recipe}
+    about |= {"images_trained": trained.images, "epochs": len(trained.curve)}
+    if trained.images_held and trained.top1 == trained.top1:
+        about |= {"top1": trained.top1, "top5": trained.top5, "images_held": trained.images_held}
+    return about
+
+
+def _chosen(formats: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    if formats is not None:
+        unknown = [f for f in formats if f not in FORMATS]
+        if unknown:
+            raise UnknownName(f"no format is called {unknown[0]!r}. Known: {', '.join(FORMATS)}.")
+        return list(dict.fromkeys(formats)), {}
+    if importlib.util.find_spec("ai_edge_litert") is not None:
+        return list(FORMATS), {}
+    reason = f"ai-edge-litert is not installed:  {install('litert')}"
+    return [f for f in FORMATS if f != "tflite"], {"tflite": reason}
+
+
+def _evenly(images: ImageSet, most: int) -> ImageSet:
+    if len(images) <= most:
+        return images
+    return images.subset(np.linspace(0, len(images) - 1, most).round().astype(np.int64))

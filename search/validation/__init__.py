@@ -1,0 +1,1 @@
+"""Validation: candidates of a search, measured on the device."""

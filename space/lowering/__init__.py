@@ -1,0 +1,1 @@
+"""Lowerings: an operator or a network as ONNX, TFLite or a torch module."""

@@ -1,0 +1,57 @@
+"""Lower an operator or a whole network to ONNX, by hand and without torch.
+
+BatchNorm is folded into the convolution before it; nodes are named `{index}.{what}` after the
+operator's place in the network, and keep these names through a runtime's fusion. Without given
+weights the values come from a short random sequence that repeats: what a runtime computes
+takes as long as with trained ones, and hundreds of models can be built in a second.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from ..architecture import Architecture
+from ..graph import NetworkGraph
+from ..operator import Operator
+from .onnx_nodes import INPUT, OUTPUT, Graph
+from .weights import Arrays
+
+__all__ = ["INPUT", "OUTPUT", "Graph", "to_onnx"]
+
+
+def to_onnx(
+    subject: Architecture | NetworkGraph | Operator, *, weights: Arrays | None = None, seed: int = 0
+) -> onnx.ModelProto:
+    """Build an inference model for one image.
+
+    Args:
+        subject: A network, or a single operator with its own shapes.
+        weights: Arrays by the names that `to_torch` modules use in their state:
+            `{index}.{convolution}.weight` (out, in / groups, k, k), `.bias` (out,), and
+            `{index}.{convolution}_bn.weight`, `.bias`, `.running_mean`, `.running_var` (out,);
+            index 0 for a single operator. None fills in random values.
+        seed: Of the random values.
+    Returns:
+        A float32 model with input `input` (1, channels, px, px) and output `output`,
+        (1, classes) for a network or head, (1, channels, px, px) otherwise.
+    Raises:
+        InvalidArgument: Weights lack an array, or one has another shape; it is named.
+    """
+    if isinstance(subject, NetworkGraph):
+        from .graph_onnx import graph_to_onnx
+
+        return graph_to_onnx(subject, weights=weights, seed=seed)
+    operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
+    graph = Graph(weights, seed)
+    value = INPUT
+    for index, operator in enumerate(operators):
+        value = graph.operator(f"{index}.", operator, value)
+    first, last = operators[0], operators[-1]
+    out_shape = [1, last.out_channels]
+    if last.kind != "head":
+        out_shape += [last.out_px, last.out_px]
+    return graph.packed(
+        "network" if isinstance(subject, Architecture) else subject.key,
+        [1, first.in_channels, first.in_px, first.in_px],
+        {OUTPUT: (value, out_shape)},
+    )

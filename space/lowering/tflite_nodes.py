@@ -1,0 +1,309 @@
+"""Tensors and nodes of a TFLite model under construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import MissingExtra, install
+from ..operator import Convolution, Operator
+from .weights import Arrays, folded
+
+if TYPE_CHECKING:
+    from ..detection.head_layer import HeadLayer
+
+__all__ = ["CLAMPS", "INPUT", "OUTPUT", "Graph"]
+
+INPUT, OUTPUT = "input", "output"
+_SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
+# The first version of every operator kind suffices here, so that old runtimes read it too.
+_OPERATOR_VERSION = 1
+# The schema once held an operator's kind in one signed byte; readers of that field want both.
+_OLD_KINDS_END = 127
+_ALIGNMENT = 16  # bytes; runtimes map the file and compute on its constants in place
+#: Activations that a convolution has in itself.
+CLAMPS = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
+_BY_NAME = {"relu": "RELU", "relu6": "RELU6", "sigmoid": "LOGISTIC", "hard_swish": "HARD_SWISH"}
+# What the schema calls the options of each kind; LOGISTIC, RELU and RELU6 have none.
+_OPTIONS = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "HARD_SWISH": "HardSwishOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "MUL": "MulOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+    "RESHAPE": "ReshapeOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "SLICE": "SliceOptions",
+    "TRANSPOSE": "TransposeOptions",
+}
+
+
+class _Constant:
+    """Bytes of a constant, packed at an aligned place: the generated class does not see to it."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated classes' word
+        builder.Prep(_ALIGNMENT, self.buffer.data.size)
+        return self.buffer.Pack(builder)
+
+
+class Graph:
+    """Tensors, nodes and weights under construction; a value is the index of its tensor.
+
+    Args:
+        weights, seed: As for `to_tflite`.
+    Raises:
+        MissingExtra: ai-edge-litert is not installed.
+    """
+
+    def __init__(self, weights: Arrays | None, seed: int) -> None:
+        try:
+            from ai_edge_litert import schema_py_generated
+        except (ImportError, OSError) as error:  # OSError: its library does not load
+            raise MissingExtra(
+                "a TFLite model was asked for, and ai-edge-litert, which carries the schema, "
+                f"cannot be imported here. Install it:  {install('litert')}"
+            ) from error
+        self.schema: Any = schema_py_generated
+        self.weights = weights
+        self.seed = seed
+        self.tensors: list[Any] = []
+        self.nodes: list[Any] = []
+        self.kinds: dict[str, int] = {}
+        # By convention the first buffer is empty: that of the tensors that are not constants.
+        self.buffers: list[Any] = [self.schema.BufferT()]
+
+    def tensor(
+        self, name: str, shape: Sequence[int], kind: str = "FLOAT32", buffer: int = 0
+    ) -> int:
+        self.tensors.append(
+            self.schema.TensorT(
+                shape=list(shape),
+                type=getattr(self.schema.TensorType, kind),
+                buffer=buffer,
+                name=name,
+            )
+        )
+        return len(self.tensors) - 1
+
+    def constant(self, name: str, array: npt.NDArray[Any]) -> int:
+        kind = {"float32": "FLOAT32", "int32": "INT32"}[array.dtype.name]
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.buffers.append(_Constant(self.schema.BufferT(data=data)))
+        return self.tensor(name, array.shape, kind, len(self.buffers) - 1)
+
+    @cached_property
+    def axes(self) -> int:
+        """Rows and columns of a map, (2,): one constant for all means."""
+        return self.constant("axes", np.array([1, 2], np.int32))
+
+    def node(
+        self, kind: str, name: str, inputs: list[int], shape: Sequence[int], **options: Any
+    ) -> int:
+        value = self.tensor(name, shape)
+        node = self.schema.OperatorT(
+            opcodeIndex=self.kinds.setdefault(kind, len(self.kinds)), inputs=inputs, outputs=[value]
+        )
+        if kind in _OPTIONS:
+            node.builtinOptionsType = getattr(self.schema.BuiltinOptions, _OPTIONS[kind])
+            node.builtinOptions = getattr(self.schema, f"{_OPTIONS[kind]}T")(**options)
+        self.nodes.append(node)
+        return value
+
+    def shape(self, value: int) -> tuple[int, int, int, int]:
+        """(1, px, px, channels) of a map."""
+        one, height, width, channels = self.tensors[value].shape
+        return one, height, width, channels
+
+    def operator(self, prefix: str, operator: Operator | HeadLayer, value: int) -> int:
+        source = value
+        if operator.kind == "head":
+            features, *hidden, classifier = operator.convolutions
+            value = self.mean(f"{prefix}pool", self.convolution(prefix, features, value))
+            for convolution in hidden:
+                value = self.convolution(prefix, convolution, value)
+            weight, bias = folded(self.weights, self.seed, prefix, classifier)
+            name = f"{prefix}{classifier.name}"
+            inputs = [value, self.constant(f"{name}.w", weight.reshape(weight.shape[:2]))]
+            inputs.append(self.constant(f"{name}.b", bias))
+            return self.node("FULLY_CONNECTED", name, inputs, (1, classifier.out_channels))
+        gate = value
+        for convolution in operator.convolutions:
+            if convolution.name == "se_reduce":
+                gate = self.mean(f"{prefix}se_pool", value)
+            if convolution.name.startswith("se_"):
+                gate = self.convolution(prefix, convolution, gate)
+                if convolution.name == "se_expand":
+                    value = self.node("MUL", f"{prefix}se_scale", [value, gate], self.shape(value))
+            else:
+                value = self.convolution(prefix, convolution, value)
+        if isinstance(operator, Operator) and operator.skip == "pool":
+            source = self.pooled(prefix, operator, source)
+        if operator.skip != "none":
+            value = self.node("ADD", f"{prefix}skip", [value, source], self.shape(value))
+        return value
+
+    def mean(self, name: str, value: int) -> int:
+        shape = (1, 1, 1, self.shape(value)[3])
+        return self.node("MEAN", name, [value, self.axes], shape, keepDims=True)
+
+    def pooled(self, prefix: str, operator: Operator, value: int) -> int:
+        """The pool skip: 3×3 average at the layer's stride, channels cut or zero-padded."""
+        name, stride, px = f"{prefix}skip_pool", operator.stride, operator.out_px
+        shape = (1, px, px, operator.in_channels)
+        if _same_is_symmetric(3, stride, operator.in_px):
+            value = self.node(
+                "AVERAGE_POOL_2D",
+                name,
+                [value],
+                shape,
+                padding=self.schema.Padding.SAME,
+                strideW=stride,
+                strideH=stride,
+                filterWidth=3,
+                filterHeight=3,
+            )
+        else:
+            # A pool behind a PAD counts the zeros, and XNNPACK does not merge the two. With a
+            # depthwise convolution it does, and a map of factors makes up for the zeros at the
+            # border. On 28×28×40, one x86 core, that took 7 µs; to pool a map that is longer by
+            # one and cut the result, which needs no factors, took 18.
+            channels = operator.in_channels
+            weight = np.full((1, 3, 3, channels), 1 / 9, np.float32)
+            inputs = [self.padded(name, value, 3), self.constant(f"{name}.w", weight)]
+            inputs.append(self.constant(f"{name}.b", np.zeros(channels, np.float32)))
+            value = self.node(
+                "DEPTHWISE_CONV_2D",
+                f"{name}_sum",
+                inputs,
+                shape,
+                padding=self.schema.Padding.VALID,
+                strideW=stride,
+                strideH=stride,
+                depthMultiplier=1,
+            )
+            inside = np.full(px, 3, np.float32)
+            inside[0] = 2
+            factors = (9 / np.outer(inside, inside)).reshape(1, px, px, 1).astype(np.float32)
+            value = self.node("MUL", name, [value, self.constant(f"{name}_border", factors)], shape)
+        shape = (1, px, px, operator.out_channels)
+        more = operator.out_channels - operator.in_channels
+        if more > 0:
+            pads = np.array([[0, 0], [0, 0], [0, 0], [0, more]], np.int32)
+            pads_value = self.constant(f"{prefix}skip_pads", pads)
+            return self.node("PAD", f"{prefix}skip_pad", [value, pads_value], shape)
+        if more < 0:
+            bounds = {"begin": (0, 0, 0, 0), "size": shape}
+            inputs = [value]
+            for what, bound in bounds.items():
+                inputs.append(self.constant(f"{prefix}skip_{what}", np.array(bound, np.int32)))
+            return self.node("SLICE", f"{prefix}skip_cut", inputs, shape)
+        return value
+
+    def padded(self, name: str, value: int, kernel: int) -> int:
+        """An even map with the zeros that a convolution of stride 2 reads, all but one before."""
+        _, height, width, channels = self.shape(value)
+        before, after = kernel // 2, kernel // 2 - 1
+        more = before + after
+        pads = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
+        inputs = [value, self.constant(f"{name}_pads", pads)]
+        return self.node("PAD", f"{name}_pad", inputs, (1, height + more, width + more, channels))
+
+    def convolution(self, prefix: str, convolution: Convolution, value: int) -> int:
+        name, out_px = f"{prefix}{convolution.name}", convolution.out_px
+        weight, bias = folded(self.weights, self.seed, prefix, convolution)
+        padding = self.schema.Padding.SAME
+        if not _same_is_symmetric(convolution.kernel, convolution.stride, self.shape(value)[1]):
+            value = self.padded(name, value, convolution.kernel)
+            padding = self.schema.Padding.VALID
+        function = convolution.activation
+        clamp = function if function in CLAMPS else None
+        kinds = self.schema.ActivationFunctionType
+        options = {
+            "padding": padding,
+            "strideW": convolution.stride,
+            "strideH": convolution.stride,
+            "fusedActivationFunction": getattr(kinds, CLAMPS[clamp]),
+        }
+        if convolution.groups == 1:
+            kind, weight = "CONV_2D", weight.transpose(0, 2, 3, 1)
+        else:
+            kind, weight = "DEPTHWISE_CONV_2D", weight.transpose(1, 2, 3, 0)
+            options["depthMultiplier"] = 1
+        inputs = [value, self.constant(f"{name}.w", weight), self.constant(f"{name}.b", bias)]
+        shape = (1, out_px, out_px, convolution.out_channels)
+        value = self.node(kind, name, inputs, shape, **options)
+        alone = function != "none" and clamp is None
+        return self.activation(f"{name}_", function, value) if alone else value
+
+    def activation(self, prefix: str, function: str, value: int) -> int:
+        """The nodes of an activation alone, named after `prefix` and it."""
+        shape, name = self.tensors[value].shape, f"{prefix}{function}"
+        if function in _BY_NAME:
+            return self.node(_BY_NAME[function], name, [value], shape)
+        if function == "swish":
+            gate = self.node("LOGISTIC", f"{name}.sigmoid", [value], shape)
+            return self.node("MUL", name, [value, gate], shape)
+        relu6 = self.schema.ActivationFunctionType.RELU6
+        if function == "hard_sigmoid":
+            three = self.constant(f"{name}.three", np.array([3], np.float32))
+            value = self.node(
+                "ADD", f"{name}.clamp", [value, three], shape, fusedActivationFunction=relu6
+            )
+            sixth = self.constant(f"{name}.sixth", np.array([1 / 6], np.float32))
+            return self.node("MUL", name, [value, sixth], shape)
+        value = self.node("RELU", f"{name}.low", [value], shape)
+        one = self.constant(f"{name}.one", np.array([1], np.float32))
+        return self.node("MINIMUM", name, [value, one], shape)
+
+    def packed(self, name: str, *outputs: int) -> bytes:
+        import flatbuffers  # comes with ai-edge-litert
+
+        schema = self.schema
+        codes = [getattr(schema.BuiltinOperator, kind) for kind in self.kinds]
+        model = schema.ModelT(
+            version=_SCHEMA_VERSION,
+            operatorCodes=[
+                schema.OperatorCodeT(
+                    deprecatedBuiltinCode=min(code, _OLD_KINDS_END),
+                    builtinCode=code,
+                    version=_OPERATOR_VERSION,
+                )
+                for code in codes
+            ],
+            subgraphs=[
+                schema.SubGraphT(
+                    tensors=self.tensors,
+                    inputs=[0],
+                    outputs=list(outputs),
+                    operators=self.nodes,
+                    name=name,
+                )
+            ],
+            description="phonenas",
+            buffers=self.buffers,
+        )
+        # Room for all constants from the start: growing copies what is there.
+        constants = sum(c.buffer.data.size + _ALIGNMENT for c in self.buffers[1:])
+        builder = flatbuffers.Builder(constants + 1024 * len(self.nodes) + 4096)
+        builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+
+def _same_is_symmetric(kernel: int, stride: int, px: int) -> bool:
+    """Whether TFLite's SAME pads `kernel // 2` above and on the left, and reads as far below."""
+    return kernel == 1 or stride == 1 or px % 2 == 1

@@ -1,0 +1,87 @@
+"""Search spaces, one a file, by name: ours, those of other packages, and a user's TOML file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+
+from ..errors import InvalidArgument, PhonenasError
+from ..operator import Operator
+from ..registry import Registry
+from ..search_space import SearchSpace
+from .from_file import FileSpace, is_space_file
+
+__all__ = ["SPACES", "FileSpace", "get", "names", "space_of"]
+
+#: Classes of search spaces, or functions that make one, each called with a resolution or nothing.
+SPACES: Registry[Callable[..., SearchSpace]] = Registry(
+    "search space",
+    "phonenas.spaces",
+    {
+        "accel-nasbench": "phonenas.space.spaces.accel_nasbench:AccelNASBench",
+        "efficientnet-edge": "phonenas.space.spaces.efficientnet_edge:EfficientNetEdge",
+        "fbnet": "phonenas.space.spaces.fbnet:FBNet",
+        "mobilenet-v4": "phonenas.space.spaces.mobilenet_v4:MobileNetV4",
+        "ofa-mbv3": "phonenas.space.spaces.ofa:OnceForAll",
+        "ofa-mbv3-w1.0": "phonenas.space.spaces.ofa:OnceForAllNarrow",
+        "mnasnet": "phonenas.space.spaces.mnasnet:MnasNet",
+        "mnasnet-flat": "phonenas.space.spaces.mnasnet_flat:MnasNetFlat",
+        "nasbench-macro": "phonenas.space.spaces.nasbench_macro:NASBenchMacro",
+        "proxylessnas": "phonenas.space.spaces.proxylessnas:ProxylessNAS",
+    },
+)
+
+
+def names() -> list[str]:
+    """Every search space by name, sorted; those of installed packages too."""
+    return SPACES.names()
+
+
+def space_of(operators: Collection[Operator]) -> SearchSpace | None:
+    """The space by name that holds most of some operators, as of a profile; None for none of them.
+
+    A space that holds fewer than half is none of theirs.
+    """
+    resolution = max((o.in_px for o in operators), default=0)
+    best: SearchSpace | None = None
+    most = (len(operators) - 1) // 2
+    for name in names():
+        with contextlib.suppress(PhonenasError):  # another resolution; another's that does not load
+            space = get(name, resolution)
+            if (held := len(set(operators) & set(space.operators()))) > most:
+                best, most = space, held
+    return best
+
+
+def get(name: str, resolution: int | None = None) -> SearchSpace:
+    """A search space.
+
+    Args:
+        name: One of `names()`, a TOML file (`my_space.toml`, described in docs/extending.md), or
+            `module:Name` of a class or function that makes a space.
+        resolution: Side of the input in pixels; None for the space's own (224; 32 of CIFAR's).
+    Returns:
+        The space. `get(space.name)` gives an equal one, so a run that keeps `name` can reopen it.
+    Raises:
+        UnknownName: No such space or file; the message offers the nearest name.
+        InvalidArgument: A resolution that its networks cannot take; a file that describes no
+            space; an object that makes none.
+    """
+    if is_space_file(name):
+        return FileSpace(name, resolution)
+    make = SPACES.get(name)
+    if not callable(make):
+        raise InvalidArgument(f"{name} is {type(make).__name__}, which makes no search space")
+    try:
+        space = make() if resolution is None else make(resolution)
+    except PhonenasError:
+        raise
+    except Exception as error:  # another's function may raise any
+        raise InvalidArgument(f"{name} makes no search space: {error!r}") from error
+    if not isinstance(space, SearchSpace):
+        raise InvalidArgument(
+            f"{name} gives {type(space).__name__}, which is not a phonenas.space.SearchSpace"
+        )
+    if space.name != name:
+        space.name = name
+    return space

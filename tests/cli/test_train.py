@@ -1,0 +1,186 @@
+"""`phonenas train`: what it reads, prints and keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from phonenas.cli.progress import Bars
+from phonenas.cli.train import train
+from phonenas.search.training import trainer
+from phonenas.search.training.result import Began, Epoch, Stepped
+from phonenas.space.errors import (
+    InvalidArgument,
+    PhonenasError,
+    SettingsChanged,
+    StoreError,
+    TaskFailed,
+    UnknownName,
+)
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+NETWORK = "stemstride1 r1_k3_s22_e1_i8_o8 r1_k3_s22_e2_i8_o16 head32"
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An npz of 16 px with 40 and 10 images of two classes: dark and bright."""
+    rng = np.random.default_rng(0)
+    y = np.arange(50) % 2
+    x = (rng.integers(0, 100, (50, 16, 16, 3)) + 120 * y[:, None, None, None]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("images") / "set.npz"
+    np.savez(path, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    return path
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(app, [NETWORK, "--resolution", "16", "--device", "cpu", *words])
+    if isinstance(done.exception, PhonenasError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_train_prints_one_document_and_keeps_files(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t"
+    words = [
+        "--data",
+        str(images),
+        "--recipe",
+        "small",
+        "--epochs",
+        "4",
+        "--batch",
+        "10",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+        "--json",
+        "--export",
+        "onnx",
+    ]
+    trained: dict[str, Any] = json.loads(run(*words))
+    assert (trained["images"], trained["images_held"], trained["part"]) == (40, 10, "test")
+    assert (trained["epochs"], trained["steps"], trained["diverged"]) == (4, 16, "")
+    assert {"classes2", "res16"} <= set(trained["network"].split())
+    assert 0 <= trained["top1"] <= 1 and trained["top5"] == 1
+    assert trained["recipe"]["batch"] == 10 and trained["recipe"]["warmup_epochs"] < 1
+    assert set(trained["files"]) == {"result", "curve", "weights", "card", "onnx"}
+    assert all(Path(p).is_file() for p in trained["files"].values())
+    assert trained["export"][0]["difference"] <= 1e-4 and trained["export"][0]["differing"] == 0
+    again = json.loads(run(*words))
+    assert again["top1"] == trained["top1"] and again["seconds"] == trained["seconds"]
+    with pytest.raises(SettingsChanged, match="epochs was 4 and is now 5"):
+        run(*words, "--epochs", "5")
+
+
+def test_train_prints_a_table(images: Path) -> None:
+    words = ["--data", str(images), "--recipe", "proxy", "--epochs", "1", "--held-out", "0.25"]
+    text = run(*words)
+    assert "10 held-out images" in text and "30 images" in text and "top-5" in text
+    assert "nothing was kept" in text
+
+
+def test_a_training_that_fails_leaves_with_code_1(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        NETWORK,
+        "--resolution",
+        "16",
+        "--device",
+        "cpu",
+        "--data",
+        str(images),
+        "--recipe",
+        "small",
+        "--epochs",
+        "16",
+        "--learning-rate",
+        "100",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and "Its top-1 is not an accuracy" in done.stdout
+
+    def full(*args: Any, **more: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trainer, "run_job", full)
+    with pytest.raises(TaskFailed, match=r"can't allocate memory.*a smaller --batch"):
+        run(*words[3:])
+
+
+def test_what_is_asked_amiss_is_refused_before_images_are_read(images: Path) -> None:
+    at = ["--data", str(images)]
+    with pytest.raises(UnknownName, match="no recipe is called 'papr'"):
+        run(*at, "--recipe", "papr")
+    with pytest.raises(UnknownName, match="no format is called 'pb'"):
+        run("--data", "nowhere", "--export", "pb", "--out", "x")
+    with pytest.raises(InvalidArgument, match="--export writes into the folder of --out"):
+        run(*at, "--export", "onnx")
+    with pytest.raises(InvalidArgument, match="give --ray, too"):
+        run(*at, "--gpus", "1")
+    with pytest.raises(InvalidArgument, match="--broken: stop or skip, got 'mend'"):
+        run(*at, "--broken", "mend")
+    with pytest.raises(InvalidArgument, match="precision is one of"):
+        run(*at, "--precision", "int8")
+
+
+def test_files_for_a_phone_come_out_unless_they_are_not_wanted(
+    images: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--data",
+        str(images),
+        "--recipe",
+        "proxy",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "t"),
+    ]
+    text = run(*words, "--export", "none")
+    assert "±" in text and not (tmp_path / "t" / "network.onnx").exists()
+    text = run(*words)
+    assert "it was trained already" in text and (tmp_path / "t" / "network.onnx").exists()
+    assert "onnx beside torch: logits differ by" in text and "(allowed: " in text
+    with pytest.raises(StoreError, match="holds a search"):
+        (tmp_path / "run.json").touch()
+        run(*words[:-1], str(tmp_path))
+
+
+def test_a_set_without_test_images_is_told_of_holding_out(images: Path, tmp_path: Path) -> None:
+    with np.load(images) as whole:
+        np.savez(tmp_path / "half.npz", x_train=whole["x_train"], y_train=whole["y_train"])
+    with pytest.raises(InvalidArgument, match="--held-out 0.1"):
+        run("--data", str(tmp_path / "half.npz"))
+
+
+def test_the_bar_tells_in_lines_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars() as bar:
+        bar.training(Began(1000, 100, 40, 4, 100, 10, "cpu", "float32"))
+        bar._began_s -= 5
+        bar.training(Stepped(15, 40, 2, 200.0, 125.0))
+        bar.training(Stepped(16, 40, 2, 200.0, 120.0))
+        bar.training(Epoch(4, 40, 0.1, 0.5, 0.75, 1.0, 9.0))
+    with Bars(quiet=True) as bar:
+        bar.training(Began(1000, 100, 40, 4, 100, 0, "cpu", "float32"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "1,000 images in batches of 100, 4 epochs, 40 steps on cpu in float32, going on from "
+        "step 10",
+        "about 2 min 5 s to go at 200 images/s",
+        "epoch 4: loss 0.5000, top-1 ● 75.00%",
+    ]

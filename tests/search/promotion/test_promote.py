@@ -1,0 +1,603 @@
+"""Promotion: the best of a run are trained, measured, and the front is told again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from fakes import FakeDevice, TinySpace, undigested
+from typer.testing import CliRunner
+
+from phonenas import data, devices, search
+from phonenas.cli.promote import promote as command
+from phonenas.data.images import ImageSet
+from phonenas.latency_model import LatencyModel
+from phonenas.report import write_report
+from phonenas.report.promoted import promoted_figure
+from phonenas.search.accuracy import Surrogate
+from phonenas.search.constraints import Target
+from phonenas.search.promotion import Promoted, PromotedNetwork, promote, read_promoted
+from phonenas.search.promotion.promote import Began, Finished, LatencySource, Training
+from phonenas.search.promotion.result import FILE
+from phonenas.search.spec import Spec
+from phonenas.search.validation.selection import worth_measuring
+from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, UnsupportedFormat
+
+pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
+pytest.importorskip("safetensors", reason="safetensors comes with phonenas[torch]")
+
+from phonenas.search.training import trainer
+from phonenas.search.training.job import TrainingJob
+from phonenas.search.training.recipe import recipe
+from phonenas.search.training.resources import Resources
+from phonenas.search.training.weights import load_weights
+
+HOW = recipe("small", epochs=1, batch=10)
+
+
+def coloured(n: int, seed: int) -> ImageSet:
+    """Images of four classes by colour; 16 px, to be brought to the network's."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 4
+    hue = np.random.default_rng(9).integers(20, 236, (4, 3))
+    pixels = hue[labels][:, None, None, :] + rng.normal(0, 20, (n, 16, 16, 3))
+    return ImageSet.of(np.clip(pixels, 0, 255).astype(np.uint8), labels, list("abcd"))
+
+
+IMAGES, TEST = coloured(40, 0), coloured(20, 1)
+JOB, CPU = TrainingJob(IMAGES, TEST, HOW), Resources("cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def searched(
+    fitted: LatencyModel, surrogate: Surrogate, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    tiny = TinySpace(resolution=32)
+    target = float(np.median(fitted.on(tiny)(tiny.sample(np.random.default_rng(0), 500))))
+    folder = tmp_path_factory.mktemp("searched") / "r"
+    search.search(
+        tiny,
+        latency=fitted,
+        accuracy=surrogate,
+        strategy=search.get("random", 0),
+        spec=Spec(Target(target, f"{target:g}")),
+        evaluations=300,
+        into=folder,
+    )
+    return folder
+
+
+@pytest.fixture
+def run(searched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(searched, tmp_path / "r"))
+
+
+@pytest.fixture(scope="module")
+def promoted_once(
+    searched: Path, profiled: Path, fitted: LatencyModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, Promoted, list[Any]]:
+    """A run of which three were promoted and measured, its store, the result, the events."""
+    from phonenas.devices.measuring import profiling
+    from phonenas.search.validation import validate
+
+    folder = tmp_path_factory.mktemp("promoted")
+    run, db = folder / "r", folder / "s.db"
+    shutil.copytree(searched, run)
+    shutil.copy(profiled, db)
+    events: list[Any] = []
+    quick = replace(profiling.Protocol(), apart_s=0.0)
+    with pytest.MonkeyPatch.context() as patch, data.MeasurementStore(db) as store:
+        patch.setattr(validate, "Protocol", lambda **more: replace(quick, **more))
+        found = promote(
+            run,
+            JOB,
+            top=3,
+            latency=LatencySource(fitted, FakeDevice(), store),
+            resources=CPU,
+            on_event=events.append,
+        )
+    return run, db, found, events
+
+
+def copied(promoted_once: tuple[Path, Path, Promoted, list[Any]], into: Path) -> tuple[Path, Path]:
+    run, db = promoted_once[:2]
+    shutil.copytree(run, into / "r")
+    shutil.copy(db, into / "s.db")
+    return into / "r", into / "s.db"
+
+
+def plain(found: Promoted | None) -> dict[str, Any]:
+    """Without what the clock says."""
+    assert found is not None
+    told = found.to_dict() | {"seconds": 0}
+    told["networks"] = [n | {"seconds": 0} for n in told["networks"]]
+    return told
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*args: Any, **more: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trainer, "run_job", refuse)
+    return
+
+
+def test_the_front_is_told_again(promoted_once: tuple[Path, Path, Promoted, list[Any]]) -> None:
+    run, db, found, events = promoted_once
+    loaded = search.load(run)
+    chosen = {c.id: c for c in worth_measuring(loaded.front, 3)}
+    assert [n.id for n in found.networks] == sorted(chosen) and len(chosen) == 3
+    with data.MeasurementStore(db) as store, FakeDevice() as phone:
+        stored = {m.subject: m for m in store.measurements(phone.conditions)}
+    for n in found.networks:
+        c = chosen[n.id]
+        assert (n.candidate, n.top1_estimated) == (c.block_args, c.top1)
+        assert n.architecture == replace(c.architecture, classes=4) and n.params < c.params
+        # A head for four classes is beyond what the model saw: the run's promise stands.
+        assert (n.predicted_ms, n.low_ms, n.high_ms) == (c.latency_ms, c.low_ms, c.high_ms)
+        assert not n.predicted_as_trained
+        assert n.top1 is not None and n.top1_error is not None and 0 <= n.top1 <= 1
+        assert n.top1 * 20 == round(n.top1 * 20) and n.images == 20 and n.epochs == 1
+        assert n.top1_error == pytest.approx((n.top1 * (1 - n.top1) / 20) ** 0.5)
+        assert n.measured_ms == stored[n.block_args].latency_ms
+        assert len(stored[n.block_args].rounds) >= 12
+        assert n.meets_target == (n.measured_ms <= found.target_ms)
+        network, _ = load_weights(run / n.files["weights"])
+        assert network == n.architecture
+        assert n.export_difference is not None and n.export_difference <= 1e-4
+        assert all((run / file).exists() for file in n.files.values()) and not n.failed
+    assert found.origin == "measured" and found.verdict is not None and found.score is not None
+    assert found.score.n == 3 and found.conditions is not None
+    inside = [n for n in found.trained if n.meets_target] or list(found.trained)
+    for n in inside:
+        beaten = any(
+            m.latency_ms <= n.latency_ms
+            and m.top1 >= n.top1
+            and (m.latency_ms, m.top1) != (n.latency_ms, n.top1)
+            for m in inside
+        )
+        assert n.on_front != beaten
+    front = found.front
+    assert len(front) == sum(n.on_front for n in found.networks) >= 1
+    assert [c.latency_ms for c in front] == sorted(c.latency_ms for c in front)
+    assert all(c.measured_ms == c.latency_ms and c.reward is not None for c in front)
+    assert {r["top1_origin"] for r in found.rows()} == {"trained"}
+    assert {r["latency_origin"] for r in found.rows()} == {"measured"}
+    assert read_promoted(run) == found
+    began = next(e for e in events if isinstance(e, Began))
+    assert (began.networks, began.done) == (3, 0) and began.seconds is not None
+    assert 0 < began.seconds < 3600
+    ended = [e for e in events if isinstance(e, Finished)]
+    assert [e.done for e in ended] == [1, 2, 3] and not any(e.failed for e in ended)
+    assert {e.id for e in events if isinstance(e, Training)} == set(chosen)
+
+
+@pytest.mark.usefixtures("fast", "no_training")
+def test_what_is_done_is_not_done_again(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path, fitted: LatencyModel
+) -> None:
+    run, db = copied(promoted_once, tmp_path)
+    before = read_promoted(run)
+    device = FakeDevice()
+    with data.MeasurementStore(db) as store:
+        found = promote(run, JOB, top=3, latency=LatencySource(fitted, device, store))
+    # Nothing but the sentinel ran, to tell the speed of the device.
+    assert device.readings == 12 and plain(found) == plain(before)
+    # Without a device what was measured stays.
+    unmeasured = LatencySource(fitted)
+    assert plain(promote(run, JOB, top=3, latency=unmeasured)) == plain(before)
+    # Fewer are asked for: what is trained stays among them.
+    assert len(promote(run, JOB, top=1, latency=unmeasured).networks) == 3
+    with pytest.raises(SettingsChanged, match=r"recipe epochs was 1 and is now 2.* or move"):
+        promote(run, replace(JOB, recipe=HOW.changed(epochs=2)), top=3)
+    with pytest.raises(SettingsChanged, match="test images was"):
+        promote(run, replace(JOB, test=coloured(20, 2)), top=3)
+    assert plain(read_promoted(run)) == plain(before)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_network_with_other_classes_is_predicted_anew_where_that_can_be(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+
+    class Model:
+        """Tells times by parameters."""
+
+        def predict(self, networks: list[Any]) -> SimpleNamespace:
+            ms = np.array([a.params / 1e6 for a in networks])
+            return SimpleNamespace(ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms)
+
+    model: Any = Model()
+    found = promote(run, JOB, top=3, latency=LatencySource(model))
+    for n in found.networks:
+        assert n.predicted_as_trained and n.predicted_ms == n.params / 1e6 == n.high_ms / 1.1
+        assert n.measured_ms is not None and n.meets_target == (n.measured_ms <= found.target_ms)
+
+
+def test_without_a_device_latencies_stay_predicted(run: Path) -> None:
+    found = promote(run, JOB, top=1, resources=CPU)
+    (n,) = found.networks
+    c = search.load(run).front.candidates[n.id]
+    # Without a model it is the run's own promise, which was for other classes.
+    assert (n.predicted_ms, n.low_ms, n.high_ms) == (c.latency_ms, c.low_ms, c.high_ms)
+    assert not n.predicted_as_trained and n.measured_ms is None and n.on_front
+    assert n.meets_target is True
+    assert found.origin == "" and found.score is None and found.kendall_tau is None
+    (row,) = found.rows()
+    assert row["latency_origin"] == "predicted" and row["latency_ms"] == c.latency_ms
+    assert read_promoted(run) == found
+
+
+def test_one_that_diverges_or_fails_does_not_stop_the_others(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, asked = trainer.run_job, []
+
+    def train(network: Any, job: TrainingJob, **more: Any) -> Any:
+        asked.append(str(network))
+        if len(asked) == 1:
+            wild = HOW.changed(learning_rate=90.0, epochs=2)
+            return honest(network, replace(job, recipe=wild), **more)
+        if len(asked) == 2:
+            raise RuntimeError("not enough memory: you tried to allocate")
+        return honest(network, job, **more)
+
+    monkeypatch.setattr(trainer, "run_job", train)
+    how: dict[str, Any] = {"top": 3, "resources": CPU}
+    found = promote(run, JOB, **how)
+    first, second, third = found.networks
+    assert first.top1 is None and first.failed and not first.on_front and first.files == {}
+    assert second.failed == "RuntimeError: not enough memory: you tried to allocate"
+    assert third.top1 is not None and third.on_front and found.trained == (third,)
+    assert read_promoted(run) == found
+    monkeypatch.setattr(trainer, "run_job", honest)
+    events: list[Any] = []
+    again = promote(run, JOB, **how, on_event=events.append)
+    # What diverged would diverge again; what the computer could not do is tried again.
+    assert [e.id for e in events if isinstance(e, Finished)] == [second.id]
+    assert again.networks[0] == first and again.networks[1].top1 is not None
+    # What hits all alike stops.
+    shutil.rmtree(run / "promoted")
+
+    def full(*args: Any, **more: Any) -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(trainer, "run_job", full)
+    with pytest.raises(StoreError, match="no space left"):
+        promote(run, JOB, **how)
+
+
+def test_a_form_that_differs_is_told_and_stops_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys.modules["phonenas.search.training.export.export"],  # its function bears the room's name
+        "rejection_reason",
+        lambda model, *more: "onnx differs" if model.name == "onnx" else "",
+    )
+    (n,) = promote(run, JOB, top=1, resources=CPU).networks
+    assert n.top1 is not None and n.export_failed.startswith("onnx differs")
+    assert "weights" in n.files and "onnx" not in n.files
+
+
+@pytest.mark.usefixtures("no_training")
+def test_invalid_arguments_are_refused_before_anything_is_trained(
+    run: Path, profiled: Path
+) -> None:
+    class Other(FakeDevice):
+        name = "other"
+
+    class Updated(FakeDevice):
+        @property
+        def conditions(self) -> data.Conditions:
+            return replace(super().conditions, runtime_version="2")
+
+    def on(device: FakeDevice) -> None:
+        with data.MeasurementStore(profiled) as store:
+            promote(run, JOB, latency=LatencySource(device=device, store=store))
+
+    with pytest.raises(InvalidArgument, match="top: 1 or more"):
+        promote(run, JOB, top=0)
+    with pytest.raises(InvalidArgument, match="tested on images; none were given"):
+        promote(run, replace(JOB, test=None))
+    with pytest.raises(InvalidArgument, match="none was given"):
+        LatencySource(device=FakeDevice())
+    with pytest.raises(InvalidArgument, match="searched for fake, not for other"):
+        on(Other())
+    with pytest.raises(SettingsChanged, match="runtime_version: 1 / 2"):
+        on(Updated())
+    assert not (run / "promoted").exists() and not (run / FILE).exists()
+
+
+def network(id_: int, estimated: float, top1: float | None) -> PromotedNetwork:
+    return PromotedNetwork(
+        id=id_,
+        candidate="c",
+        block_args="b",
+        top1_estimated=estimated,
+        estimated_error=0.01,
+        top1=top1,
+        top1_error=0.0,
+        top5=None,
+        images=1,
+        epochs=1,
+        predicted_ms=1.0,
+        low_ms=0.9,
+        high_ms=1.1,
+        predicted_as_trained=True,
+        macs=1,
+        params=1,
+    )
+
+
+def test_rank_correlation_is_kendalls() -> None:
+    rows = [
+        network(i, e, t)
+        for i, (e, t) in enumerate([(0.1, 0.2), (0.2, 0.5), (0.3, 0.4), (0.9, None)])
+    ]
+
+    def tau(networks: list[PromotedNetwork]) -> float | None:
+        return Promoted(tuple(networks), None, "", "fake", {}, 0, {}).kendall_tau
+
+    assert tau(rows) == pytest.approx(1 / 3)
+    assert tau(rows[:1]) is None and tau(rows[3:]) is None
+    assert tau([network(0, 0.1, 0.5), network(1, 0.2, 0.5)]) is None
+
+
+@pytest.mark.fault(
+    "A run's promoted.json is damaged, newer, or another file.",
+    "`is damaged`; `has version 3; this phonenas reads versions 1 to 2`; `no training and no "
+    "measurement is lost`",
+    "Move it away, and promote again.",
+)
+def test_damaged_and_foreign_files_are_refused(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    whole = json.loads((run / FILE).read_text())
+    old = undigested(whole)
+    assert read_promoted(tmp_path) is None
+    damages: list[tuple[Any, str]] = [
+        ("{", "damaged"),
+        ([], "not a file of promoted"),
+        ({**whole, "format": "phonenas-run"}, "not a file of promoted"),
+        ({**whole, "version": 3}, "version 3; this phonenas reads versions 1 to 2"),
+        ({**whole, "seed": 99}, "its digest is another"),
+        ({k: v for k, v in old.items() if k != "recipe"}, "missing required field recipe"),
+        ({**old, "networks": [{"id": 1}]}, "damaged"),
+        ({**old, "networks": [whole["networks"][0] | {"top1": "high"}]}, "top1: expected number"),
+        ({**old, "networks": [whole["networks"][0] | {"on_front": 1}]}, "damaged"),
+    ]
+    for damage, words in damages:
+        text = damage if isinstance(damage, str) else json.dumps(damage)
+        (run / FILE).write_text(text)
+        with pytest.raises(UnsupportedFormat, match=words):
+            read_promoted(run)
+        # It is never overwritten: what was measured may be in it alone.
+        with pytest.raises(UnsupportedFormat, match=words) as refused:
+            promote(run, JOB, top=3, resources=CPU)
+        assert (run / FILE).read_text() == text
+    # The command that the message names makes way for a new one.
+    move = str(refused.value).rpartition(":  ")[2]
+    subprocess.run(shlex.split(move), check=True)
+    found = promote(run, JOB, top=3, resources=CPU)
+    assert read_promoted(run) == found and len(found.trained) == 3
+    assert (run / f"{FILE}.damaged").read_text() == text
+    (run / FILE).unlink()
+    first = next((run / "promoted").glob("*/promoted.json"))
+    kept = first.read_text()
+    for text in (
+        "{",
+        "[]",
+        kept.replace('"version": 2', '"version": 3'),
+        kept.replace('"top1": ', '"top1": "x'),
+    ):
+        first.write_text(text)
+        with pytest.raises(UnsupportedFormat, match="Remove it"):
+            promote(run, JOB, top=3)
+
+
+def test_an_earlier_result_with_other_settings_is_left_out_with_a_warning(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    best = worth_measuring(search.load(run).front, 1)[0].id
+    other = next(n.id for n in promoted_once[2].networks if n.id != best)
+    kept = run / "promoted" / str(other) / "promoted.json"
+    document = json.loads(kept.read_text())
+    document["settings"]["recipe epochs"] = 7
+    kept.write_text(json.dumps(undigested(document)))
+    with caplog.at_level("WARNING", logger="phonenas"):
+        found = promote(run, JOB, top=1, resources=CPU)
+    assert other not in {n.id for n in found.networks} and len(found.networks) == 2
+    assert f"network {other} of {run} is left out" in caplog.text
+    assert "recipe epochs was 7 and is now 1" in caplog.text
+
+
+def test_files_that_were_removed_are_exported_again(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]],
+    tmp_path: Path,
+    fitted: LatencyModel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    before = read_promoted(run)
+    assert before is not None
+    file = run / before.networks[1].files["onnx"]
+    held = file.read_bytes()
+    file.unlink()
+    with caplog.at_level("WARNING", logger="phonenas"):
+        found = promote(run, JOB, top=3, latency=LatencySource(fitted), resources=CPU)
+    assert plain(found) == plain(before) and file.read_bytes() == held
+    assert f"network {before.networks[1].id} is exported again: " in caplog.text
+
+
+def test_the_report_shows_them(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    found = promoted_once[2]
+    bare = tmp_path / "bare.html"
+    page = write_report(run).read_text(encoding="utf-8")
+    assert (
+        "3 of 3 networks were trained for 1 epoch (small) on 40 images and evaluated on 20" in page
+    )
+    for n in found.networks:
+        assert n.top1 is not None and n.block_args in page
+        assert f"{n.top1:.1%} ± {n.top1_error:.1%}" in page and f"● {n.measured_ms:.2f}" in page
+    *traces, _ = promoted_figure(found).data
+    assert {t.name for t in traces} <= {"front, measured latency", "beaten, measured latency"}
+    drawn = sorted(x for t in traces for x in t.x)
+    assert drawn == sorted(n.measured_ms or 0 for n in found.networks)
+    front = [row[0] for t in traces if t.name.startswith("front") for row in t.customdata]
+    assert set(front) == {c.id for c in found.front}
+    assert all(x >= 0 for t in traces for x in (*t.error_x.array, *t.error_x.arrayminus))
+    rows = [replace(n, failed="<b>it</b> diverged") for n in found.networks]
+    replace(found, networks=tuple(rows)).save(run)
+    assert "&lt;b&gt;it&lt;/b&gt; diverged" in write_report(run).read_text(encoding="utf-8")
+    (run / FILE).unlink()
+    write_report(run, bare)
+    assert "Trained in full" not in bare.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_command_tells_it_in_words_and_as_json(
+    searched: Path,
+    profiled: Path,
+    fitted: LatencyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(searched, tmp_path / "r")
+    shutil.copy(profiled, tmp_path / "s.db")
+    fitted.save(tmp_path / "s.fake.model.json")
+    np.savez(
+        tmp_path / "d.npz",
+        x_train=IMAGES.array(),
+        y_train=IMAGES.labels,
+        x_test=TEST.array(),
+        y_test=TEST.labels,
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "connect", lambda name, threads=None: FakeDevice())
+    app = typer.Typer()
+    app.command()(command)
+    words = [
+        "r",
+        "--data",
+        "d.npz",
+        "--top",
+        "2",
+        "--recipe",
+        "small",
+        "--epochs",
+        "1",
+        "--batch",
+        "10",
+        "--threads",
+        "1",
+        "--torch-device",
+        "cpu",
+        "--db",
+        "s.db",
+    ]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert (
+        "2 networks, 0 trained already; 2 to train for 1 epoch on 40 images: about" in first.stderr
+    )
+    assert "no latency was measured" in first.stdout and "--device fake --db s.db" in first.stdout
+    second = CliRunner().invoke(app, [*words, "--device", "fake"])
+    assert second.exit_code == 0, second.output
+    assert "2 networks, 2 trained already\n" in second.stderr
+    found = read_promoted("r")
+    assert found is not None
+    for n in found.networks:
+        line = next(x for x in second.stdout.splitlines() if x.split()[0] == str(n.id))
+        assert f"○ {n.top1_estimated:.1%}" in line and f"● {n.top1:.1%} ±{n.top1_error:.1%}" in line
+        assert f"○ {n.predicted_ms:.2f} ms" in line and f"● {n.measured_ms:.2f} ms" in line
+        assert line.endswith("front") == n.on_front
+    assert "one standard error of top-1 on 20 test images" in second.stdout
+    assert ("; Kendall τ" in second.stdout) == (found.kendall_tau is not None)  # none of ties
+    assert "verdict: " in second.stdout and "(n = 2)" in second.stdout
+    third = CliRunner().invoke(app, [*words, "--device", "fake", "--json", "--quiet"])
+    told = json.loads(third.stdout)
+    assert set(told) >= {"networks", "front", "score", "kendall_tau"} and third.stderr == ""
+    assert told["front"] == found.rows() and len(told["networks"]) == 2
+
+
+_JOB = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from tests.search.promotion.test_promote import IMAGES, TEST
+from phonenas.search.promotion import promote
+from phonenas.search.training import Resources, TrainingJob, recipe
+print("ready", flush=True)
+job = TrainingJob(IMAGES, TEST, recipe("small", epochs=5, batch=4))
+promote({run!r}, job, top=3, resources=Resources("cpu", threads=1))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_the_same(
+    searched: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def job(run: Path) -> list[str]:
+        return [
+            sys.executable,
+            "-c",
+            _JOB.format(tests=str(Path(__file__).parents[2]), run=str(run)),
+        ]
+
+    def start(name: str) -> Path:
+        return Path(shutil.copytree(searched, tmp_path / name))
+
+    whole = start("whole")
+    process = subprocess.Popen(job(whole), env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    began = time.monotonic()  # imports are over
+    assert process.wait(timeout=120) == 0
+    process.stdout.close()
+    took_s = time.monotonic() - began
+    moment, run = random.Random(0), start("killed")
+    killed, ended = 0, False
+    for _ in range(8):
+        process = subprocess.Popen(job(run), env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        if killed < 3:
+            time.sleep(moment.uniform(0.05, 0.25) * took_s)
+            os.kill(process.pid, signal.SIGKILL)
+        code = process.wait(timeout=120)
+        process.stdout.close()
+        killed += code == -signal.SIGKILL
+        if code == 0:
+            ended = True
+            break
+    assert ended and killed >= 2
+    assert plain(read_promoted(run)) == plain(read_promoted(whole))
+    for folder in (whole / "promoted").iterdir():
+        one, other = (x / "promoted" / folder.name / "network.onnx" for x in (whole, run))
+        assert one.read_bytes() == other.read_bytes()

@@ -1,0 +1,336 @@
+"""Strategies beyond NSGA-II: each keeps the contract, learns, and does what its name says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import TinySpace
+
+from phonenas import search
+from phonenas.search.pareto import hypervolume
+from phonenas.search.strategies.base import Strategy
+from phonenas.search.strategies.controller import Controller, Hyperparameters
+from phonenas.search.strategies.reward import (
+    HARD,
+    SOFT,
+    penalised,
+    rewards_of,
+    spans_of,
+    targets_of,
+)
+from phonenas.space import MnasNet, SearchSpace
+from phonenas.space.errors import InvalidArgument, MissingExtra
+from phonenas.testing import StrategyContract
+
+
+def judged(space: SearchSpace, genomes: Any) -> Any:
+    """Quality grows with even genes, cost with all: losses in conflict, (n, 2)."""
+    open_genes = np.flatnonzero(space.option_counts > 1)
+    share = genomes[:, open_genes] / (space.option_counts[open_genes] - 1)
+    return np.column_stack([0.5 - 0.3 * share[:, ::2].mean(axis=1), 0.05 + share.mean(axis=1)])
+
+
+BOX = ((0.2, 0.05), (0.5, 1.05))  # best and worst
+
+
+def told(strategy: Strategy, space: SearchSpace, networks: int, target: float | None) -> Any:
+    """Genomes and losses of so many networks, in order."""
+    strategy.start(space, target)
+    genomes: list[Any] = []
+    losses: list[Any] = []
+    while sum(map(len, genomes)) < networks:
+        asked = strategy.ask(networks - sum(map(len, genomes)))
+        found = judged(space, asked)
+        strategy.tell(asked, found, found[:, 1] / (target or 1e9) - 1)
+        genomes.append(asked)
+        losses.append(found)
+    return np.concatenate(genomes), np.concatenate(losses)
+
+
+class TestWeightedProduct(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        return search.WeightedProduct(seed=seed)
+
+    def test_the_eldest_die_however_good(self, tiny: TinySpace) -> None:
+        strategy = search.WeightedProduct(seed=0, population=12)
+        genomes, _ = told(strategy, tiny, 100, target=0.3)
+        assert np.array_equal(strategy.state()["alive"], genomes[-12:])
+
+    def test_each_target_has_its_own_winner(self, space: SearchSpace) -> None:
+        for target in (0.25, 0.4):
+            _, losses = told(search.WeightedProduct(seed=0), space, 600, target)
+            late = losses[-100:]
+            assert np.median(late[:, 1]) == pytest.approx(target, abs=0.05)
+            blind = judged(space, space.sample(np.random.default_rng(0), 600))
+            assert (
+                rewards_of(losses, target, HARD).max()
+                > rewards_of(blind, target, HARD).max() + 0.03
+            )
+
+    def test_without_a_target_the_whole_front_is_found(self, space: SearchSpace) -> None:
+        _, losses = told(search.WeightedProduct(seed=0), space, 1000, None)
+        blind = judged(space, space.sample(np.random.default_rng(0), 1000))
+        assert hypervolume(losses, *BOX) > hypervolume(blind, *BOX) + 0.1
+
+    def test_soft_exponents_are_settings(self) -> None:
+        settings = search.WeightedProduct(exponents=SOFT).settings
+        assert settings["exponents"] == [-0.07, -0.07]
+        assert settings != search.WeightedProduct().settings
+
+    @pytest.mark.parametrize(
+        "more", [{"population": 1}, {"tournament": 0}, {"exponents": (0.1, -1.0)}]
+    )
+    def test_bad_settings_are_refused(self, more: dict[str, Any]) -> None:
+        with pytest.raises(InvalidArgument):
+            search.WeightedProduct(**more)
+
+
+class TestController(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        pytest.importorskip("torch")
+        return search.Controller(seed=seed)
+
+    @staticmethod
+    def late_rewards(**more: Any) -> tuple[float, Any]:
+        """Mean reward of the last 100 of 600 samples, and rewards of random ones."""
+        space = MnasNet()
+        _, losses = told(Controller(0, Hyperparameters(**more)), space, 600, target=0.3)
+        blind = judged(space, space.sample(np.random.default_rng(0), 2000))
+        late = float(rewards_of(losses[-100:], 0.3, HARD).mean())
+        return late, rewards_of(blind, 0.3, HARD)
+
+    @pytest.mark.slow
+    def test_it_learns(self) -> None:
+        late, blind = self.late_rewards()
+        assert late > np.quantile(blind, 0.95)
+
+    @pytest.mark.slow
+    def test_each_part_can_be_turned_off(self) -> None:
+        whole = self.late_rewards()[0]
+        parts: list[dict[str, Any]] = [{"clip": None}, {"entropy": 0.0}, {"baseline": 0}]
+        others = [self.late_rewards(**part)[0] for part in parts]
+        assert len({whole, *others}) == 4  # each is at work
+        assert others[2] < whole  # without a baseline every network is praised
+
+    def test_clipping_clips(self, space: SearchSpace) -> None:
+        """How far the choices of a much praised network move in one turn."""
+        torch = pytest.importorskip("torch")
+
+        def moved(clip: float | None) -> float:
+            strategy = Controller(0, Hyperparameters(clip=clip, epochs=20, entropy=0.0))
+            strategy.start(space, 0.3)
+            genomes = np.repeat(strategy.ask(10)[:1], 10, axis=0)
+            with torch.no_grad():
+                before = strategy._log_shares(genomes)[0]
+            strategy._learn(genomes, np.ones(10))
+            with torch.no_grad():
+                return float((strategy._log_shares(genomes)[0] - before).exp().median())
+
+        assert 1.1 < moved(0.1) < moved(0.4) < moved(None)
+
+    @pytest.mark.slow
+    def test_entropy_keeps_choices_open(self, space: SearchSpace) -> None:
+        torch = pytest.importorskip("torch")
+
+        def left(entropy: float) -> float:
+            strategy = Controller(0, Hyperparameters(entropy=entropy))
+            told(strategy, space, 400, 0.3)
+            strategy._places = np.full(20, 0.5)
+            with torch.no_grad():
+                genomes = strategy._draw(strategy._places)
+                return float(strategy._log_shares(genomes)[1].sum(dim=1).mean())
+
+        assert left(0.3) > left(0.0)
+
+    def test_probabilities_are_of_what_is_drawn(self, space: SearchSpace) -> None:
+        torch = pytest.importorskip("torch")
+        strategy = Controller(seed=0)
+        told(strategy, space, 300, 0.3)
+        strategy._places = np.full(4000, 0.5)
+        drawn = strategy._draw(strategy._places)
+        # The first gene depends on nothing: its frequencies are its probabilities.
+        counts = space.option_counts
+        asked = np.repeat(drawn[:1], counts[0], axis=0)
+        asked[:, 0] = np.arange(counts[0])
+        strategy._places = np.full(len(asked), 0.5)
+        with torch.no_grad():
+            w = strategy._weights
+            place = strategy._read_places(strategy._places[:1])
+            h, _ = torch.lstm_cell(
+                w["tokens"][-1:] + place,
+                (torch.zeros(1, 100), torch.zeros(1, 100)),
+                w["w_in"],
+                w["w_own"],
+                w["b_in"],
+                w["b_own"],
+            )
+            shares = torch.softmax((h @ w["w_out"].T + w["b_out"])[0, : counts[0]], 0).numpy()
+        seen = np.bincount(drawn[:, 0], minlength=counts[0]) / len(drawn)
+        assert seen == pytest.approx(shares, abs=0.04)
+
+    def test_torch_s_own_chance_is_neither_read_nor_moved(self, space: SearchSpace) -> None:
+        torch = pytest.importorskip("torch")
+        asked = []
+        for state in (1, 2):
+            torch.manual_seed(state)
+            before = torch.get_rng_state()
+            asked.append(told(self.make(0), space, 60, None)[0])
+            assert torch.equal(torch.get_rng_state(), before)
+        assert np.array_equal(*asked)
+
+    def test_without_torch_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(MissingExtra, match=r"pip install torch"):
+            search.get("rl")
+
+    @pytest.mark.parametrize(
+        "more",
+        [{"batch": 1}, {"epochs": 0}, {"clip": 0.0}, {"learning_rate": 0.0}, {"entropy": -1.0}],
+    )
+    def test_bad_settings_are_refused(self, more: dict[str, Any]) -> None:
+        with pytest.raises(InvalidArgument):
+            Hyperparameters(**more)
+
+    def test_exponents_above_0_are_refused(self) -> None:
+        with pytest.raises(InvalidArgument):
+            Controller(exponents=(0.0, 1.0))
+
+    def test_equal_seeds_give_equal_networks_on_any_number_of_threads(
+        self, space: SearchSpace
+    ) -> None:
+        torch = pytest.importorskip("torch")
+        before, asked = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                asked.append(told(self.make(0), space, 200, 0.3)[0])
+        finally:
+            torch.set_num_threads(before)
+        assert np.array_equal(*asked)
+
+
+class TestSurrogateAssisted(StrategyContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return TinySpace(resolution=32)
+
+    def make(self, seed: int) -> Strategy:
+        return search.SurrogateAssisted(seed=seed)
+
+    def test_few_evaluations_do(self, tiny: TinySpace) -> None:
+        def volume(strategy: Strategy) -> float:
+            _, losses = told(strategy, tiny, 60, None)
+            return hypervolume(losses, *BOX)
+
+        assert volume(self.make(0)) > volume(search.RandomSearch(seed=0)) + 0.05
+
+    def test_beyond_the_target_nothing_is_gained(self, tiny: TinySpace) -> None:
+        beyond = []
+        for target in (0.4, None):
+            _, losses = told(self.make(0), tiny, 80, target)
+            beyond.append(int((losses[20:, 1] > 0.4).sum()))
+        assert 3 * beyond[0] < beyond[1]
+
+    def test_an_objective_that_never_changes_is_borne(self, tiny: TinySpace) -> None:
+        strategy = self.make(0)
+        strategy.start(tiny)
+        for _ in range(4):
+            genomes = strategy.ask(50)
+            losses = judged(tiny, genomes)
+            losses[:, 0] = 0.5
+            strategy.tell(genomes, losses, np.zeros(len(genomes)))
+        assert len(genomes) >= 1
+
+
+def test_aims_cover_the_front_seen() -> None:
+    losses = np.array([[0.1, 9.0], [0.5, 3.0], [0.9, 1.0], [0.95, 20.0]])
+    targets, places = targets_of(losses, None, 0, 200)
+    assert targets.shape == places.shape == (200, 1)
+    assert 1.0 <= targets.min() < 1.1 and 8.9 < targets.max() <= 9.0
+    assert np.histogram(targets, 8, (1, 9))[0].min() >= 23
+    assert (places >= 0).all() and (places <= 1).all()
+    parts = [targets_of(losses, None, 0, 3)[0], targets_of(losses, None, 3, 4)[0]]
+    assert np.array_equal(np.concatenate(parts), targets[:7])
+    three = np.column_stack([losses, [-4.0, 0.0, -2.0, 0.0]])
+    targets, places = targets_of(three, 7.0, 0, 100)
+    assert (targets[:, 0] == 7.0).all() and (places[:, 0] == 0.5).all()
+    assert -4 <= targets[:, 1].min() < -3.8 and -0.2 < targets[:, 1].max() <= 0
+    assert len(np.unique(places[:, 1])) == 100
+
+
+def test_further_losses_weigh_by_their_distance() -> None:
+    losses = np.array([[0.2, 5.0, -1.0], [0.2, 5.0, 1.0], [0.2, 10.0, -1.0]])
+    told = rewards_of(losses, np.array([5.0, -1.0]), HARD, spans_of(losses))
+    assert told.tolist() == [0.8, 0.4, 0.4]  # a whole range, and twice the target, halve alike
+
+
+def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
+    losses = np.array([[0.9, 8.0], [0.1, 2.0], [0.1, 2.0], [0.1, 8.0]])
+    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 0.3]))
+    quality = 1 - found[:, 0]
+    assert quality[0] == pytest.approx(0.1)
+    assert quality[0] > quality[1] > quality[3] > quality[2] > 0
+    # Who breaks the target and a limit is worth less than who breaks the target alone.
+    told = rewards_of(np.vstack([found, [[0.9, 8.0]]]), 4.0, HARD)
+    assert told[4] > told[3]
+    assert (found[:, 1] == losses[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["weighted", "nsga2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate"))],
+)
+def test_equal_seeds_are_equal_across_processes(name: str, environment: dict[str, str]) -> None:
+    many = 600 if name == "rl" else 70  # sums of several threads show in large batches alone
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from fakes import TinySpace\nfrom tests.search.strategies.test_strategies import told\n"
+        "from phonenas import search\nimport hashlib\n"
+        f"g, _ = told(search.get({name!r}, 3), TinySpace(resolution=32), {many}, None)\n"
+        "print(hashlib.sha256(g.tobytes()).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(said) == 1 and len(said.pop()) == 65
+
+
+class Greedy(search.RandomSearch):
+    """Another package's strategy, which follows a soft target."""
+
+    name = "greedy"
+    soft_target = True  # type: ignore[assignment]
+
+
+def test_a_strategy_of_ones_own_is_there_by_module_and_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from phonenas.search.strategies import STRATEGIES
+
+    made = search.get("tests.search.strategies.test_strategies:Greedy", 7)
+    assert (made.name, made.seed) == ("greedy", 7)
+    with pytest.raises(InvalidArgument, match="not a Strategy class"):
+        search.get("phonenas.search.pareto:hypervolume")
+    assert set(search.names()) >= {"nsga2", "random", "rl", "surrogate", "weighted"}
+    assert STRATEGIES.group == "phonenas.strategies"
+
+
+@pytest.mark.parametrize("name", ["nsga2", "random", "surrogate", "weighted", "rl"])
+def test_each_strategy_says_whether_it_follows_a_soft_target(name: str) -> None:
+    if name == "rl":
+        pytest.importorskip("torch")
+    assert search.get(name, 0, soft=True).soft_target == (name in ("weighted", "rl"))
+    if name in ("weighted", "rl"):
+        with pytest.raises(InvalidArgument, match="exponents=SOFT"):
+            search.get(name).soft_target  # noqa: B018  # it raises

@@ -1,0 +1,184 @@
+"""Fronts and their hypervolume: exact values worked out by hand, edges, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from phonenas.search.pareto import Candidate, ParetoFront, hypervolume, non_dominated
+
+A1 = (
+    "r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24 r3_k5_s22_e3_i24_o40_se0.25 "
+    "r4_k3_s22_e6_i40_o80 r2_k3_s11_e6_i80_o112_se0.25 r3_k5_s22_e6_i112_o160_se0.25 "
+    "r1_k3_s11_e6_i160_o320"
+)
+
+
+def candidate(id: int, latency_ms: float, top1: float, **more: object) -> Candidate:
+    fields = {"reward": None, **more}
+    return Candidate(
+        id=id,
+        block_args=f"{A1}",
+        top1=top1,
+        top1_error=0.01,
+        outside=False,
+        latency_ms=latency_ms,
+        low_ms=latency_ms * 0.9,
+        high_ms=latency_ms * 1.1,
+        covered=True,
+        macs=300,
+        params=40,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+# -- non-dominated ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ([[1, 1]], [0]),
+        ([[2, 1], [1, 2]], [1, 0]),
+        ([[1, 2], [1, 1], [2, 1]], [1]),
+        ([[1, 1], [1, 1]], [0]),
+        ([[3, 0], [0, 3], [1, 1], [2, 2]], [1, 2, 0]),
+        ([[0, 5], [1, 5], [2, 4]], [0, 2]),
+        ([[1, 0], [1, 0], [0, 1], [0, 1]], [2, 0]),
+    ],
+)
+def test_two_losses(losses: list[list[float]], kept: list[int]) -> None:
+    assert non_dominated(np.array(losses, float)).tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ([[1, 1, 1]], [0]),
+        ([[1, 1, 1], [1, 1, 1]], [0]),
+        ([[2], [1], [3], [1]], [1]),
+        ([[2, 1, 1], [1, 2, 1], [1, 1, 2], [2, 2, 2]], [2, 1, 0]),
+        ([[1, 2, 3], [1, 2, 2], [0, 9, 9]], [2, 1]),
+        ([[5, 0, 0], [0, 5, 0], [0, 0, 5], [5, 0, 0]], [2, 1, 0]),
+        ([[2, 2, 2], [0, 5, 0], [2, 2, 2], [1, 1, 1], [0, 5, 0], [1, 1, 1], [1, 1, 1]], [1, 3]),
+    ],
+)
+def test_three_losses_by_rising_first_loss(losses: list[list[float]], kept: list[int]) -> None:
+    assert non_dominated(np.array(losses, float)).tolist() == kept
+
+
+@pytest.mark.parametrize("losses", [2, 3])
+def test_no_rows_no_front(losses: int) -> None:
+    assert non_dominated(np.empty((0, losses))).tolist() == []
+
+
+@pytest.mark.parametrize("second", [np.nan, np.inf])
+def test_an_infinite_loss_is_a_loss_and_a_nan_is_none(second: float) -> None:
+    rows = np.array([[0.0, second], [1.0, 1.0], [2.0, 2.0]])
+    assert non_dominated(rows).tolist() == [1]
+    wide = np.column_stack([rows, [0.0, 1.0, 2.0]])
+    assert non_dominated(wide).tolist() == ([1] if np.isnan(second) else [0, 1])
+    assert non_dominated(np.array([[np.nan, np.nan]])).tolist() == []
+
+
+# -- hypervolume --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        ([[0, 0]], 1.0),
+        ([[5, 10]], 0.5 * 0.5),
+        ([[-5, 0]], 1.0),  # better than ideal counts as ideal
+        ([[0, 20]], 0.0),  # at the reference nothing is dominated
+        ([[10, 0]], 0.0),
+        ([[2.5, 10], [5, 5]], 0.75 * 0.5 + 0.5 * 0.25),
+        ([[2.5, 10], [5, 5], [7.5, 15]], 0.75 * 0.5 + 0.5 * 0.25),
+        ([[2.5, 10], [11, 0]], 0.75 * 0.5),  # one beyond the box does not help
+    ],
+)
+def test_two_losses_by_hand(losses: list[list[float]], share: float) -> None:
+    assert hypervolume(np.array(losses, float), (0, 0), (10, 20)) == pytest.approx(share)
+
+
+def test_the_ideal_moves_the_box() -> None:
+    assert hypervolume(np.array([[3.0, 4.0]]), (1, 2), (5, 10)) == pytest.approx(0.5 * 0.75)
+
+
+def test_three_losses_by_hand() -> None:
+    rows = np.array([[0.5, 0.5, 0.5], [0.75, 0.25, 0.5]])
+    #  the first box, and what the second adds below .5 of the second loss
+    assert hypervolume(rows, (0, 0, 0), (1, 1, 1)) == pytest.approx(0.125 + 0.25 * 0.25 * 0.5)
+
+
+def test_four_losses_are_exact() -> None:
+    rows = np.full((1, 4), 1 / 3)
+    assert hypervolume(rows, [0] * 4, [1] * 4) == pytest.approx((2 / 3) ** 4, abs=1e-12)
+
+
+def test_five_losses_are_sampled_the_same_each_time() -> None:
+    rows = np.array([[0.3] * 5, [0.1, 0.6, 0.3, 0.3, 0.3]])
+    share = hypervolume(rows, [0] * 5, [1] * 5)
+    exact = 0.7**5 + 0.2 * 0.4 * 0.7**3  # of the second, what the first leaves: .1 to .3
+    assert share == pytest.approx(exact, abs=0.002)
+    # a whole number of 100,000 points
+    assert share * 100_000 == pytest.approx(round(share * 100_000), abs=1e-6)
+    assert hypervolume(rows, [0] * 5, [1] * 5) == share
+
+
+# -- candidates and fronts ----------------------------------------------------------------------
+
+
+def test_a_candidate_goes_through_json() -> None:
+    one = candidate(3, 5.0, 0.7, reward=0.6, values={"params": 4.0})
+    assert Candidate.from_dict(one.to_dict()) == one
+    assert one.with_measured(6.0).measured_ms == 6.0
+    assert one.measured_ms is None
+    assert one.architecture.macs == pytest.approx(311.33e6, rel=1e-4)
+    bare = candidate(0, 5.0, 0.7)
+    assert bare.reward is None and bare.values == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["top1", "top1_error", "latency_ms", "low_ms", "high_ms", "macs", "params"]
+)
+def test_a_text_is_no_number(name: str) -> None:
+    fields = candidate(0, 5.0, 0.7).to_dict()
+    with pytest.raises(ValueError, match=f"{name}: expected (whole )?number, got text"):
+        Candidate.from_dict(fields | {name: "x"})
+
+
+@pytest.mark.parametrize("values", [{"params": "x"}, [1.0], None])
+def test_further_values_are_numbers_by_name(values: object) -> None:
+    fields = candidate(0, 5.0, 0.7).to_dict()
+    with pytest.raises(ValueError, match="values"):
+        Candidate.from_dict(fields | {"values": values})
+
+
+def test_a_front_says_its_range_in_one_line() -> None:
+    front = ParetoFront((candidate(0, 4.0, 0.6), candidate(1, 8.126, 0.712)), 7.5, "7.5", 0.8)
+    text = "ParetoFront(2 networks, 4.00 to 8.13 ms, top-1 up to 71.2%"
+    assert repr(front) == f"{text}, target 7.50 ms)"
+    assert len(front) == 2 and [c.id for c in front] == [0, 1]
+    three = ParetoFront((*front, candidate(2, 9.0, 0.7)), None, "", 0.8, "simulated")
+    assert repr(three) == (
+        "ParetoFront(3 networks, 4.00 to 9.00 ms, top-1 up to 71.2%, SIMULATED: no device was "
+        "measured)"
+    )
+    assert repr(ParetoFront(front.candidates, None, "", 0.8)) == f"{text})"
+    assert repr(ParetoFront((), None, "", 0.0)) == "ParetoFront(0 networks)"
+
+
+def test_a_front_as_a_frame_has_objectives_by_name() -> None:
+    first = candidate(0, 4.0, 0.6, values={"peak": 1.0, "macs": 300.0})
+    second = candidate(1, 8.0, 0.7, reward=0.5, values={"energy": 2.0})
+    frame = ParetoFront((first, second), None, "", 0.8).to_frame()
+    named = "id network latency_ms low_ms high_ms top1 top1_error outside macs params reward"
+    assert list(frame.columns) == [*named.split(), "origin", "peak", "energy"]
+    assert frame["network"].tolist() == [A1, A1]
+    assert frame["latency_ms"].tolist() == [4.0, 8.0]
+    assert frame["macs"].tolist() == [300, 300]
+    assert frame["peak"].isna().tolist() == [False, True]
+    assert frame["energy"].tolist()[1] == 2.0
+    empty = ParetoFront((), None, "", 0.0).to_frame()
+    assert list(empty.columns) == [*named.split(), "origin"] and len(empty) == 0
