@@ -116,7 +116,9 @@ class RayWorkers(Workers):
         self._started = False
         self._known.clear()
         if connected:
-            self.ray.shutdown()
+            # Ray keeps repeated messages back, and writes them to stdout here, in this thread.
+            with contextlib.redirect_stdout(sys.stderr):
+                self.ray.shutdown()
         if isinstance(sys.stdout, _MainThreadOnly) and self._stdout is not None:
             sys.stdout = self._stdout
         self._stdout = None

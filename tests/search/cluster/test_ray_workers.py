@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -294,6 +295,24 @@ def test_twenty_trainings_outlive_a_worker_and_a_node(
         assert theirs.weights.keys() == mine.weights.keys()
         for name, array in mine.weights.items():
             np.testing.assert_array_equal(theirs.weights[name], array)
+
+
+def test_what_ray_says_twice_of_a_lost_node_is_not_among_the_results(
+    cluster: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private.worker import print_to_stdstream  # what its listening thread calls
+
+    said = {"lines": ["Raylet is terminated"], "pid": "raylet", "is_err": False}
+    with RayWorkers(cluster.address):
+        for _ in range(2):
+            listener = threading.Thread(
+                target=print_to_stdstream, args=(dict(said),), kwargs={"ignore_prefix": False}
+            )
+            listener.start()
+            listener.join()
+    out, err = capfd.readouterr()
+    assert out == "", "results alone go there"
+    assert err.count("Raylet is terminated") == 2
 
 
 def test_one_training_on_the_cluster_is_the_one_here(cluster: Any, tmp_path: Path) -> None:
