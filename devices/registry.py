@@ -10,10 +10,10 @@ from typing import Any
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
 
 from . import runtimes
-from .assembly import AssembledDevice
+from .assembled_device import AssembledDevice
 from .device import Device, DeviceState
 from .settings import DeviceSettings, Refused, devices_file, read_settings
-from .system.android import AdbDevice
+from .system.android_text import AdbDevice
 from .transports import TRANSPORTS
 from .transports.adb import attached, hardware_serials
 from .transports.base import Transport

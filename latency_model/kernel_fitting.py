@@ -18,7 +18,7 @@ from phonenas.space.kernels.random_cnn import RandomCNN
 
 from .calibration import UNCALIBRATED, folds
 from .gaussian_process import one_thread
-from .graphs.onnx_kernels import OnnxNetwork, cut
+from .graphs.onnx_cut import OnnxNetwork, cut
 from .graphs.onnx_layout import code, padded
 from .kernel_terms import TERMS, solved
 from .measured_kernels import MeasuredKernels, cut_network

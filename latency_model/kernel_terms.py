@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .graphs.onnx_kernels import OnnxNetwork
+from .graphs.onnx_cut import OnnxNetwork
 
 __all__ = ["TERMS", "kernel_terms", "shares_ms", "slopes_of", "solved"]
 

@@ -1,7 +1,7 @@
 """MeasuredKernels: any network on a device whose kernels were measured one by one.
 
 A regressor is fitted on the kernels (`units.kernel_regressor`). A network is cut into kernels
-(`graphs.onnx_kernels`), and each has a share of its time: what it takes alone beyond the fixed cost
+(`graphs.onnx_cut`), and each has a share of its time: what it takes alone beyond the fixed cost
 of a run, by sort, less what a network saves (`kernel_terms`).
 """
 
@@ -26,7 +26,7 @@ from phonenas.space.errors import NotEnoughData, UncoveredOperator, UnsupportedF
 from phonenas.space.graph import NetworkGraph
 
 from .calibration import LATER_JOB, Calibration
-from .graphs.onnx_kernels import OnnxNetwork, cut
+from .graphs.onnx_cut import OnnxNetwork, cut
 from .graphs.onnx_layout import padded
 from .kernel_terms import TERMS, kernel_terms, shares_ms, slopes_of
 from .lookup_table import LookupTable

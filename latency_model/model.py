@@ -27,7 +27,7 @@ from phonenas.space.errors import NotEnoughData, UncoveredOperator
 
 from .additive.times import KernelTimes, Network
 from .calibration import DIVIDED, Calibration, beyond_range, operator_features
-from .graphs.onnx_kernels import OnnxNetwork
+from .graphs.onnx_cut import OnnxNetwork
 from .lookup_table import LookupTable, evenly
 from .measured_kernels import MeasuredKernels
 from .metrics import Score, score

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from phonenas.latency_model.graphs.onnx_kernels import cut, to_measure
+from phonenas.latency_model.graphs.onnx_cut import cut, to_measure
 from phonenas.space.errors import PhonenasError
 
 __all__ = ["answers", "main"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..system.parsing import NUMBER, check_crash, lines_of, no_report, plain, unreadable
+from ..system.device_text import NUMBER, check_crash, lines_of, no_report, plain, unreadable
 from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
 
 __all__ = ["parse_benchmark_model"]

@@ -23,8 +23,8 @@ from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgumen
 
 from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
-from ..system.android import mask
-from ..system.parsing import BY_HAND, shown
+from ..system.android_text import mask
+from ..system.device_text import BY_HAND, shown
 from ..transports.base import Transport, ending, watched
 from ..transports.process import Process
 from .runtime import MODEL_S, Identity, Runtime, runs_natively

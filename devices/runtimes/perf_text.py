@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..system.parsing import NUMBER, check_crash, lines_of, no_report, plain, unreadable
+from ..system.device_text import NUMBER, check_crash, lines_of, no_report, plain, unreadable
 from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
 
 __all__ = ["parse_perf_test", "parse_perf_test_samples"]

@@ -16,7 +16,7 @@ from phonenas.space.lowering.write import Measurable
 
 from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
-from ..system.parsing import plain
+from ..system.device_text import plain
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from phonenas.data.measurement import MOST_MS
 
-from ..system.parsing import plain, unreadable
+from ..system.device_text import plain, unreadable
 
 __all__ = ["COUNT", "Printed", "agree", "first_match", "ordered", "time_ms"]
 

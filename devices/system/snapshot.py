@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from phonenas.space.errors import InvalidArgument
 
-from .android import (
+from .android_text import (
     Battery,
     Thermal,
     parse_battery,
@@ -20,8 +20,8 @@ from .android import (
     parse_thermalservice,
     plain,
 )
-from .parsing import UnreadableOutput, lines_of, unreadable
-from .sysfs import (
+from .device_text import UnreadableOutput, lines_of, unreadable
+from .sysfs_text import (
     Policy,
     Zone,
     hottest_zone,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from phonenas.space.errors import DeviceError, DeviceUnavailable, PhonenasError
 
-from ..system.android import AdbDevice, parse_devices
-from ..system.parsing import plain
+from ..system.android_text import AdbDevice, parse_devices
+from ..system.device_text import plain
 from .base import FOLDER, SWEEP_S, Answer, Marked, Transport, bounded, sweep
 from .process import Process
 

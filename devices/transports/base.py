@@ -20,7 +20,7 @@ from pathlib import Path
 from phonenas.space.errors import DeviceError, DeviceUnavailable
 
 from ..settings import DeviceSettings
-from ..system.parsing import plain
+from ..system.device_text import plain
 from .process import HUNG, Process
 
 __all__ = [

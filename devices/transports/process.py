@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from phonenas.space.errors import DeviceError, DeviceUnavailable
 
-from ..system.parsing import plain, shown
+from ..system.device_text import plain, shown
 
 __all__ = ["HUNG", "Process"]
 

@@ -23,7 +23,7 @@ from phonenas.data.files import TemporaryFolder
 from phonenas.space.errors import DeviceError, DeviceUnavailable, PhonenasError
 
 from ..settings import DeviceSettings
-from ..system.parsing import plain
+from ..system.device_text import plain
 from .base import FOLDER, SWEEP_S, Answer, Marked, Transport, bounded, sweep
 from .process import Process
 

@@ -43,7 +43,7 @@ def estimating(
         PhonenasError: As `search.accuracy.estimator`, or the images cannot be read.
     """
     from phonenas.search.accuracy.estimator import Request
-    from phonenas.search.accuracy.factory import estimator, takes_images
+    from phonenas.search.accuracy.registry import estimator, takes_images
     from phonenas.search.cluster.workers import workers_from
     from phonenas.search.training.resources import Resources
 

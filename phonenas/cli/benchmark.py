@@ -357,8 +357,8 @@ def accuracy(
     from phonenas import space as spaces
     from phonenas.data.images import read_images
     from phonenas.search.accuracy.estimator import Request
-    from phonenas.search.accuracy.factory import estimator as chosen
-    from phonenas.search.accuracy.factory import takes_images
+    from phonenas.search.accuracy.registry import estimator as chosen
+    from phonenas.search.accuracy.registry import takes_images
     from phonenas.search.benchmarks.accuracy import benchmark, read
 
     from .progress import Bars

@@ -27,7 +27,7 @@ from phonenas.space.naming import counted
 if TYPE_CHECKING:
     from phonenas.data.measurement import Conditions
     from phonenas.latency_model import LatencyModel
-    from phonenas.latency_model.graphs.onnx_kernels import OnnxNetwork
+    from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork
     from phonenas.space import Kernel
     from phonenas.space.kernels.lifted import LiftedKernel
     from phonenas.space.onnx_file import OnnxFile
@@ -312,7 +312,7 @@ def cut_file(path: str, given: Given = NOT_GIVEN) -> OnnxNetwork:
     """
     file, given = on_disk(path, given)
     if file.suffix == ".tflite":
-        from phonenas.latency_model.graphs.tflite_kernels import cut_tflite
+        from phonenas.latency_model.graphs.tflite_cut import cut_tflite
 
         return cut_tflite(file, given)
     if file.suffix == ".ort":
@@ -320,7 +320,7 @@ def cut_file(path: str, given: Given = NOT_GIVEN) -> OnnxNetwork:
         raise UnsupportedFormat(
             f"{path.strip()}: an ORT file is optimised already and is measured whole:  {words}"
         )
-    from phonenas.latency_model.graphs.onnx_kernels import cut
+    from phonenas.latency_model.graphs.onnx_cut import cut
 
     return cut(file, given)
 
@@ -352,7 +352,7 @@ def kernels_in(
     names: Sequence[str], resolution: int | None = None, given: Given = NOT_GIVEN
 ) -> list[Kernel | LiftedKernel]:
     """The distinct kernels of ONNX files, detectors and graphs."""
-    from phonenas.latency_model.graphs.onnx_kernels import to_measure
+    from phonenas.latency_model.graphs.onnx_cut import to_measure
 
     found: dict[str, Kernel | LiftedKernel] = {}
     for name in names:
@@ -369,7 +369,7 @@ def kernels_in(
 
 def cut_other(network: SSDLite | Classifier) -> OnnxNetwork:
     """A network as the kernels that a runtime launches."""
-    from phonenas.latency_model.graphs.onnx_kernels import cut
+    from phonenas.latency_model.graphs.onnx_cut import cut
 
     if isinstance(network, SSDLite):
         from phonenas.space.detection.onnx import ssdlite_to_onnx

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .cache import Cached
 from .estimator import Accuracy, AccuracyEstimator, Request
-from .factory import ESTIMATORS, estimator
 from .imagenet.imagenet import ImageNet
+from .registry import ESTIMATORS, estimator
 from .short_training import ShortTraining
 from .supernet.supernet import Supernet
 from .supernet.train import Sharing, train_supernet

@@ -31,6 +31,7 @@ from phonenas.devices.measuring.events import Event as DeviceEvent
 from phonenas.latency_model import LatencyModel
 from phonenas.space.errors import ExportDiffers, InvalidArgument, SettingsChanged, UncoveredOperator
 
+from ..candidate_selection import select_candidates
 from ..checkpoint import of_this_run, run_digest
 from ..cluster.workers import Serial, Workers
 from ..pareto import Candidate
@@ -40,7 +41,6 @@ from ..training.export.export import WEIGHTS, Check, export
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
-from ..validation.selection import worth_measuring
 from ..validation.validate import Validation, target_verdict, validate
 from .result import FILE, Promoted, PromotedNetwork, read_promoted
 from .store import PromotionStore
@@ -150,7 +150,7 @@ def promote(
         run: Finished, or its folder.
         job: Images to train and to test on, recipe and seed, the same for every network; the
             networks get the classes of the images. No choice is made by the test images.
-        top: How many, ≥ 1; selected as `validate` selects what it measures (`worth_measuring`).
+        top: How many, ≥ 1; selected as `validate` selects what it measures (`select_candidates`).
             Networks trained before under the same settings are among them, too.
         latency: Model, device and store; by default the run's own predictions.
         workers: Who trains; this process one by one by default. On other computers, a run folder
@@ -277,7 +277,7 @@ def _selected(
     run: Loaded, job: TrainingJob, top: int, model: LatencyModel | None, store: PromotionStore
 ) -> dict[int, PromotedNetwork]:
     """The networks by id, with their earlier results where there are some."""
-    best = worth_measuring(run.front, top)
+    best = select_candidates(run.front, top)
     networks = {}
     for candidate in run.front:
         planned = _planned(candidate, run, job, model)

@@ -57,7 +57,7 @@ class NSGA2(Strategy):
         return {**super().settings, "population": self.population, "crossover": self.crossover}
 
     def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
-        from .categorical import Memory, algorithm_for
+        from .pymoo_nsga2 import Memory, algorithm_for
 
         self.space, self.target = space, target
         self._memory = Memory(space)

@@ -34,13 +34,13 @@ from phonenas.devices.measuring.events import Event
 from phonenas.latency_model import LatencyModel, Score
 from phonenas.space.errors import Infeasible, InvalidArgument, UnstableDevice
 
+from ..candidate_selection import chances
 from ..checkpoint import run_digest
 from ..pareto import ParetoFront
 from ..run_folder import Loaded, lock_run
 from ..strategies.reward import reward
 from .rerank import evaluated_of, rerank
 from .round_model import round_model
-from .selection import chances
 from .validate import (
     DOCUMENT,
     Unmeasured,

@@ -20,10 +20,10 @@ from phonenas.latency_model import LatencyModel, Score, score
 from phonenas.latency_model.metrics import Z90
 from phonenas.space.errors import InvalidArgument, SettingsChanged, UnstableDevice
 
+from ..candidate_selection import select_candidates
 from ..checkpoint import of_this_run, run_digest
 from ..pareto import Candidate, ParetoFront
 from ..run_folder import Loaded
-from .selection import worth_measuring
 from .validation_file import checked_validation
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def validate(
         on: An entered device.
         into: The store; of a network that it holds only those of 12 rounds are measured that
             lack, unless `again`, or the device's speed is another now (by the sentinel, 10 %).
-        top: How many, ≥ 1; see `worth_measuring`.
+        top: How many, ≥ 1; see `select_candidates`.
         known: Networks that were measured already and are not chosen again, by block string.
         expected: Conditions of the model that predicted; others are refused. None: any.
         again: See `into`.
@@ -235,7 +235,7 @@ def validate(
             f"{'; '.join(expected.differences(on.conditions))} (then / now). Profile and fit it "
             f"again:  phonenas profile --device {shlex.quote(on.name)}"
         )
-    chosen = worth_measuring(front, top, known)
+    chosen = select_candidates(front, top, known)
     outcome = measure(
         [Subject("network", c.architecture) for c in chosen],
         on=on,

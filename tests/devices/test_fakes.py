@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phonenas import devices
-from phonenas.devices.assembly import AssembledDevice
+from phonenas.devices.assembled_device import AssembledDevice
 from phonenas.devices.measuring.protocol import SENTINEL
 from phonenas.devices.runtimes import Runtime
 from phonenas.devices.runtimes.python_worker import OnnxRuntime

@@ -34,7 +34,7 @@ from servers import Adbd, AdbPhones, Guarded, Sshd, wait_for
 from phonenas import data, devices
 from phonenas.data import files
 from phonenas.data.measurement import Conditions
-from phonenas.devices import Device, Job, assembly
+from phonenas.devices import Device, Job, assembled_device
 from phonenas.devices.measuring import job, rejection, supervisor
 from phonenas.devices.measuring.events import Event, Lost, Measured, Rejected, Waiting, Warned
 from phonenas.devices.measuring.profiling import Selection
@@ -86,7 +86,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(supervisor, "_WATCH_RUNS", 3)
     monkeypatch.setattr(supervisor, "_RECONNECT_S", (0.1,) * 12)
     monkeypatch.setattr(job, "_BATCH_S", 0.02)
-    monkeypatch.setattr(assembly, "_WATCH_S", 0.0)
+    monkeypatch.setattr(assembled_device, "_WATCH_S", 0.0)
     monkeypatch.setattr(adb, "SWEEP_S", 1.0)
     monkeypatch.setattr(ssh, "SWEEP_S", 1.0)
     monkeypatch.setattr(process, "_LEAVE_S", 0.5)
@@ -1511,7 +1511,7 @@ def test_a_phone_that_comes_back_as_another_is_refused(
 ) -> None:
     text = tmp_path / "snapshot"
     text.write_text(recorded("snapshot_pixel6.txt"))
-    monkeypatch.setattr(assembly, "SNAPSHOT", f"cat {text}")
+    monkeypatch.setattr(assembled_device, "SNAPSHOT", f"cat {text}")
     phone = phones.devices[0]
     device = over_adb(phones.serials[0], cores="all", fixed_performance=False)
 

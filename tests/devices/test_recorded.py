@@ -15,7 +15,7 @@ import pytest
 
 from phonenas.devices.runtimes.benchmark_text import parse_benchmark_model
 from phonenas.devices.runtimes.perf_text import parse_perf_test, parse_perf_test_samples
-from phonenas.devices.system.android import (
+from phonenas.devices.system.android_text import (
     mask,
     parse_battery,
     parse_devices,
@@ -24,9 +24,9 @@ from phonenas.devices.system.android import (
     parse_thermalservice,
     plain,
 )
-from phonenas.devices.system.parsing import UnreadableOutput, shown
+from phonenas.devices.system.device_text import UnreadableOutput, shown
 from phonenas.devices.system.snapshot import SNAPSHOT, Snapshot, parse_snapshot
-from phonenas.devices.system.sysfs import (
+from phonenas.devices.system.sysfs_text import (
     hottest_zone,
     parse_capacities,
     parse_cores,

@@ -25,7 +25,7 @@ from phonenas.cli.stores import predictor
 from phonenas.data import Measurement, Round
 from phonenas.latency_model import LatencyModel, OperatorTimes, Predicted, kernel_fitting, load
 from phonenas.latency_model.calibration import FEATURES, Calibration
-from phonenas.latency_model.graphs.onnx_kernels import OnnxNetwork, cut
+from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork, cut
 from phonenas.latency_model.kernel_fitting import (
     finer,
     fit_kernels,

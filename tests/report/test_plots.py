@@ -19,10 +19,10 @@ from phonenas.report.plots import (
     operator_figure,
     operator_points,
 )
+from phonenas.search.candidate_selection import select_candidates
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.pareto import Candidate, ParetoFront, non_dominated
 from phonenas.search.run_folder import Checkpoint, Loaded, RunFolder, load
-from phonenas.search.validation.selection import worth_measuring
 from phonenas.search.validation.validate import Validated
 from phonenas.space import AdditiveTable, Architecture, MnasNet
 
@@ -83,7 +83,7 @@ def document(run: Loaded, top: int = 5) -> dict[str, Any]:
     """The validation of such a run, as `phonenas validate` writes it."""
     rng, networks = np.random.default_rng(5), []
     for c, off in zip(
-        worth_measuring(run.front, top), (0.97, 1.02, 1.05, 0.99, 1.09), strict=False
+        select_candidates(run.front, top), (0.97, 1.02, 1.05, 0.99, 1.09), strict=False
     ):
         measured = c.latency_ms * off
         inside = c.low_ms <= measured <= c.high_ms

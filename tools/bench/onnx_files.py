@@ -20,7 +20,7 @@ import numpy as np
 from phonenas import data, devices, latency_model, space
 from phonenas.cli.devices import profile_kernels
 from phonenas.cli.progress import Bars
-from phonenas.latency_model.graphs.onnx_kernels import OnnxNetwork, cut
+from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork, cut
 from phonenas.latency_model.kernel_fitting import fit_kernels, network_of
 from phonenas.latency_model.measured_kernels import MeasuredKernels
 from phonenas.space.errors import UncoveredOperator

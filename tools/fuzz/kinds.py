@@ -22,13 +22,13 @@ from phonenas.cli.output import predicted_row
 from phonenas.devices.settings import Refused, read_settings
 from phonenas.devices.simulated import SimulatedPhone
 from phonenas.latency_model.calibration import FEATURES, Calibration
-from phonenas.latency_model.graphs.onnx_kernels import cut
+from phonenas.latency_model.graphs.onnx_cut import cut
 from phonenas.latency_model.kernel_fitting import fit_on
 from phonenas.latency_model.lookup_table import LookupTable
 from phonenas.latency_model.units.regressor import OperatorRegressor
 from phonenas.report import read_validation, write_report
 from phonenas.search import run_folder
-from phonenas.search.accuracy.factory import estimator
+from phonenas.search.accuracy.registry import estimator
 from phonenas.search.accuracy.surrogate.surrogate import table_path
 from phonenas.search.checkpoint import Checkpoint, read_checkpoint
 from phonenas.search.loop import Evaluated

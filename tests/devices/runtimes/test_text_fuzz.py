@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from phonenas.devices.runtimes.benchmark_text import parse_benchmark_model
 from phonenas.devices.runtimes.perf_text import parse_perf_test, parse_perf_test_samples
 from phonenas.devices.runtimes.timings import Printed
-from phonenas.devices.system.android import (
+from phonenas.devices.system.android_text import (
     parse_battery,
     parse_devices,
     parse_getprop,
@@ -26,9 +26,9 @@ from phonenas.devices.system.android import (
     parse_thermalservice,
     plain,
 )
-from phonenas.devices.system.parsing import UnreadableOutput, lines_of, shown
+from phonenas.devices.system.device_text import UnreadableOutput, lines_of, shown
 from phonenas.devices.system.snapshot import Snapshot, parse_snapshot
-from phonenas.devices.system.sysfs import (
+from phonenas.devices.system.sysfs_text import (
     parse_capacities,
     parse_cores,
     parse_cpufreq,

@@ -14,7 +14,7 @@ import pytest
 from phonenas import data, devices, space
 from phonenas.data import files
 from phonenas.devices import Device, Job
-from phonenas.devices.assembly import AssembledDevice
+from phonenas.devices.assembled_device import AssembledDevice
 from phonenas.devices.measuring.profiling import Selection
 from phonenas.devices.measuring.protocol import SENTINEL, Protocol, verdict
 from phonenas.devices.measuring.rejection import DriftFilter

@@ -17,7 +17,7 @@ import pytest
 from phonenas import cli, devices
 from phonenas.cli.networks import kernels_in, network_file
 from phonenas.data.store import MeasurementStore
-from phonenas.latency_model.graphs.onnx_kernels import cut
+from phonenas.latency_model.graphs.onnx_cut import cut
 from phonenas.space import Kernel
 from phonenas.space.errors import InvalidArgument, UncoveredOperator, UnsupportedFormat
 from phonenas.space.file_inputs import NOT_GIVEN, Given, GivenArray

@@ -30,12 +30,12 @@ from phonenas.latency_model import LatencyModel
 from phonenas.report import write_report
 from phonenas.report.promoted import promoted_figure
 from phonenas.search.accuracy import Surrogate
+from phonenas.search.candidate_selection import select_candidates
 from phonenas.search.constraints import Target
 from phonenas.search.promotion import Promoted, PromotedNetwork, promote, read_promoted
 from phonenas.search.promotion.promote import Began, Finished, LatencySource, Training
 from phonenas.search.promotion.result import FILE
 from phonenas.search.spec import Spec
-from phonenas.search.validation.selection import worth_measuring
 from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, UnsupportedFormat
 
 pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
@@ -141,7 +141,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_front_is_told_again(promoted_once: tuple[Path, Path, Promoted, list[Any]]) -> None:
     run, db, found, events = promoted_once
     loaded = search.load(run)
-    chosen = {c.id: c for c in worth_measuring(loaded.front, 3)}
+    chosen = {c.id: c for c in select_candidates(loaded.front, 3)}
     assert [n.id for n in found.networks] == sorted(chosen) and len(chosen) == 3
     with data.MeasurementStore(db) as store, FakeDevice() as phone:
         stored = {m.subject: m for m in store.measurements(phone.conditions)}
@@ -420,7 +420,7 @@ def test_an_earlier_result_with_other_settings_is_left_out_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     run, _ = copied(promoted_once, tmp_path)
-    best = worth_measuring(search.load(run).front, 1)[0].id
+    best = select_candidates(search.load(run).front, 1)[0].id
     other = next(n.id for n in promoted_once[2].networks if n.id != best)
     kept = run / "promoted" / str(other) / "promoted.json"
     document = json.loads(kept.read_text())

@@ -19,9 +19,9 @@ from phonenas.devices.measuring import profiling
 from phonenas.devices.measuring.protocol import Protocol
 from phonenas.report import read_validation, write_report
 from phonenas.search.accuracy import Surrogate
+from phonenas.search.candidate_selection import select_candidates
 from phonenas.search.run_folder import Loaded
 from phonenas.search.validation import rounds
-from phonenas.search.validation.selection import worth_measuring
 from phonenas.space.errors import UnstableDevice
 from phonenas.testing import SimulatedPhone
 
@@ -94,7 +94,7 @@ def own(run: Loaded, tmp_path: Path) -> Loaded:
 
 
 def test_one_of_five_gives_none(own: Loaded, tmp_path: Path) -> None:
-    chosen = worth_measuring(own.front, 5)
+    chosen = select_candidates(own.front, 5)
     lost = chosen[2]
     found = go(own, refusing(lost.block_args), tmp_path, rounds=1)
     (first,) = found.rounds
@@ -128,8 +128,8 @@ def test_one_of_five_gives_none(own: Loaded, tmp_path: Path) -> None:
 
 
 def test_what_is_not_measured_stays_named_by_a_later_call(own: Loaded, tmp_path: Path) -> None:
-    five = worth_measuring(own.front, 5)
-    one = worth_measuring(own.front, 1)
+    five = select_candidates(own.front, 5)
+    one = select_candidates(own.front, 1)
     lost = next(c for c in five if c not in one)
     go(own, refusing(lost.block_args), tmp_path, rounds=1)
     go(own, refusing(), tmp_path, rounds=1, top=1)
@@ -138,7 +138,7 @@ def test_what_is_not_measured_stays_named_by_a_later_call(own: Loaded, tmp_path:
 
 
 def test_rounds_go_on_without_it(own: Loaded, tmp_path: Path) -> None:
-    lost = worth_measuring(own.front, 5)[0]
+    lost = select_candidates(own.front, 5)[0]
     found = go(own, refusing(lost.block_args), tmp_path, rounds=2)
     assert len(found.rounds) == 2 and len(found.rounds[0].validation.networks) == 4
     assert found.rounds[1].validation.networks
@@ -201,7 +201,7 @@ def test_none_at_all_is_an_error_that_names_each(own: Loaded, tmp_path: Path) ->
     phone.all_networks = True
     with pytest.raises(UnstableDevice, match="5 of 5 networks gave no stable") as caught:
         go(own, phone, tmp_path, rounds=1)
-    for c in worth_measuring(own.front, 5):
+    for c in select_candidates(own.front, 5):
         assert f"network {c.id}: " in str(caught.value)
     assert not (own.path / "validation.json").exists()
 
@@ -222,7 +222,7 @@ def test_the_command_shows_the_others_and_ends_with_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lost = worth_measuring(own.front, 5)[1]
+    lost = select_candidates(own.front, 5)[1]
     monkeypatch.setattr(devices, "connect", lambda *a, **k: refusing(lost.block_args))
 
     def told(*words: str) -> tuple[Any, str, str]:

@@ -119,7 +119,7 @@ def validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> search.Validat
     monkeypatch.setattr(validation, "measure", measured)
     monkeypatch.setattr(validation, "Subject", Named)
     monkeypatch.setattr(Candidate, "architecture", property(lambda self: self.block_args))
-    monkeypatch.setattr(validation, "worth_measuring", lambda front, *_: list(front))
+    monkeypatch.setattr(validation, "select_candidates", lambda front, *_: list(front))
     with data.MeasurementStore(tmp_path / "s.db") as store, device:
         return search.validate(front, on=device, into=store, top=4)
 

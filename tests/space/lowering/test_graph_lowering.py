@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from phonenas.latency_model.graphs.onnx_kernels import cut
+from phonenas.latency_model.graphs.onnx_cut import cut
 from phonenas.space import zoo
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.graph import NetworkGraph

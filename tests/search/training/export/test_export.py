@@ -122,7 +122,7 @@ def test_the_files_say_what_one_must_know(
     from safetensors import safe_open
 
     from phonenas.cli.networks import find
-    from phonenas.latency_model.graphs.onnx_kernels import cut
+    from phonenas.latency_model.graphs.onnx_cut import cut
     from phonenas.space.onnx_file import OnnxFile
 
     done = export(squeeze, tmp_path, test_images, recipe="0123456789ab")

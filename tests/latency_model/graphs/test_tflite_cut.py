@@ -18,8 +18,8 @@ from ai_edge_litert import schema_py_generated as schema
 from phonenas import cli
 from phonenas.cli.networks import any_network, kernels_in, network_file
 from phonenas.devices.runtimes.engine_litert import Engine
-from phonenas.latency_model.graphs.onnx_kernels import cut
-from phonenas.latency_model.graphs.tflite_kernels import cut_tflite
+from phonenas.latency_model.graphs.onnx_cut import cut
+from phonenas.latency_model.graphs.tflite_cut import cut_tflite
 from phonenas.space import zoo
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, UnsupportedFormat
 from phonenas.space.file_inputs import Given

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .android import MOST_CORES
-from .parsing import lines_of, plain, unreadable
+from .android_text import MOST_CORES
+from .device_text import lines_of, plain, unreadable
 
 __all__ = [
     "Policy",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from phonenas.search.candidate_selection import chances, select_candidates
 from phonenas.search.pareto import Candidate, ParetoFront
-from phonenas.search.validation.selection import chances, worth_measuring
 
 
 def front(
@@ -33,7 +33,7 @@ def test_the_chance_follows_the_interval() -> None:
 
 
 def test_they_are_spread_along_the_front() -> None:
-    chosen = worth_measuring(front(curve(100)), 5)
+    chosen = select_candidates(front(curve(100)), 5)
     latencies = np.array([c.latency_ms for c in chosen])
     assert len(chosen) == 5 and (np.diff(latencies) > 0.4).all()
     assert chosen[-1].id == 99  # the best top-1, where nothing limits it
@@ -42,13 +42,13 @@ def test_they_are_spread_along_the_front() -> None:
 
 def test_near_twins_are_not_measured_twice() -> None:
     twins = [(ms + d, top1 + d * 1e-4) for ms, top1 in curve(6) for d in (0.0, 1e-3)]
-    chosen = worth_measuring(front(twins), 6)
+    chosen = select_candidates(front(twins), 6)
     assert len({round(c.latency_ms, 1) for c in chosen}) == 6
 
 
 def test_what_would_hardly_meet_the_target_waits() -> None:
     found = front(curve(80), target_ms=10.0, half=0.08)
-    chosen = worth_measuring(found, 5)
+    chosen = select_candidates(found, 5)
     chance = chances(found)
     assert all(chance[c.id] > 0.6 for c in chosen)
     best = max(found, key=lambda c: (c.reward or 0) * chance[c.id])
@@ -62,23 +62,23 @@ def test_what_would_hardly_meet_the_target_waits() -> None:
 
 def test_a_short_front_is_measured_whole() -> None:
     found = front(curve(3), target_ms=20.0)
-    assert worth_measuring(found, 3) == worth_measuring(found, 50) == list(found)
-    assert len(worth_measuring(found, 1)) == 1
+    assert select_candidates(found, 3) == select_candidates(found, 50) == list(found)
+    assert len(select_candidates(found, 1)) == 1
     lone = front([(5.0, 0.7), (9.9, 0.75)], target_ms=10.0)
-    assert len(worth_measuring(lone, 2)) == 2
+    assert len(select_candidates(lone, 2)) == 2
 
 
 def test_what_was_measured_is_not_chosen_again_nor_its_twins() -> None:
     found = front(curve(100))
-    first = worth_measuring(found, 5)
+    first = select_candidates(found, 5)
     names = {c.block_args for c in first}
-    second = worth_measuring(found, 5, names)
+    second = select_candidates(found, 5, names)
     assert len(second) == 5 and not names & {c.block_args for c in second}
     # They lie in the gaps that the first left.
     latencies = sorted(c.latency_ms for c in [*first, *second])
     assert np.diff(latencies).min() > 0.1
-    assert worth_measuring(found, 200, names) == [c for c in found if c.block_args not in names]
-    assert worth_measuring(found, 3, {c.block_args for c in found}) == []
+    assert select_candidates(found, 200, names) == [c for c in found if c.block_args not in names]
+    assert select_candidates(found, 3, {c.block_args for c in found}) == []
 
 
 def test_the_next_gains_most_over_the_best_that_was_measured() -> None:
@@ -86,11 +86,11 @@ def test_the_next_gains_most_over_the_best_that_was_measured() -> None:
     value = [c.reward or 0 for c in found]
     order = sorted(range(80), key=lambda i: -value[i])
     measured = {found.candidates[i].block_args for i in order[5:40]}
-    (one,) = worth_measuring(found, 1, measured)
+    (one,) = select_candidates(found, 1, measured)
     chance = chances(found)
     best = max(value[i] * chance[i] for i in order[5:40])
     gains = [(max(value[i] - best, 0) * chance[i], i) for i in (*order[:5], *order[40:])]
     assert one.id == max(gains)[1]
     # Where nothing is better, the widest gap.
-    (one,) = worth_measuring(found, 1, {found.candidates[i].block_args for i in order[:5]})
+    (one,) = select_candidates(found, 1, {found.candidates[i].block_args for i in order[:5]})
     assert one.id not in order[:5] and (one.reward or 0) >= 0.95 * max(value)

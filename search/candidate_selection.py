@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from phonenas.latency_model import chance_within
 
-from ..pareto import Candidate, ParetoFront, hypervolume
+from .pareto import Candidate, ParetoFront, hypervolume
 
-__all__ = ["chances", "worth_measuring"]
+__all__ = ["chances", "select_candidates"]
 
 _NEAR = 0.95  # of the best reward: what is worth less is not what was asked for
 # Of the best top-1 that likely meets the target: the soft reward hardly differs from 4 to 7 ms.
@@ -29,7 +29,9 @@ def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
     return chance_within(ms, low, high, front.target_ms)
 
 
-def worth_measuring(front: ParetoFront, k: int, measured: Collection[str] = ()) -> list[Candidate]:
+def select_candidates(
+    front: ParetoFront, k: int, measured: Collection[str] = ()
+) -> list[Candidate]:
     """The k candidates to measure, by rising latency.
 
     The first has the greatest reward (without a target, top-1) times the chance to meet the

@@ -23,11 +23,11 @@ from phonenas.space.kernels.lifted import LiftedKernel
 from phonenas.space.onnx_file import OnnxFile, graph_bytes, without_weights
 
 from .onnx_check import observed
-from .onnx_cutter import Cutter, Refused
+from .onnx_fusion_rules import MAKERS
 from .onnx_graph import Graph, Node, Shape, read_graph
+from .onnx_kernel_builder import KernelBuilder, Refused
 from .onnx_layout import Step, laid_out
 from .onnx_lift import lift
-from .onnx_makers import MAKERS
 
 __all__ = ["OnnxNetwork", "cut", "to_measure"]
 
@@ -92,7 +92,7 @@ def cut(model: Path | Any, given: Given = NOT_GIVEN, *, run_once: bool = True) -
     file = OnnxFile.of(data, path)
     with reading(str(path), "Export the network again."):
         graph = read_graph(data, str(path), given, observe if run_once else None)
-        steps = laid_out(graph, _steps(Cutter(graph)))
+        steps = laid_out(graph, _steps(KernelBuilder(graph)))
     return OnnxNetwork(file.name, file.digest, steps, graph.notes, file.precision, graph)
 
 
@@ -114,7 +114,7 @@ def to_measure(network: OnnxNetwork) -> list[Kernel | LiftedKernel]:
     return list(found.values())
 
 
-def _steps(c: Cutter) -> list[Step]:
+def _steps(c: KernelBuilder) -> list[Step]:
     """Goes through a graph in order and takes each node with what is folded into it."""
     steps: list[Step] = []
     grouped = _quantised(c)
@@ -139,7 +139,7 @@ def _steps(c: Cutter) -> list[Step]:
     return steps
 
 
-def _quantised(c: Cutter) -> dict[str, list[Node]]:
+def _quantised(c: KernelBuilder) -> dict[str, list[Node]]:
     """Nodes between numbers that are dequantised and quantised again, by the first output of each.
 
     A runtime makes one kernel of such a group; nodes that belong to one are taken.

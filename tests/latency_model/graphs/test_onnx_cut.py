@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from phonenas.latency_model.graphs.onnx_kernels import OnnxNetwork, cut, to_measure
+from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork, cut, to_measure
 from phonenas.space import Kernel, MnasNet, zoo
 from phonenas.space.errors import (
     InvalidArgument,

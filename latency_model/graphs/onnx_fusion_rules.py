@@ -11,8 +11,8 @@ import numpy as np
 from phonenas.space import Kernel
 from phonenas.space.errors import InvalidArgument
 
-from .onnx_cutter import ACTIVATIONS, FREE, Cutter, chw
 from .onnx_graph import Node
+from .onnx_kernel_builder import ACTIVATIONS, FREE, KernelBuilder, chw
 from .onnx_layout import Step
 
 __all__ = ["MAKERS"]
@@ -20,7 +20,7 @@ __all__ = ["MAKERS"]
 _FOLDED = {"relu", "relu6", "clip", "sigmoid", "tanh", "leaky_relu", "hard_sigmoid", "hard_swish"}
 
 
-def _conv(c: Cutter, node: Node) -> Step | None:
+def _conv(c: KernelBuilder, node: Node) -> Step | None:
     weight = c.shape(node.inputs[1])
     _one_image(c, node)
     if max(_pair(node, "dilations")) > 1:
@@ -51,20 +51,20 @@ def _conv(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, out, [source])
 
 
-def _one_image(c: Cutter, node: Node) -> None:
+def _one_image(c: KernelBuilder, node: Node) -> None:
     shape = c.shape(c.maps(node)[0])
     if len(shape) != 4 or shape[0] != 1:
         raise c.refused(node, "not one map of two dimensions")
 
 
-def _cast(c: Cutter, node: Node) -> Step | None:
+def _cast(c: KernelBuilder, node: Node) -> Step | None:
     types = c.graph.types
     if types.get(node.inputs[0]) == types.get(node.outputs[0]):
         return None
     raise c.refused(node, "another type")
 
 
-def _pad(c: Cutter, node: Node) -> Step | None:
+def _pad(c: KernelBuilder, node: Node) -> Step | None:
     user = c.graph.only_user(node.outputs[0])
     mode = node.attributes.get("mode", b"constant")
     value = c.graph.values.get(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -76,7 +76,7 @@ def _pad(c: Cutter, node: Node) -> Step | None:
     return c.step(c.kernel("move", node, node.outputs[0], fused=("pad",)), node, node.outputs[0])
 
 
-def _linear(c: Cutter, node: Node) -> Step | None:
+def _linear(c: KernelBuilder, node: Node) -> Step | None:
     constants = [i for i in node.inputs[:2] if c.constant(i)]
     if len(constants) != 1 or len(c.shape(constants[0])) != 2:
         raise c.refused(node, "it multiplies two maps with each other")
@@ -94,7 +94,7 @@ def _linear(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, out)
 
 
-def _pool(c: Cutter, node: Node) -> Step | None:
+def _pool(c: KernelBuilder, node: Node) -> Step | None:
     kind = "max_pool" if "Max" in node.op else "average_pool"
     _one_image(c, node)
     shape = c.shape(node.inputs[0])
@@ -105,7 +105,7 @@ def _pool(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, node.outputs[0])
 
 
-def _mean(c: Cutter, node: Node) -> Step | None:
+def _mean(c: KernelBuilder, node: Node) -> Step | None:
     axes = node.attributes.get("axes")
     if axes is None and len(node.inputs) > 1:
         value = c.graph.values.get(node.inputs[1])
@@ -118,7 +118,7 @@ def _mean(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, node.outputs[0])
 
 
-def _binary(c: Cutter, node: Node) -> Step | None:
+def _binary(c: KernelBuilder, node: Node) -> Step | None:
     kind: Literal["mul", "add"] = "mul" if node.op in ("Mul", "Div") else "add"
     out, maps = node.outputs[0], c.maps(node)
     gate = _swish_gate(c, node)
@@ -137,7 +137,7 @@ def _binary(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, out, maps)
 
 
-def _swish_gate(c: Cutter, node: Node) -> Node | None:
+def _swish_gate(c: KernelBuilder, node: Node) -> Node | None:
     """The sigmoid s in x · s(x), where a runtime makes one kernel of both."""
     if node.op != "Mul" or len(node.inputs) != 2:
         return None
@@ -148,7 +148,7 @@ def _swish_gate(c: Cutter, node: Node) -> Node | None:
     return None
 
 
-def _activation(c: Cutter, node: Node) -> Step | None:
+def _activation(c: KernelBuilder, node: Node) -> Step | None:
     if node.op == "Sigmoid":
         user = c.graph.only_user(node.outputs[0])
         if user is not None and _swish_gate(c, user) is node:
@@ -160,26 +160,26 @@ def _activation(c: Cutter, node: Node) -> Step | None:
     return c.step(c.kernel("activation", node, out, fused=(name,)), node, out)
 
 
-def _plain(kind: str) -> Callable[[Cutter, Node], Step | None]:
-    def make(c: Cutter, node: Node) -> Step | None:
+def _plain(kind: str) -> Callable[[KernelBuilder, Node], Step | None]:
+    def make(c: KernelBuilder, node: Node) -> Step | None:
         return c.step(c.kernel(kind, node, node.outputs[0]), node, node.outputs[0])
 
     return make
 
 
-def _resize(c: Cutter, node: Node) -> Step | None:
+def _resize(c: KernelBuilder, node: Node) -> Step | None:
     mode = node.attributes.get("mode", b"nearest")
     if mode != b"nearest":
         raise c.refused(node, f"mode {mode.decode(errors='replace')}; only nearest is known")
     return c.step(c.kernel("resize", node, node.outputs[0]), node, node.outputs[0])
 
 
-def _lrn(c: Cutter, node: Node) -> Step | None:
+def _lrn(c: KernelBuilder, node: Node) -> Step | None:
     size = int(node.attributes.get("size", 1))
     return c.step(c.kernel("lrn", node, node.outputs[0], kernel=(size, 1)), node, node.outputs[0])
 
 
-def _concat(c: Cutter, node: Node) -> Step | None:
+def _concat(c: KernelBuilder, node: Node) -> Step | None:
     shape = c.shape(node.outputs[0])
     if len(shape) == 3 and int(node.attributes.get("axis", 0)) % 3 == 1:
         shape = (*shape, 1)  # rows behind rows, as a detector's boxes: they are what is joined
@@ -189,7 +189,7 @@ def _concat(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, node.outputs[0])
 
 
-def _transpose(c: Cutter, node: Node) -> Step | None:
+def _transpose(c: KernelBuilder, node: Node) -> Step | None:
     shape = c.shape(node.inputs[0])
     perm = node.attributes.get("perm") or list(range(len(shape)))[::-1]
     if [p for p in perm if shape[p] > 1] == [i for i, n in enumerate(shape) if n > 1]:
@@ -202,17 +202,17 @@ def _transpose(c: Cutter, node: Node) -> Step | None:
     return c.step(kernel, node, node.outputs[0])
 
 
-def _slice(c: Cutter, node: Node) -> Step | None:
+def _slice(c: KernelBuilder, node: Node) -> Step | None:
     kernel = c.kernel("move", node, node.outputs[0], fused=("slice",))
     return c.step(kernel, node, node.outputs[0])
 
 
-def _split(c: Cutter, node: Node) -> Step | None:
+def _split(c: KernelBuilder, node: Node) -> Step | None:
     kernel = c.kernel("move", node, node.inputs[0], fused=("split",))
     return Step(kernel, node.name, tuple(c.maps(node)), node.outputs[0], node.outputs[1:])
 
 
-def _free(c: Cutter, node: Node) -> Step | None:
+def _free(c: KernelBuilder, node: Node) -> Step | None:
     return None
 
 
@@ -223,7 +223,7 @@ def _pair(node: Node, name: str) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-MAKERS: dict[str, Callable[[Cutter, Node], Step | None]] = {
+MAKERS: dict[str, Callable[[KernelBuilder, Node], Step | None]] = {
     "Conv": _conv,
     "Gemm": _linear,
     "MatMul": _linear,

@@ -12,7 +12,7 @@ from .onnx_graph import Graph, Node, Shape
 from .onnx_layout import Step
 from .onnx_lift import lift
 
-__all__ = ["ACTIVATIONS", "FREE", "Cutter", "Refused", "chw"]
+__all__ = ["ACTIVATIONS", "FREE", "KernelBuilder", "Refused", "chw"]
 
 ACTIVATIONS = {
     "Relu": "relu",
@@ -33,7 +33,7 @@ class Refused(Exception):
     """No kind of kernel stands for a node."""
 
 
-class Cutter:
+class KernelBuilder:
     """Takes nodes of a graph together as kernels."""
 
     def __init__(self, graph: Graph) -> None:
@@ -168,7 +168,7 @@ def chw(shape: Shape) -> tuple[int, int, int]:
     return (shape[0] if shape else 1), 1, 1
 
 
-def _macs(c: Cutter, node: Node) -> int:
+def _macs(c: KernelBuilder, node: Node) -> int:
     """Multiply-adds of a node where they are known, else 0."""
     shapes = [c.shape(i) for i in node.inputs]
     out = math.prod(c.shape(node.outputs[0]))

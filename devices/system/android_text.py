@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from phonenas.space.errors import InvalidArgument
 
-from .parsing import NUMBER, lines_of, plain, unreadable
+from .device_text import NUMBER, lines_of, plain, unreadable
 
 __all__ = [
     "AdbDevice",

@@ -19,7 +19,7 @@ from phonenas.space.errors import InvalidArgument, UncoveredOperator, Unsupporte
 from phonenas.space.file_inputs import NOT_GIVEN, Given, Shape
 from phonenas.space.tflite_file import TfliteFile, TfliteGraph, TfliteNode, read_tflite
 
-from .onnx_kernels import OnnxNetwork
+from .onnx_cut import OnnxNetwork
 from .onnx_layout import Step
 
 __all__ = ["cut_tflite"]
@@ -65,7 +65,7 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
                 "another size it is measured whole:  phonenas profile --network FILE --shape ..."
             )
     with reading(str(path), "Convert the network again."):
-        steps = _Cutter(graph, str(path)).steps()
+        steps = _KernelBuilder(graph, str(path)).steps()
     if not steps:
         raise UnsupportedFormat(f"{path} computes nothing from its input")
     notes = file.notes
@@ -75,7 +75,7 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
     return OnnxNetwork(file.name, file.digest, tuple(steps), notes, file.precision)
 
 
-class _Cutter:
+class _KernelBuilder:
     """Goes through the nodes in order."""
 
     def __init__(self, graph: TfliteGraph, name: str) -> None:
@@ -184,7 +184,7 @@ def _step(node: TfliteNode) -> tuple[int, int]:
     return int(node.options.get("strideH", 1)), int(node.options.get("strideW", 1))
 
 
-def _conv(c: _Cutter, node: TfliteNode) -> Kernel:
+def _conv(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     source, weight = c.padded.get(node.inputs[0], node.inputs[0]), c.shape(node.inputs[1])
     spread = max(int(node.options.get(f"dilation{x}Factor", 1)) for x in "WH")
     if c.shape(source)[0] != 1 or spread > 1 or node.inputs[1] not in c.constants:
@@ -205,7 +205,7 @@ def _conv(c: _Cutter, node: TfliteNode) -> Kernel:
     )
 
 
-def _linear(c: _Cutter, node: TfliteNode) -> Kernel:
+def _linear(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     if node.inputs[1] not in c.constants:
         raise _Own
     out, inside = c.shape(node.inputs[1])
@@ -213,7 +213,7 @@ def _linear(c: _Cutter, node: TfliteNode) -> Kernel:
     return Kernel("linear", inside, out, (rows, 1), (rows, 1), fused=_fused(node))
 
 
-def _pool(c: _Cutter, node: TfliteNode) -> Kernel:
+def _pool(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     kind = "max_pool" if node.op.startswith("MAX") else "average_pool"
     window = (int(node.options["filterHeight"]), int(node.options["filterWidth"]))
     (_, px), (_, opx) = c.chw(node.inputs[0]), c.chw(node.outputs[0])
@@ -222,7 +222,7 @@ def _pool(c: _Cutter, node: TfliteNode) -> Kernel:
     return c.plain(kind, node, kernel=window, stride=_step(node))
 
 
-def _mean(c: _Cutter, node: TfliteNode) -> Kernel:
+def _mean(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     axes, rank = c.tensor(node.inputs[1]).values, len(c.shape(node.inputs[0]))
     if rank != 4 or sorted(a % rank for a in axes) != [1, 2]:
         raise _Own
@@ -230,7 +230,7 @@ def _mean(c: _Cutter, node: TfliteNode) -> Kernel:
     return Kernel("global_pool", channels, channels, px)
 
 
-def _binary(c: _Cutter, node: TfliteNode) -> Kernel:
+def _binary(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     whole = c.shape(node.outputs[0])
     full = [m for m in c.maps(node) if c.shape(m) == whole]
     if not full:
@@ -240,16 +240,16 @@ def _binary(c: _Cutter, node: TfliteNode) -> Kernel:
     return Kernel(kind, channels, channels, px, px, operands=len(full), fused=_fused(node))
 
 
-def _activation(c: _Cutter, node: TfliteNode) -> Kernel:
+def _activation(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     return c.plain("activation", node, fused=(_ACTIVATIONS[node.op],))
 
 
-def _concat(c: _Cutter, node: TfliteNode) -> Kernel:
+def _concat(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     channels, px = c.chw(node.outputs[0])
     return Kernel("concat", channels, channels, px, px, operands=max(2, len(c.maps(node))))
 
 
-def _pad(c: _Cutter, node: TfliteNode) -> Kernel | None:
+def _pad(c: _KernelBuilder, node: TfliteNode) -> Kernel | None:
     before, after = c.shape(node.inputs[0]), c.shape(node.outputs[0])
     users = c.users.get(node.outputs[0], [])
     convolved = bool(users) and all("CONV_2D" in u.op for u in users)
@@ -259,14 +259,14 @@ def _pad(c: _Cutter, node: TfliteNode) -> Kernel | None:
     return c.plain("move", node, fused=("pad",))
 
 
-def _move(name: str) -> Callable[[_Cutter, TfliteNode], Kernel | None]:
-    def make(c: _Cutter, node: TfliteNode) -> Kernel:
+def _move(name: str) -> Callable[[_KernelBuilder, TfliteNode], Kernel | None]:
+    def make(c: _KernelBuilder, node: TfliteNode) -> Kernel:
         return c.plain("move", node, fused=(name,))
 
     return make
 
 
-def _transpose(c: _Cutter, node: TfliteNode) -> Kernel | None:
+def _transpose(c: _KernelBuilder, node: TfliteNode) -> Kernel | None:
     shape, perm = c.shape(node.inputs[0]), c.tensor(node.inputs[1]).values
     if len(perm) != len(shape):
         raise _Own
@@ -276,21 +276,21 @@ def _transpose(c: _Cutter, node: TfliteNode) -> Kernel | None:
     return c.plain("move", node, fused=("transpose",))
 
 
-def _softmax(c: _Cutter, node: TfliteNode) -> Kernel:
+def _softmax(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     return c.plain("softmax", node)
 
 
-def _resize(c: _Cutter, node: TfliteNode) -> Kernel:
+def _resize(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     return c.plain("resize", node)
 
 
-def _split(c: _Cutter, node: TfliteNode) -> Kernel:
+def _split(c: _KernelBuilder, node: TfliteNode) -> Kernel:
     (map_,) = c.maps(node)
     channels, px = c.chw(map_)
     return replace(c.plain("move", node, fused=("split",)), out_channels=channels, out_px=px)
 
 
-_MAKERS: dict[str, Callable[[_Cutter, TfliteNode], Kernel | None]] = {
+_MAKERS: dict[str, Callable[[_KernelBuilder, TfliteNode], Kernel | None]] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
     "FULLY_CONNECTED": _linear,
