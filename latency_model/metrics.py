@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,7 @@ class Score:
         kept = {k: float("nan") if v is None and k in numbers else v for k, v in values.items()}
         if unknown := set(kept) - {f.name for f in fields(cls)}:
             raise ValueError(f"no score has {min(unknown)[:80]}")
-        finite = strict({k: 0.0 if v != v else v for k, v in kept.items()}, cls)
-        changes: dict[str, Any] = {k: v for k, v in kept.items() if v != v}
-        return replace(finite, **changes)
+        return strict(kept, cls)
 
 
 def spearman(a: Values, b: Values) -> float:

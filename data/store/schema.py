@@ -218,6 +218,6 @@ def read_only_uri(path: Path) -> tuple[str, dict[str, str]]:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
             query["immutable"] = "1"
-        except sqlite3.DatabaseError:
-            pass  # damaged: the first transaction tells
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            pass  # damaged, which may quote bytes of the file: the first transaction tells
     return uri, query

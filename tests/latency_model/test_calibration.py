@@ -12,6 +12,7 @@ from phonenas.latency_model.calibration import (
     FEATURES,
     UNCALIBRATED,
     Calibration,
+    beyond_range,
     calibrate,
     calibrate_any,
     folds,
@@ -79,6 +80,28 @@ def test_an_interval_holds_a_later_job_and_widens_beyond_the_range() -> None:
     more = KNOWN.half_widths(np.array([5.0, 5.0, 5.0]), np.array([0.05, 0.01, 0.005]))
     added = math.sqrt(0.03**2 + 0.04**2 + 0.05**2 - 0.01**2)
     assert more == pytest.approx([added, inside, inside], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ms", "beyond"),
+    [
+        (1.9979, True),
+        (1.9981, False),  # a thousandth may be rounded off in a file
+        (2.0, False),
+        (5.0, False),
+        (10.0, False),
+        (10.0099, False),
+        (10.0101, True),
+        (0.0, True),
+        (-3.0, True),
+        (math.inf, True),
+        (math.nan, True),
+    ],
+)
+def test_the_range_of_the_measured_networks_has_a_thousandth_to_spare(
+    ms: float, beyond: bool
+) -> None:
+    assert beyond_range(ms, 2.0, 10.0) is beyond
 
 
 @pytest.mark.parametrize("whole_ms", [0.0, -0.4])
@@ -186,12 +209,13 @@ def test_the_interval_is_that_of_networks_left_out() -> None:
     assert 0.87 < held < 0.94
 
 
-def test_a_line_below_0_is_replaced_by_the_bare_sum() -> None:
+@pytest.mark.parametrize("less_ms", [4.0, 0.5])
+def test_a_line_below_0_is_replaced_by_the_bare_sum(less_ms: float) -> None:
     # The last of these is put below 0 by the others: its error is that of its own sum.
     rows = features(12)
     rows[:, 1:] = 0.0
     rows[:, 0] = [*np.linspace(5, 10, 11), 0.2]
-    measured = np.array([*(rows[:11, 0] - 4.0), 0.04])
+    measured = np.array([*(rows[:11, 0] - less_ms), 0.04])
     found = calibrate_any(rows, measured)
     assert found.half_width == pytest.approx(4.0, rel=1e-6)
     assert found.low_ms > 0

@@ -109,8 +109,10 @@ def test_a_score_is_written_and_read_with_what_it_does_not_know() -> None:
             Score.from_dict(wrong)
     with pytest.raises(ValueError, match="no score has a$"):
         Score.from_dict({**values, "b": 1, "a": 1})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="^object missing required field bias"):
         Score.from_dict({k: v for k, v in values.items() if k != "bias"})
+    with pytest.raises(ValueError, match="n: expected whole number"):
+        Score.from_dict({**values, "n": math.nan})
 
 
 def test_correlations_need_two_values_that_differ() -> None:

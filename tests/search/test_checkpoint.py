@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,34 @@ def test_either_digest_tells(tmp_path: Path, arrays_too: bool, digested: bool) -
         read_checkpoint(tmp_path, SETTINGS, digested=digested)
 
 
+@pytest.mark.parametrize("name", ["arrays", "digest"])
+@pytest.mark.parametrize("other", ["", "0" * 64, "g" * 64])
+def test_a_digest_is_the_same_or_another(tmp_path: Path, name: str, other: str) -> None:
+    """Whether it comes before or after the right one in the alphabet."""
+    write_checkpoint(tmp_path, SETTINGS, CHECKPOINT)
+    path = tmp_path / "checkpoint.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    plain = json.loads(str(arrays.pop("plain")))
+    plain |= {name: other}
+    if name == "arrays":
+        del plain["digest"]
+        plain["digest"] = digest_of(plain)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, plain=np.array(json.dumps(plain)))
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(UnsupportedFormat, match="its digest is another"):
+        read_checkpoint(tmp_path, SETTINGS)
+
+
+def test_the_log_as_a_table_holds_whole_numbers_whole(tmp_path: Path) -> None:
+    rows = (Generation(1234567, 20, 0.25, 1.5, 1.0, 2000001.0),)
+    write_checkpoint(tmp_path, SETTINGS, replace(CHECKPOINT, log=rows))
+    assert (tmp_path / "log.csv").read_text().splitlines()[1:] == ["1234567,20,0.25,1.5,1,2000001"]
+    found = read_checkpoint(folder=tmp_path, settings=SETTINGS)
+    assert found is not None and found.log == rows
+
+
 def test_a_digest_may_lack_in_a_run_of_an_older_release_alone(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, SETTINGS, CHECKPOINT)
 
@@ -194,13 +223,18 @@ def plain(name: str, value: Any) -> Callable[[Any, Any], None]:
     ("change", "why"),
     [
         (array("genomes", lambda a: a.astype(np.int16)), r"genomes \(3, 2\) of int16"),
+        (array("genomes", lambda a: a.astype(bool)), r"genomes \(3, 2\) of bool"),
+        (array("genomes", lambda a: a[None]), r"genomes \(1, 3, 2\) of int8"),
         (array("genomes", lambda a: a[0]), r"genomes \(2,\) of int8"),
         (array("genomes", lambda a: a[:2]), "of another length"),
         (array("numbers", lambda a: a.astype(np.float32)), r"numbers \(3, 6\) of float32"),
+        (array("numbers", lambda a: a.astype("U24")), r"numbers \(3, 6\) of <U24"),
+        (array("numbers", lambda a: a[None]), r"numbers \(1, 3, 6\) of float64"),
         (array("numbers", lambda a: a[0]), r"numbers \(6,\) of float64"),
         (array("numbers", lambda a: a[:, :5]), r"numbers \(3, 5\) for columns latency_ms"),
         (array("log", lambda a: a.astype(np.float32)), r"log \(2, 6\) of float32"),
         (array("log", lambda a: a[0]), r"log \(6,\) of float64"),
+        (array("log", lambda a: np.hstack([a, a])), "a log of 12 columns, or infinite"),
         (array("log", lambda a: a[:, :5]), "a log of 5 columns, or infinite"),
         (array("log", lambda a: a * np.inf), "a log of 6 columns, or infinite"),
         (lambda arrays, _: arrays.pop("numbers"), "numbers"),

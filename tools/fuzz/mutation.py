@@ -254,8 +254,8 @@ def of_database(path: Path, rng: random.Random) -> None:
             table = rng.choice(names)
             try:
                 _change_row(base, table, rng)
-            except (sqlite3.Error, OverflowError, UnicodeEncodeError):
-                continue  # a constraint of the file forbids it
+            except (sqlite3.Error, OverflowError, UnicodeEncodeError, ValueError, RecursionError):
+                continue  # a constraint of the file forbids it, or an earlier change stands there
 
 
 def _change_row(base: sqlite3.Connection, table: str, rng: random.Random) -> None:

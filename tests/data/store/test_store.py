@@ -268,6 +268,18 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
             data.MeasurementStore(path, read_only=read_only)
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_damage_that_is_no_text_is_told(tmp_path: Path, read_only: bool) -> None:
+    """SQLite quotes the bytes of a damaged schema, and these need not be UTF-8."""
+    path = tmp_path / "s.db"
+    data.MeasurementStore(path).close()
+    whole = path.read_bytes()
+    assert whole.count(b"CREATE TABLE meta") == 1
+    path.write_bytes(whole.replace(b"CREATE TABLE meta", b"CREATE TABL\x80 meta"))
+    with pytest.raises(UnsupportedFormat, match="s.db is damaged: .*0x80.* Restore a copy"):
+        data.MeasurementStore(path, read_only=read_only)
+
+
 def test_a_file_is_made_once_whoever_comes_first(tmp_path: Path) -> None:
     """Often: the moment in which two opened a new file and one was refused is short."""
     for n in range(10):

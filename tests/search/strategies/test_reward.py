@@ -93,7 +93,7 @@ def test_a_strategy_by_name_is_soft_or_hard() -> None:
     assert soft.soft_target is True
     with pytest.raises(InvalidArgument, match="make it with exponents=SOFT"):
         _ = hard.soft_target
-    assert WeightedProduct(0).exponents == (0.0, -1.0)
+    assert WeightedProduct().exponents == (0.0, -1.0) and WeightedProduct().seed == 0
     with pytest.raises(InvalidArgument, match="alpha and beta"):
         WeightedProduct(0, exponents=(1.0, -1.0))
     assert isinstance(NSGA2.make(1, False), NSGA2)
@@ -125,6 +125,12 @@ def test_a_cost_of_0_is_finite() -> None:
 def test_any_leading_shape() -> None:
     losses = np.array([[[0.25, 80.0]], [[0.25, 160.0]]])
     assert rewards_of(losses, 80.0, HARD).tolist() == [[0.75], [0.375]]
+    # The last axis holds the losses, whatever the others are.
+    further = np.array([[[0.2, 20.0, 5.0]], [[0.2, 10.0, 3.0]]])
+    value = rewards_of(further, [10.0, 3.0], (0.0, -1.0), [4.0])
+    assert value.shape == (2, 1) and value[:, 0].tolist() == pytest.approx([0.8 / 2 / 1.5, 0.8])
+    three = np.array([[[0.25, 80.0], [0.25, 160.0], [0.5, 40.0]]])
+    assert rewards_of(three, 80.0, HARD).tolist() == [[0.75, 0.375, 0.5]]
     one_each = rewards_of(np.array([[0.5, 2.0], [0.5, 2.0]]), np.array([[2.0], [1.0]]), HARD)
     assert one_each.tolist() == [0.5, 0.25]
 
