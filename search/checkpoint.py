@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,21 @@ from phonenas.space.errors import StoreError, UnsupportedFormat
 from .evaluations import CHANCE, COLUMNS, Evaluations, Generation
 
 __all__ = [
+    "BUDGET",
     "CHECKPOINT",
     "DERIVED",
     "Checkpoint",
     "of_this_run",
     "read_checkpoint",
     "run_digest",
+    "run_digests",
     "write_checkpoint",
 ]
 
 CHECKPOINT = "checkpoint.npz"
 # Settings that follow from others.
 DERIVED = {"target", "columns", "estimator", "scale", "quantity", "schedule", "asked"}
+BUDGET = "evaluations"  # the setting that may grow, so that a run goes on
 _SLOWEST_MS = 1e9
 
 
@@ -42,7 +45,9 @@ class Checkpoint:
     """Where a run stands: the strategy's state, and all evaluations so far.
 
     `repeats` counts proposals that were known already, `stale` asks in a row that brought nothing
-    new; `seconds` leave stops out; `log` has a row a generation.
+    new; `seconds` leave stops out; `log` has a row a generation. In a finished run the state is
+    `before_last`: that before the last generation, which the budget may have cut short; `stale`
+    is of then, too.
     """
 
     state: dict[str, Any]
@@ -51,12 +56,40 @@ class Checkpoint:
     seconds: float = 0.0
     log: tuple[Generation, ...] = ()
     stale: int = 0
+    before_last: bool = False
+
+    def to_go_on(self) -> Checkpoint:
+        """Where the strategy stood; the last generation, if it was cut short, is asked for again.
+
+        What was evaluated of it is not in the result.
+        """
+        if not self.before_last:
+            return self
+        log = self.log[:-1]
+        known, repeats = (log[-1].evaluations, log[-1].repeats) if log else (0, 0)
+        evaluated = self.evaluations.take(range(int(known)))
+        return replace(
+            self, evaluations=evaluated, repeats=int(repeats), log=log, before_last=False
+        )
 
 
 def run_digest(settings: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of a run's settings; each file of the run carries them."""
+    """Twelve hexadecimal digits of a run's settings; each file of the run carries them.
+
+    The budget is not among them: a run with a greater one is the same run.
+    """
+    return run_digests(settings)[0]
+
+
+def run_digests(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """`run_digest`, and that of files written when the budget was among the settings."""
     own = {name: value for name, value in settings.items() if name not in DERIVED}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+    lasting = {name: value for name, value in own.items() if name != BUDGET}
+    digests = [
+        hashlib.sha256(json.dumps(some, sort_keys=True).encode()).hexdigest()[:12]
+        for some in (lasting, own)
+    ]
+    return digests[0], digests[1]
 
 
 def of_this_run(path: Path, digest: str | None, settings: Mapping[str, Any], remedy: str) -> None:
@@ -70,11 +103,11 @@ def of_this_run(path: Path, digest: str | None, settings: Mapping[str, Any], rem
     Raises:
         UnsupportedFormat: The digests differ; both are named.
     """
-    own = run_digest(settings)
-    if digest not in (None, own):
+    own = run_digests(settings)
+    if digest not in (None, *own):
         raise UnsupportedFormat(
             f"{path} is of another run (settings {digest[:40]}) than the run.json of its folder "
-            f"(settings {own}). {remedy}"
+            f"(settings {own[0]}). {remedy}"
         )
 
 
@@ -91,6 +124,7 @@ def write_checkpoint(folder: Path, settings: Mapping[str, Any], checkpoint: Chec
         "repeats": checkpoint.repeats,
         "seconds": checkpoint.seconds,
         "stale": checkpoint.stale,
+        **({"before_last": True} if checkpoint.before_last else {}),
         **({"failed": evaluated.failed} if evaluated.failed else {}),
     }
     rows = np.array(checkpoint.log, np.float64).reshape(-1, len(Generation._fields))
@@ -149,6 +183,7 @@ class _Plain(msgspec.Struct):
     repeats: Count
     seconds: Number
     stale: Count = 0
+    before_last: bool = False
     failed: dict[str, Text] = {}
     arrays: str = ""
     run: str | None = None
@@ -174,7 +209,13 @@ def _of(arrays: dict[str, npt.NDArray[Any]], plain: _Plain, columns: Sequence[st
     evaluated = Evaluations.of_array(genomes, numbers, columns, failed)
     _check_numbers(evaluated)
     log = tuple(Generation(*row) for row in rows.tolist())
-    return Checkpoint(state, evaluated, plain.repeats, plain.seconds, log, plain.stale)
+    counted = np.concatenate([rows[-2:, 0], [len(evaluated)]])
+    if plain.before_last and not (
+        log and rows[-1, 0] == len(evaluated) and (np.diff(counted) >= 0).all() and counted[0] >= 0
+    ):
+        raise ValueError("its log does not end with its last generation")
+    counts = (plain.repeats, plain.seconds, log, plain.stale, plain.before_last)
+    return Checkpoint(state, evaluated, *counts)
 
 
 def _check_numbers(evaluated: Evaluations) -> None:

@@ -20,7 +20,7 @@ from phonenas.space.errors import Infeasible, NotEnoughData
 
 from .accuracy import AccuracyEstimator
 from .evaluations import CHANCE, COLUMNS, Evaluations, Generation
-from .objectives import checked
+from .objectives import Objective, checked
 from .pareto import Candidate, ParetoFront, non_dominated
 from .spec import Spec
 from .strategies.reward import reward
@@ -211,14 +211,39 @@ class Evaluator(History):
         self._accuracy_of = accuracy.on(space)
         self._further = [(o, o.on(space)) for o in spec.objectives]
         self._units = {o.name: o.unit for o in spec.objectives if o.unit}
+        self._known: dict[str, dict[bytes, float]] = {o.name: {} for o in spec.objectives}
+
+    def reuse(self, evaluated: Evaluations) -> None:
+        """Do not ask a costly objective again for networks that it was asked for."""
+        keys = self.space.keys(evaluated.genomes)
+        for objective, _ in self._further:
+            if not objective.cheap:
+                values = evaluated.further[objective.name].tolist()
+                self._known[objective.name] = dict(zip(keys, values, strict=True))
+
+    def _asked(
+        self, objective: Objective, of: Callable[[Genomes], Floats], genomes: Genomes
+    ) -> Floats:
+        """An objective of genomes, (n, genes) → (n,), where it is not known."""
+        known = self._known[objective.name]
+        keys = self.space.keys(genomes) if known else [b""] * len(genomes)
+        new = [row for row, key in enumerate(keys) if key not in known]
+        values = np.array([known.get(key, np.nan) for key in keys])
+        if new:
+            values[new] = checked(
+                objective.name,
+                of(genomes[new]),
+                len(new),
+                lambda row: str(self.space.decode(genomes[new[row]])),
+            )
+        return values
 
     def evaluate(self, genomes: Genomes, cheap: bool = False) -> Evaluations:
         """The numbers of genomes, (n, genes), without remembering them; `cheap` leaves accuracies
         and costly objectives at 0."""
-        n, ms = len(genomes), self._latency_of(genomes)
-        zero, network = np.zeros(n), lambda row: str(self.space.decode(genomes[row]))
+        ms, zero = self._latency_of(genomes), np.zeros(len(genomes))
         further = {
-            o.name: zero if cheap and not o.cheap else checked(o.name, of(genomes), n, network)
+            o.name: zero if cheap and not o.cheap else self._asked(o, of, genomes)
             for o, of in self._further
         }
         if self._intervals_of is not None and self.spec.hard_ms is not None:

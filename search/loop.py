@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shlex
 import time
@@ -23,12 +24,13 @@ from .evaluator import Evaluator
 from .pareto import ParetoFront
 from .run_folder import Checkpoint, RunFolder
 from .spec import Spec
-from .strategies.base import Strategy
+from .strategies.base import State, Strategy
 
 __all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 
 log = logging.getLogger("phonenas")
 
+_ASKED = 1000  # proposals at most a turn; always as many, so that no turn depends on the budget
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhausted
 
 
@@ -75,8 +77,9 @@ class Searched:
     """What a search did, and its front.
 
     `evaluations` counts distinct networks, `repeats` proposals that were known already;
-    `resumed_from` is the evaluation at which a stopped run was taken up, 0 for a new one. `failed`
-    counts the networks that got no accuracy, by reason; they are among the evaluations.
+    `resumed_from` is the evaluation at which a run was taken up, 0 for a new one. `failed` counts
+    the networks that got no accuracy, by reason; they are among the evaluations. `kept` is the
+    folder of the finished run as it was, where the search went on with one.
     """
 
     front: ParetoFront
@@ -86,6 +89,7 @@ class Searched:
     seconds: float
     resumed_from: int
     failed: Mapping[str, int] = field(default_factory=dict)
+    kept: Path | None = None
 
 
 def run(
@@ -142,14 +146,17 @@ def search(
             others look for the whole front.
         spec: Target, further objectives and limits; None for the whole front of both.
         evaluations: Distinct networks to evaluate, ≥ 1.
-        into: Run folder; a run stopped in it is taken up and ends as if never stopped. Answers of
-            a slow estimator are kept in its `accuracy.db`, network by network.
+        into: Run folder; a run stopped in it is taken up and ends as if never stopped, and a
+            finished one goes on if `evaluations` are more than it had, to the front that all of
+            them at once give; as it was it stays in `first300`. Answers of a slow estimator are
+            kept in its `accuracy.db`, network by network.
         on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
             for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
         InvalidArgument: A budget out of range, or a soft target for a strategy that was made for
             a hard one.
-        SettingsChanged: The folder holds a run with other settings; both values are named.
+        SettingsChanged: The folder holds a run with other settings, or with more evaluations; both
+            values are named.
         Infeasible: A short look beforehand found no network that meets the target and the
             limits, or none was evaluated; the closest is named.
         InvalidObjective: A user's function gave no number; the network is named.
@@ -214,8 +221,11 @@ def search(
                     f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start "
                     "this run again."
                 ) from error
+            resumed = len(stopped.evaluations)
+            if not folder.finished():
+                evaluator.reuse(stopped.evaluations)
+                stopped = stopped.to_go_on()
             evaluator.remember(stopped.evaluations)
-            resumed = len(evaluator)
             log.info("%s: goes on from %d evaluations", folder.path, resumed)
             before_s, stale = stopped.seconds, stopped.stale
             evaluator.repeats, evaluator.log = stopped.repeats, list(stopped.log)
@@ -225,24 +235,24 @@ def search(
             ):
                 strategy.restore(stopped.state, stopped.evaluations.genomes)
 
-        def checkpoint() -> Checkpoint:
+        def checkpoint(before: tuple[State, int] | None = None) -> Checkpoint:
             evaluated = evaluator.evaluations()
             assert evaluated is not None
-            log_rows = tuple(evaluator.log)
-            return Checkpoint(
-                strategy.state(), evaluated, evaluator.repeats, seconds, log_rows, stale
-            )
+            state, idle = before or (strategy.state(), stale)
+            counts = (evaluator.repeats, seconds, tuple(evaluator.log), idle, before is not None)
+            return Checkpoint(state, evaluated, *counts)
 
-        seconds = before_s
+        seconds, before = before_s, None
         over = folder is not None and folder.finished()
         while not over and len(evaluator) < evaluations and stale < _STALE_ASKS:
-            genomes = strategy.ask(evaluations - len(evaluator))
+            start = copy.deepcopy(strategy.state()), stale
+            genomes = strategy.ask(_ASKED)
             if not len(genomes):
                 break
-            before = len(evaluator)
-            taken, losses, violation = evaluator(genomes, evaluations - before)
+            before, known = start, len(evaluator)
+            taken, losses, violation = evaluator(genomes, evaluations - known)
             strategy.tell(genomes[:taken], losses, violation)
-            stale = 0 if len(evaluator) > before else stale + 1
+            stale = 0 if len(evaluator) > known else stale + 1
             seconds = before_s + time.monotonic() - began
             row = evaluator.note(seconds)
             if on_event is not None:
@@ -254,11 +264,13 @@ def search(
         front = evaluator.front(latency.intervals(space))
         seconds = before_s + time.monotonic() - began
         if folder is not None and (resumed < len(evaluator) or not folder.finished()):
-            done = checkpoint()
+            done = checkpoint(before)
             folder.save(done)
             folder.finish(front, space, done)
         counts = (len(evaluator), evaluator.repeats)
-        return Searched(front, strategy.name, *counts, seconds, resumed, evaluator.reasons())
+        kept_as = None if folder is None else folder.kept
+        reasons = evaluator.reasons()
+        return Searched(front, strategy.name, *counts, seconds, resumed, reasons, kept_as)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from msgspec import Meta
 from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
 from phonenas.space.errors import StoreError
 
-from .checkpoint import run_digest
+from .checkpoint import run_digests
 from .evaluations import COLUMNS
 from .pareto import Candidate
 
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     with DOCUMENT.checking(path, _AGAIN):
         run = strict(document, _Done if document.get("complete") is True else _Begun)
         settings = document["settings"]
-        if document.get("run") not in (None, run_digest(settings)):
+        if document.get("run") not in (None, *run_digests(settings)):
             raise ValueError("its settings are not those that it was begun with")
         if run.settings.columns[: len(COLUMNS)] != COLUMNS:
             raise ValueError(f"settings.columns: {', '.join(run.settings.columns)[:80]}")

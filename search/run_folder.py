@@ -9,6 +9,7 @@
     accuracy.db         answers of a slow estimator, as they came (see `accuracy.cache`)
     log.csv             a row a generation, as of the last checkpoint
     references.json     known networks beside the front
+    first300/           the run as it was finished after 300 evaluations, before it went on
 
 All are written atomically; arrays are plain (nothing is pickled). One process at a time works in a
 run's folder, and its files carry one digest of its settings (`run_digest`), so that files of two
@@ -20,47 +21,33 @@ checkpoint, and in a column `failed` that the table has only then.
 from __future__ import annotations
 
 import json
-import re
+import logging
+import os
 import shlex
+import shutil
 import time
 from collections import Counter
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from phonenas import space as spaces
-from phonenas.data import Conditions
 from phonenas.data.documents import only
-from phonenas.data.files import Lock, lock_folder, remove_unfinished, write_atomic
+from phonenas.data.files import Lock, remove_unfinished, write_atomic
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model import load as load_model
-from phonenas.space import AdditiveTable, SearchSpace
-from phonenas.space.errors import (
-    InvalidArgument,
-    PhonenasError,
-    SettingsChanged,
-    StoreError,
-    UnknownName,
-    UnsupportedFormat,
-)
+from phonenas.space import SearchSpace
+from phonenas.space.errors import PhonenasError, SettingsChanged, StoreError, UnsupportedFormat
 
-from .checkpoint import DERIVED, Checkpoint, read_checkpoint, run_digest, write_checkpoint
-from .evaluations import COLUMNS, Evaluations, Generation
-from .pareto import FRONT_COLUMNS, Candidate, ParetoFront
+from .checkpoint import BUDGET, DERIVED, Checkpoint, read_checkpoint, run_digest, write_checkpoint
+from .loaded import Loaded, load, lock_run
+from .pareto import ParetoFront
 from .run_document import DOCUMENT, read_run
-from .spec import Spec
-from .strategies.reward import reward
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Checkpoint", "Loaded", "RunFolder", "load", "lock_run"]
+
+log = logging.getLogger("phonenas")
 
 _INTERVAL_S = 1.0
 _FILES: tuple[str, ...] = (
@@ -68,19 +55,11 @@ _FILES: tuple[str, ...] = (
     *("networks.parquet", "references.json", "validation.json", "promoted.json"),
     *("report.html", "comparison.html"),
 )
+# Made of the front of a finished run: another front, other numbers.
+_OF_THE_FRONT = ("validation.json", "references.json", "networks.parquet", "promoted.json")
+_OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*")
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
-
-
-def lock_run(path: Path) -> Lock:
-    """Keep other processes out of a run's folder; a round of a validation has its run's lock.
-
-    Raises:
-        StoreError: Another process works there, and is named.
-    """
-    above = path.absolute().parent
-    is_round = re.fullmatch("round[0-9]+", path.name) and (above / "run.json").exists()
-    return lock_folder(above if is_round else path)
 
 
 class RunFolder:
@@ -88,13 +67,17 @@ class RunFolder:
 
     Args:
         path, settings: The folder, and all that a resumed run must share. It is this process's
-            until `close`; a finished run is only read, and needs no lock.
+            until `close`; a finished run is only read, and needs no lock. One with a smaller
+            budget is under way again; as it was, it stays in a folder of its own, `first300`.
         model, objectives: Summary of the latency model, and `Spec.to_dict` of what is asked.
         lock: Whether to take the folder's lock; without it the caller has it.
+    Attributes:
+        kept: Where the finished run that goes on stays as it was; None for any other.
     Raises:
-        SettingsChanged: It holds a run with other settings.
+        SettingsChanged: It holds a run with other settings, or with a greater budget.
         UnsupportedFormat: It holds a run of a newer version, or a damaged one.
-        StoreError: It holds something else, cannot be written, or another process works in it.
+        StoreError: It holds something else, cannot be written, or another process works in it; or
+            a finished run that is to go on lacks its checkpoint.
     """
 
     def __init__(
@@ -110,6 +93,7 @@ class RunFolder:
         self.model, self.objectives = model or {}, objectives
         self.settings = json.loads(json.dumps(settings))
         self._saved_s, self._pause_s = time.monotonic(), _INTERVAL_S
+        self.kept: Path | None = None
         self._lock: Lock | None = None
         self._made: list[str] = []  # by this object: what goes if nothing is evaluated
         self._digested = True
@@ -122,9 +106,14 @@ class RunFolder:
             only(self.path, "run.json")  # of what came while another process had the folder
             if self._lock is not None and self._lock.error is None:
                 remove_unfinished(self.path, _FILES)
-            if self._same() is None:
+            same = self._same()
+            if same is None:
                 self._write_json({"complete": False})
                 self._made.append("run.json")
+            elif not same and read_run(self.path)["settings"].get(BUDGET) != settings.get(BUDGET):
+                self._go_on()
+            if not same:
+                self._remove_of_first()
         except BaseException:
             self.close()
             raise
@@ -150,7 +139,10 @@ class RunFolder:
         self.close()
 
     def _same(self) -> bool | None:
-        """Whether the run there, of these settings, is finished; None where there is no run."""
+        """Whether the run there, of these settings, is finished; None where there is no run.
+
+        One with a smaller budget is not finished.
+        """
         if not (self.path / "run.json").exists():
             return None
         document = read_run(self.path)
@@ -158,7 +150,7 @@ class RunFolder:
         before = document["settings"]
         changed = [
             f"{k} was {_described(before, k)} and is now {_described(self.settings, k)}"
-            for k in sorted({*before, *self.settings} - DERIVED)
+            for k in sorted({*before, *self.settings} - DERIVED - {BUDGET})
             if before.get(k) != self.settings.get(k)
         ]
         if changed:
@@ -173,7 +165,58 @@ class RunFolder:
                 f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
                 f"same settings to go on with it, or another --out for a new run.{refitted}"
             )
-        return bool(document["complete"])
+        had, asked = before.get(BUDGET, 0), self.settings.get(BUDGET, 0)
+        if asked < had:
+            raise SettingsChanged(
+                f"{self.path} holds a run of {had:,} {BUDGET}, and {asked:,} are asked for. Give "
+                f"{had:,} or more to go on with it, or another --out for a new run."
+            )
+        return bool(document["complete"]) and asked == had
+
+    def _go_on(self) -> None:
+        """Take up the run there with the greater budget; a finished one is kept as it is."""
+        before = read_run(self.path)
+        checkpoint = read_checkpoint(self.path, before["settings"], digested=self._digested)
+        if before["complete"]:
+            if checkpoint is None:
+                raise StoreError(
+                    f"{self._checkpoint} is gone, so that this finished run cannot go on. Search "
+                    "again, with another --out."
+                )
+            if not checkpoint.before_last:
+                log.warning(
+                    "%s was finished by an earlier phonenas: it goes on from its end, which may "
+                    "give another front than all evaluations at once",
+                    self.path,
+                )
+            self._keep_first(before["settings"][BUDGET])
+        if checkpoint is not None:  # with a digest that does not hold the budget
+            write_checkpoint(self.path, self.settings, checkpoint)
+        self._digested = True
+        self._write_json({"complete": False})
+
+    def _keep_first(self, evaluations: int) -> None:
+        """Keep the finished run, and what was made of its front, in a folder of its own."""
+        kept = self.path / f"first{evaluations}"
+        beside = self.path / f".{kept.name}"
+        skipped = shutil.ignore_patterns(".*", "first[0-9]*", "accuracy.db*")
+        try:
+            for old in (beside, kept):
+                shutil.rmtree(old, ignore_errors=True)
+            shutil.copytree(self.path, beside, ignore=skipped, copy_function=_linked)
+            beside.replace(kept)
+        except OSError as error:
+            raise StoreError(
+                f"the run in {self.path} cannot be kept as {kept}, and does not go on: "
+                f"{error.strerror or error}. Free the disk, then give the command again."
+            ) from error
+        self.kept = kept
+
+    def _remove_of_first(self) -> None:
+        """Remove what belongs to the front of a run before it went on, and was kept with it."""
+        for path in [p for pattern in _OF_THE_FRONT for p in self.path.glob(pattern)]:
+            if any((first / path.name).exists() for first in self.path.glob("first[0-9]*")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_model(self, latency: LatencyModel) -> None:
         """Write the model that predicts, so that a later fit does not take it away.
@@ -250,6 +293,14 @@ class RunFolder:
         self._write_json({**ended, **failed, "front": [c.to_dict() for c in front]})
 
 
+def _linked(source: str, target: str) -> None:
+    """One more name of a file; a copy where the disk has no such links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _described(settings: dict[str, Any], name: str) -> str:
     """A setting for people; an estimator's digest with what was asked for."""
     value = settings.get(name)
@@ -264,185 +315,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A finished run: its settings, front, seconds, and versions of libraries.
-
-    `model` holds digest, conditions and scores of the latency model that predicted, and the
-    networks that examined it; `failed` how many networks got no accuracy, by reason; `objectives`
-    is `Spec.to_dict` of what was asked, None in a run of version 0.1; `digested` whether its files
-    hold digests of their content.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    front: ParetoFront
-    seconds: float
-    libraries: dict[str, str]
-    model: dict[str, Any]
-    failed: dict[str, int] = field(default_factory=dict)
-    objectives: dict[str, Any] | None = None
-    given_space: SearchSpace | None = None
-    digested: bool = False
-
-    def __repr__(self) -> str:
-        return f"Loaded({str(self.path)!r}, {self.front!r})"
-
-    @property
-    def latency_model(self) -> LatencyModel | None:
-        """The model that predicted; None in runs of phonenas 0.1, which kept none.
-
-        Raises:
-            UnsupportedFormat: It is damaged.
-        """
-        path = self.path / "model.json"
-        model = load_model(path) if path.exists() else None
-        own = model is not None and model.digest == self.settings["latency_model"]
-        return model if own else None
-
-    @property
-    def conditions(self) -> Conditions:
-        """Under which the model that predicted was measured; UnsupportedFormat without any."""
-        with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
-            return Conditions.from_dict(self.model.get("conditions") or {})
-
-    @cached_property
-    def space(self) -> SearchSpace:
-        """The space that was searched, by its name or as `load` was given it.
-
-        Raises:
-            UnknownName, InvalidArgument: No space of that name, or another was given.
-        """
-        name, px = self.settings["space"], self.settings["resolution_px"]
-        space = self.given_space or spaces.get(name, px)
-        if (space.name, space.resolution_px) != (name, px):
-            raise InvalidArgument(
-                f"{self.path} was searched in {name} at {px} px, not in {space.name} at "
-                f"{space.resolution_px} px"
-            )
-        return space
-
-    @property
-    def spec(self) -> Spec:
-        """What was asked; UnsupportedFormat where it is damaged."""
-        try:
-            return Spec.recorded(self.settings, self.objectives)
-        except (PhonenasError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnsupportedFormat(
-                f"{self.path / 'run.json'} is damaged: {str(error)[:200]}"
-            ) from error
-
-    def evaluations(self) -> Evaluations:
-        """All networks that were evaluated, in order; none where the checkpoint was removed.
-
-        Raises:
-            UnsupportedFormat: The checkpoint is damaged.
-        """
-        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
-        if checkpoint is not None:
-            return checkpoint.evaluations
-        columns = self.settings.get("columns", COLUMNS)
-        return Evaluations.of_array(np.empty((0, 0), np.int8), np.empty((0, len(columns))), columns)
-
-    def log(self) -> tuple[Generation, ...]:
-        """A row a generation."""
-        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
-        return () if checkpoint is None else checkpoint.log
-
-    def to_frame(self) -> pd.DataFrame:
-        """All networks that were evaluated, in order, with the columns of `ParetoFront.to_frame`.
-
-        `id` is the place in the front, missing for the others, whose interval is not known either;
-        `failed` is why a network has no accuracy. `evaluations.parquet` has the genes.
-
-        Raises:
-            UnsupportedFormat: What was evaluated is damaged, or not of the run's space.
-        """
-        import pandas as pd
-
-        space, target, evaluated = self.space, self.spec.target, self.evaluations()
-        try:
-            genomes = space.check(evaluated.genomes.reshape(len(evaluated), len(space.decisions)))
-        except ValueError as error:
-            raise UnsupportedFormat(
-                f"{self.path / 'checkpoint.npz'} holds no networks of {space.name}: "
-                f"{str(error)[:200]}"
-            ) from error
-        counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes).astype(np.int64)
-        columns = {
-            "network": [str(space.decode(row)) for row in genomes],
-            **{name: getattr(evaluated, name) for name in COLUMNS},
-            "macs": counts[:, 0],
-            "params": counts[:, 1],
-            "reward": None,
-            "origin": self.front.origin,
-            **{n: v for n, v in evaluated.further.items() if n not in FRONT_COLUMNS},
-            "failed": [evaluated.failed.get(i, "") for i in range(len(evaluated))],
-        }
-        if target is not None:
-            rewards = reward(evaluated.top1, evaluated.latency_ms, target.ms)
-            columns["reward"] = rewards * self.spec.weights(evaluated)
-        known = self.front.to_frame()[["id", "network", "low_ms", "high_ms"]]
-        frame = pd.DataFrame(columns).merge(known, on="network", how="left")
-        further = [name for name in columns if name not in FRONT_COLUMNS]
-        return frame.astype({"id": "Int64"})[[*FRONT_COLUMNS, *further]]
-
-    def write_networks(self, path: str | Path | None = None) -> Path:
-        """Write `to_frame`, with the name of each candidate ("runs/x:3"), as a Parquet file.
-
-        Args:
-            path: The file; by default networks.parquet beside evaluations.parquet.
-        """
-        file = Path(path) if path is not None else self.path / "networks.parquet"
-        frame = self.to_frame()
-        frame.attrs["run"] = run_digest(self.settings)
-        known = frame.id.notna()
-        frame.insert(0, "name", "")
-        frame.loc[known, "name"] = [f"{self.path}:{i}" for i in frame.id[known]]
-        with lock_run(self.path) if file.parent == self.path else nullcontext():
-            return write_atomic(file, lambda beside: frame.to_parquet(beside, index=False))
-
-    def with_measured(self, measured_ms: dict[int, float]) -> None:
-        """Write the measured latencies of some candidates, in ms by id, into the run."""
-        document = read_run(self.path)
-        for row in document["front"]:
-            if row["id"] in measured_ms:
-                row["measured_ms"] = measured_ms[row["id"]]
-        DOCUMENT.write(self.path / "run.json", document)
-
-
-def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
-    """A run by its folder, with its space where that is not known by name.
-
-    Raises:
-        UnknownName: There is none.
-        UnsupportedFormat: It is unfinished, damaged or of another version.
-    """
-    folder = Path(path)
-    if not (folder / "run.json").exists():
-        raise UnknownName(
-            f"there is no run in {folder}. Make one:  phonenas search --device DEVICE --out "
-            f"{shlex.quote(str(folder))}"
-        )
-    document = read_run(folder)
-    if not document["complete"]:
-        raise UnsupportedFormat(
-            f"the run in {folder} was stopped before its end. The same phonenas search command "
-            "goes on with it."
-        )
-    settings = document["settings"]
-    front = ParetoFront(
-        tuple(Candidate.from_dict(row) for row in document["front"]),
-        settings["target_ms"],
-        settings["target"],
-        document["hypervolume"],
-        str(document["model"].get("conditions", {}).get("origin", "measured")),
-    )
-    seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
-    failed, objectives = document.get("failed", {}), document.get("objectives")
-    digested = document["version"] == DOCUMENT.version
-    return Loaded(
-        folder, settings, front, seconds, libraries, model, failed, objectives, space, digested
-    )

@@ -41,7 +41,12 @@ _TRUST = 1.645  # the lower end of the 90 % interval
 def search(
     output: Output,
     db: str,
-    out: Annotated[Path, typer.Option(help="Run folder; a stopped run in it continues.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Run folder; a run in it goes on: a stopped one, or one of fewer evaluations."
+        ),
+    ],
     estimator: EstimatorOptions,
     device: DeviceName = "local",
     space: Space = "mnasnet",
@@ -49,7 +54,9 @@ def search(
     target: Annotated[
         str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
     ] = None,
-    evaluations: Annotated[int, typer.Option(help="Number of distinct networks.")] = 8000,
+    evaluations: Annotated[
+        int, typer.Option(help="Number of distinct networks; a finished run goes on with more.")
+    ] = 8000,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,6 +146,7 @@ def search(
         "hypervolume": front.hypervolume,
         "target_ms": front.target_ms,
         "resumed_from": found.resumed_from,
+        "kept": None if found.kept is None else str(found.kept),
         "origin": fitted.conditions.origin,
         "accuracy": accuracy.name,
         "quantity": accuracy.quantity,
@@ -153,6 +161,8 @@ def search(
     def text() -> str:
         lines = [*_lines(found, accuracy, out)]
         lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
+        if found.kept is not None:
+            lines.append(f"the run as it was before it went on is in {found.kept}")
         if fitted.conditions.origin not in ("imported", "public"):
             more = [] if model is None else ["--model", str(model)]
             words = ("validate", str(out), "--device", device, *more)

@@ -75,7 +75,8 @@ class Strategy(ABC):
     def ask(self, n: int) -> Genomes:
         """Genomes to evaluate, (m, genes), int8, 1 ≤ m ≤ n; (0, genes) ends the search.
 
-        A smaller n only cuts off the rows beyond n; it does not change those before.
+        A smaller n only cuts off the rows beyond n; it does not change those before. A search gives
+        the same n in each turn, whatever is left of its budget: so it can be given more later.
         """
 
     @abstractmethod

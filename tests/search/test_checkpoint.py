@@ -103,6 +103,8 @@ def test_the_digest_is_of_what_was_chosen() -> None:
     assert run_digest({"a": 1, "b": 2}) == run_digest({"b": 2, "a": 1}) == "d8497d9d8277"
     for derived in ("target", "columns", "estimator", "scale", "asked"):
         assert run_digest({"a": 1, "b": 2, derived: "x"}) == "d8497d9d8277"
+    for budget in (1, 300):
+        assert run_digest({"a": 1, "b": 2, "evaluations": budget}) == "d8497d9d8277"
     assert run_digest({"a": 1, "b": 3}) != "d8497d9d8277"
     assert run_digest({"a": 1, "b": 2, "other": "x"}) != "d8497d9d8277"
 
@@ -111,6 +113,9 @@ def test_a_file_of_another_run_is_refused_with_both_digests(tmp_path: Path) -> N
     path, own = tmp_path / "x.json", run_digest(SETTINGS)
     of_this_run(path, own, SETTINGS, "Remove it.")
     of_this_run(path, None, SETTINGS, "Remove it.")  # phonenas 0.1 wrote none
+    budget = {"a": 1, "b": 2, "evaluations": 300}
+    for digest in ("d8497d9d8277", "aadc942fdfe5"):  # and of files from when it held the budget
+        of_this_run(path, digest, budget, "Remove it.")
     for other in ("abcdef012345", "", "0" * 60):
         with pytest.raises(UnsupportedFormat) as told:
             of_this_run(path, other, SETTINGS, "Remove it.")
@@ -294,3 +299,15 @@ def test_columns_of_every_search_are_the_four(tmp_path: Path) -> None:
     changed(tmp_path / "checkpoint.npz", array("numbers", lambda a: a - 100))
     with pytest.raises(UnsupportedFormat, match=r"damaged \(latency_ms holds"):
         read_checkpoint(tmp_path, {"seed": 1})
+
+
+def test_a_log_that_does_not_end_with_the_last_generation_is_damage(tmp_path: Path) -> None:
+    done = replace(CHECKPOINT, before_last=True)
+    write_checkpoint(tmp_path, SETTINGS, done)
+    found = read_checkpoint(tmp_path, SETTINGS)
+    assert found is not None and found.before_last and len(found.to_go_on().evaluations) == 2
+    for rows in ([], [2.0, 2.0], [4.0, 3.0], [-1.0, 3.0], [NAN, 3.0], [2.0, NAN]):
+        log = tuple(Generation(n, 1, NAN, 1.0, 0.5, 1.0) for n in rows)
+        write_checkpoint(tmp_path, SETTINGS, replace(done, log=log))
+        with pytest.raises(UnsupportedFormat, match="does not end with its last generation"):
+            read_checkpoint(tmp_path, SETTINGS)

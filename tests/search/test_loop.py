@@ -287,8 +287,8 @@ def test_changed_settings_are_refused_with_both_values(
     go(fitted, surrogate, into=tmp_path / "r")
     with pytest.raises(SettingsChanged, match="seed was 3 and is now 8"):
         go(fitted, surrogate, into=tmp_path / "r", strategy=search.NSGA2(seed=8, population=20))
-    with pytest.raises(SettingsChanged, match="evaluations was 300 and is now 400"):
-        go(fitted, surrogate, into=tmp_path / "r", evaluations=400)
+    with pytest.raises(SettingsChanged, match="population was 20 and is now 30"):
+        go(fitted, surrogate, into=tmp_path / "r", strategy=search.NSGA2(seed=3, population=30))
 
 
 def test_a_run_that_judged_nothing_may_begin_anew(

@@ -1,0 +1,226 @@
+"""A finished run as it lies on disk; and the lock of a run's folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from phonenas import space as spaces
+from phonenas.data import Conditions
+from phonenas.data.files import Lock, lock_folder, write_atomic
+from phonenas.latency_model import LatencyModel
+from phonenas.latency_model import load as load_model
+from phonenas.space import AdditiveTable, SearchSpace
+from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, UnsupportedFormat
+
+from .checkpoint import read_checkpoint, run_digest
+from .evaluations import COLUMNS, Evaluations, Generation
+from .pareto import FRONT_COLUMNS, Candidate, ParetoFront
+from .run_document import DOCUMENT, read_run
+from .spec import Spec
+from .strategies.reward import reward
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Loaded", "load", "lock_run"]
+
+
+def lock_run(path: Path) -> Lock:
+    """Keep other processes out of a run's folder; a round of a validation has its run's lock.
+
+    Raises:
+        StoreError: Another process works there, and is named.
+    """
+    above = path.absolute().parent
+    is_round = re.fullmatch("round[0-9]+", path.name) and (above / "run.json").exists()
+    return lock_folder(above if is_round else path)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run: its settings, front, seconds, and versions of libraries.
+
+    `model` holds digest, conditions and scores of the latency model that predicted, and the
+    networks that examined it; `failed` how many networks got no accuracy, by reason; `objectives`
+    is `Spec.to_dict` of what was asked, None in a run of version 0.1; `digested` whether its files
+    hold digests of their content.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    front: ParetoFront
+    seconds: float
+    libraries: dict[str, str]
+    model: dict[str, Any]
+    failed: dict[str, int] = field(default_factory=dict)
+    objectives: dict[str, Any] | None = None
+    given_space: SearchSpace | None = None
+    digested: bool = False
+
+    def __repr__(self) -> str:
+        return f"Loaded({str(self.path)!r}, {self.front!r})"
+
+    @property
+    def latency_model(self) -> LatencyModel | None:
+        """The model that predicted; None in runs of phonenas 0.1, which kept none.
+
+        Raises:
+            UnsupportedFormat: It is damaged.
+        """
+        path = self.path / "model.json"
+        model = load_model(path) if path.exists() else None
+        own = model is not None and model.digest == self.settings["latency_model"]
+        return model if own else None
+
+    @property
+    def conditions(self) -> Conditions:
+        """Under which the model that predicted was measured; UnsupportedFormat without any."""
+        with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
+            return Conditions.from_dict(self.model.get("conditions") or {})
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space that was searched, by its name or as `load` was given it.
+
+        Raises:
+            UnknownName, InvalidArgument: No space of that name, or another was given.
+        """
+        name, px = self.settings["space"], self.settings["resolution_px"]
+        space = self.given_space or spaces.get(name, px)
+        if (space.name, space.resolution_px) != (name, px):
+            raise InvalidArgument(
+                f"{self.path} was searched in {name} at {px} px, not in {space.name} at "
+                f"{space.resolution_px} px"
+            )
+        return space
+
+    @property
+    def spec(self) -> Spec:
+        """What was asked; UnsupportedFormat where it is damaged."""
+        try:
+            return Spec.recorded(self.settings, self.objectives)
+        except (PhonenasError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnsupportedFormat(
+                f"{self.path / 'run.json'} is damaged: {str(error)[:200]}"
+            ) from error
+
+    def evaluations(self) -> Evaluations:
+        """All networks that were evaluated, in order; none where the checkpoint was removed.
+
+        Raises:
+            UnsupportedFormat: The checkpoint is damaged.
+        """
+        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
+        if checkpoint is not None:
+            return checkpoint.evaluations
+        columns = self.settings.get("columns", COLUMNS)
+        return Evaluations.of_array(np.empty((0, 0), np.int8), np.empty((0, len(columns))), columns)
+
+    def log(self) -> tuple[Generation, ...]:
+        """A row a generation."""
+        checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
+        return () if checkpoint is None else checkpoint.log
+
+    def to_frame(self) -> pd.DataFrame:
+        """All networks that were evaluated, in order, with the columns of `ParetoFront.to_frame`.
+
+        `id` is the place in the front, missing for the others, whose interval is not known either;
+        `failed` is why a network has no accuracy. `evaluations.parquet` has the genes.
+
+        Raises:
+            UnsupportedFormat: What was evaluated is damaged, or not of the run's space.
+        """
+        import pandas as pd
+
+        space, target, evaluated = self.space, self.spec.target, self.evaluations()
+        try:
+            genomes = space.check(evaluated.genomes.reshape(len(evaluated), len(space.decisions)))
+        except ValueError as error:
+            raise UnsupportedFormat(
+                f"{self.path / 'checkpoint.npz'} holds no networks of {space.name}: "
+                f"{str(error)[:200]}"
+            ) from error
+        counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes).astype(np.int64)
+        columns = {
+            "network": [str(space.decode(row)) for row in genomes],
+            **{name: getattr(evaluated, name) for name in COLUMNS},
+            "macs": counts[:, 0],
+            "params": counts[:, 1],
+            "reward": None,
+            "origin": self.front.origin,
+            **{n: v for n, v in evaluated.further.items() if n not in FRONT_COLUMNS},
+            "failed": [evaluated.failed.get(i, "") for i in range(len(evaluated))],
+        }
+        if target is not None:
+            rewards = reward(evaluated.top1, evaluated.latency_ms, target.ms)
+            columns["reward"] = rewards * self.spec.weights(evaluated)
+        known = self.front.to_frame()[["id", "network", "low_ms", "high_ms"]]
+        frame = pd.DataFrame(columns).merge(known, on="network", how="left")
+        further = [name for name in columns if name not in FRONT_COLUMNS]
+        return frame.astype({"id": "Int64"})[[*FRONT_COLUMNS, *further]]
+
+    def write_networks(self, path: str | Path | None = None) -> Path:
+        """Write `to_frame`, with the name of each candidate ("runs/x:3"), as a Parquet file.
+
+        Args:
+            path: The file; by default networks.parquet beside evaluations.parquet.
+        """
+        file = Path(path) if path is not None else self.path / "networks.parquet"
+        frame = self.to_frame()
+        frame.attrs["run"] = run_digest(self.settings)
+        known = frame.id.notna()
+        frame.insert(0, "name", "")
+        frame.loc[known, "name"] = [f"{self.path}:{i}" for i in frame.id[known]]
+        with lock_run(self.path) if file.parent == self.path else nullcontext():
+            return write_atomic(file, lambda beside: frame.to_parquet(beside, index=False))
+
+    def with_measured(self, measured_ms: dict[int, float]) -> None:
+        """Write the measured latencies of some candidates, in ms by id, into the run."""
+        document = read_run(self.path)
+        for row in document["front"]:
+            if row["id"] in measured_ms:
+                row["measured_ms"] = measured_ms[row["id"]]
+        DOCUMENT.write(self.path / "run.json", document)
+
+
+def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
+    """A run by its folder, with its space where that is not known by name.
+
+    Raises:
+        UnknownName: There is none.
+        UnsupportedFormat: It is unfinished, damaged or of another version.
+    """
+    folder = Path(path)
+    if not (folder / "run.json").exists():
+        raise UnknownName(
+            f"there is no run in {folder}. Make one:  phonenas search --device DEVICE --out "
+            f"{shlex.quote(str(folder))}"
+        )
+    document = read_run(folder)
+    if not document["complete"]:
+        raise UnsupportedFormat(
+            f"the run in {folder} was stopped before its end. The same phonenas search command "
+            "goes on with it."
+        )
+    settings = document["settings"]
+    front = ParetoFront(
+        tuple(Candidate.from_dict(row) for row in document["front"]),
+        settings["target_ms"],
+        settings["target"],
+        document["hypervolume"],
+        str(document["model"].get("conditions", {}).get("origin", "measured")),
+    )
+    seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
+    failed, objectives = document.get("failed", {}), document.get("objectives")
+    digested = document["version"] == DOCUMENT.version
+    return Loaded(
+        folder, settings, front, seconds, libraries, model, failed, objectives, space, digested
+    )

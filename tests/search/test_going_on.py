@@ -1,0 +1,261 @@
+"""A finished search that is given more evaluations ends as if they had been given at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import TinySpace, old_run
+
+from phonenas import search
+from phonenas.latency_model import LatencyModel
+from phonenas.search.accuracy import Surrogate
+from phonenas.search.evaluations import Evaluations, Generation
+from phonenas.search.run_folder import Checkpoint, RunFolder
+from phonenas.space import Architecture, SearchSpace
+from phonenas.space.errors import SettingsChanged, StoreError
+
+
+class _Stop(Exception):
+    pass
+
+
+class Searching:
+    """Searches of one model, estimator and strategy."""
+
+    def __init__(self, space: SearchSpace, latency: LatencyModel, accuracy: Surrogate) -> None:
+        self.space = space
+        self.given: dict[str, Any] = {"latency": latency, "accuracy": accuracy}
+
+    def __call__(self, strategy: str, evaluations: int, into: Path, **more: Any) -> search.Searched:
+        if strategy == "rl":
+            pytest.importorskip("torch")
+        return search.search(
+            self.space,
+            **self.given,
+            strategy=search.get(strategy, seed=2),
+            evaluations=evaluations,
+            into=into,
+            **more,
+        )
+
+
+@pytest.fixture
+def go(fitted: LatencyModel, surrogate: Surrogate, tiny: TinySpace) -> Searching:
+    return Searching(tiny, fitted, surrogate)
+
+
+def ends_alike(some: Path, other: Path) -> None:
+    """Whether two runs have the same front, evaluations and log, to the bit."""
+    runs = [search.load(some), search.load(other)]
+    assert runs[0].front == runs[1].front
+    tables = [pd.read_parquet(path / "evaluations.parquet") for path in (some, other)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    logs = [[row[:-1] for row in run.log()] for run in runs]  # without the seconds
+    assert logs[0] == logs[1]
+
+
+def stop_at(evaluations: int) -> Any:
+    def stop(event: Any) -> None:
+        if event.evaluations >= evaluations:
+            raise _Stop
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["nsga2", "random", "weighted"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("rl", "surrogate")],
+)
+@pytest.mark.parametrize("first", [37, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 40))])
+def test_more_evaluations_end_as_all_at_once(
+    go: Searching, tmp_path: Path, strategy: str, first: int
+) -> None:
+    go(strategy, 80, tmp_path / "whole")
+    go(strategy, first, tmp_path / "r")
+    found = go(strategy, 80, tmp_path / "r")
+    assert (found.resumed_from, found.evaluations) == (first, 80)
+    assert found.kept == tmp_path / "r" / f"first{first}"
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+    assert search.load(found.kept).settings["evaluations"] == first
+    assert search.load(tmp_path / "r").settings["evaluations"] == 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
+@pytest.mark.parametrize("target_ms", [None, 300.0])
+def test_300_and_300_are_600(
+    go: Searching, tmp_path: Path, strategy: str, target_ms: float | None
+) -> None:
+    spec = search.Spec(None if target_ms is None else search.Target(target_ms))
+    go(strategy, 600, tmp_path / "whole", spec=spec)
+    go(strategy, 300, tmp_path / "r", spec=spec)
+    go(strategy, 600, tmp_path / "r", spec=spec)
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted"])
+def test_a_run_stopped_after_it_went_on_goes_on(
+    go: Searching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setattr(RunFolder, "due", lambda self: True)
+    go(strategy, 90, tmp_path / "whole")
+    go(strategy, 33, tmp_path / "r")
+    with pytest.raises(_Stop):
+        go(strategy, 60, tmp_path / "r", on_event=stop_at(50))
+    assert not json.loads((tmp_path / "r" / "run.json").read_text())["complete"]
+    go(strategy, 90, tmp_path / "r")  # and was given more while it was under way
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+    assert sorted(p.name for p in (tmp_path / "r").glob("first*")) == ["first33"]
+
+
+_JOB = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from fakes import TinySpace
+from phonenas import latency_model, search
+from phonenas.search.run_folder import RunFolder
+RunFolder.due = lambda self: True
+def kill(event):
+    if event.evaluations >= {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}),
+    accuracy=search.accuracy.Surrogate(), strategy=search.get({strategy!r}, seed=2),
+    evaluations={evaluations}, into={into!r}, on_event=kill)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
+def test_killed_in_the_second_half_it_ends_the_same(
+    fitted: LatencyModel, tmp_path: Path, environment: dict[str, str], strategy: str
+) -> None:
+    if strategy == "rl":
+        pytest.importorskip("torch")
+    half = 60 if strategy == "surrogate" else 300
+    model = fitted.save(tmp_path / "m.json")
+
+    def run(into: str, evaluations: int, at: float = 1e9) -> int:
+        """One search in a process of its own, killed after so many evaluations; its exit code."""
+        code = _JOB.format(
+            tests=str(Path(__file__).parents[1]),
+            model=str(model),
+            strategy=strategy,
+            evaluations=evaluations,
+            into=str(tmp_path / into),
+            at=at,
+        )
+        job = [sys.executable, "-c", code]
+        return subprocess.run(job, env=environment, capture_output=True, timeout=200).returncode
+
+    assert run("whole", 2 * half) == run("r", half) == 0
+    for at in (half + 1, 1.4 * half, 2 * half - 5):
+        assert run("r", 2 * half, at) == -signal.SIGKILL
+    assert run("r", 2 * half) == 0
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+@pytest.mark.fault(
+    "A search is given again with fewer evaluations than its folder's run has.",
+    "`holds a run of 60 evaluations, and 40 are asked for`",
+    "Give as many or more, or another --out.",
+)
+def test_fewer_evaluations_are_refused(go: Searching, tmp_path: Path) -> None:
+    go("nsga2", 60, tmp_path / "r")
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    with pytest.raises(SettingsChanged, match="holds a run of 60 evaluations, and 40 are asked"):
+        go("nsga2", 40, tmp_path / "r")
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+def test_what_was_made_of_the_first_front_stays_with_it(go: Searching, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    go("nsga2", 40, run)
+    front = search.load(run).front
+    for name in ("validation.json", "references.json", "report.html", "promoted/3/result.json"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("made of the first front")
+    (run / "round2").mkdir()
+    shutil.copy(run / "run.json", run / "round2" / "run.json")
+    (run / "mine.txt").write_text("a note")
+    (run / "accuracy.db").write_text("answers")
+    found = go("nsga2", 80, run)
+    kept = run / "first40"
+    assert found.kept == kept and search.load(kept).front == front
+    assert len(search.load(kept).evaluations()) == 40
+    assert (kept / "promoted/3/result.json").read_text() == "made of the first front"
+    assert {"validation.json", "references.json", "report.html", "round2"} <= {
+        p.name for p in kept.iterdir()
+    }
+    left = {p.name for p in run.iterdir()}
+    assert not left & {"validation.json", "references.json", "report.html", "round2", "promoted"}
+    assert {"mine.txt", "accuracy.db"} <= left and not (kept / "accuracy.db").exists()
+    again = go("nsga2", 100, run)
+    assert again.kept == run / "first80"
+    assert not (again.kept / "first40").exists() and kept.is_dir()
+    assert go("nsga2", 100, run).kept is None
+
+
+def test_a_run_of_an_earlier_phonenas_goes_on_from_its_end(
+    go: Searching, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go("nsga2", 40, tmp_path / "r")
+    old_run(tmp_path / "r")
+    path = tmp_path / "r" / "checkpoint.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    plain = json.loads(str(arrays["plain"]))
+    del plain["before_last"]
+    np.savez(path, **{**arrays, "plain": np.array(json.dumps(plain))})
+    found = go("nsga2", 60, tmp_path / "r")
+    assert (found.resumed_from, found.evaluations) == (40, 60)
+    assert "was finished by an earlier phonenas" in caplog.text
+
+
+@pytest.mark.fault(
+    "A finished run whose checkpoint.npz was removed is given more evaluations.",
+    "`checkpoint.npz is gone, so that this finished run cannot go on`",
+    "As it says: search again with another --out.",
+)
+def test_a_run_without_its_checkpoint_does_not_go_on(go: Searching, tmp_path: Path) -> None:
+    go("nsga2", 40, tmp_path / "r")
+    (tmp_path / "r" / "checkpoint.npz").unlink()
+    with pytest.raises(StoreError, match="is gone, so that this finished run cannot go on"):
+        go("nsga2", 60, tmp_path / "r")
+    assert len(search.load(tmp_path / "r").front) > 0
+
+
+def test_costly_objectives_are_asked_once(go: Searching, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def energy(network: Architecture) -> float:
+        asked.append(str(network))
+        return float(network.params)
+
+    spec = search.Spec(also=[search.Function("energy", energy)])
+    go("nsga2", 37, tmp_path / "r", spec=spec)
+    assert len(asked) == len(set(asked)) == 37
+    go("nsga2", 60, tmp_path / "r", spec=spec)
+    assert len(asked) == len(set(asked)) == 60
+
+
+def test_the_last_generation_is_taken_off() -> None:
+    genomes = np.array([[0], [1], [2]], np.int8)
+    evaluated = Evaluations.of_array(genomes, np.ones((3, 4)))
+    log = (Generation(2, 1, 0.5, 1.0, 1.0, 1.0), Generation(3, 4, 0.5, 1.0, 1.0, 2.0))
+    done = Checkpoint({"a": 1}, evaluated, 4, 2.0, log, 0, True).to_go_on()
+    assert (len(done.evaluations), done.repeats, done.log) == (2, 1, log[:1])
+    assert (done.seconds, done.before_last, done.state) == (2.0, False, {"a": 1})
+    first = Checkpoint({}, evaluated, 4, 2.0, log[1:], 0, True).to_go_on()
+    assert (len(first.evaluations), first.repeats, first.log) == (0, 0, ())
+    under_way = Checkpoint({}, evaluated, 4, 2.0, log)
+    assert under_way.to_go_on() is under_way
