@@ -20,8 +20,8 @@ PAGES = (
     *("latency.md", "phones.md", "search.md", "detection.md", "accuracy.md", "cluster.md"),
     "networks.md",
 )
-# Its commands need a package and a file that the page prints: tests/test_example_package.py.
-APART = {"extending.md"}
+# The former's need a package and a file that the page prints: tests/test_example_package.py.
+APART = {"extending.md", "first_steps.md"}  # the latter's run in tests/cli/test_readme.py
 # A part of a command, and what it needs that is not to be had here.
 NOT_RUN = {
     "pip install": "a package registry",
@@ -105,7 +105,8 @@ def test_every_page_with_commands_is_listed() -> None:
 
 def test_what_is_not_run_is_still_documented() -> None:
     lines = [line for page in PAGES for line in commands_of(page)]
-    lines += (DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    for page in (DOCS.parent / "README.md", DOCS / "first_steps.md"):
+        lines += page.read_text(encoding="utf-8").splitlines()
     unused = {part for part in NOT_RUN if not any(part in line for line in lines)}
     assert unused == set()
     assert sum(reason(line) is None for page in PAGES for line in commands_of(page)) > 25
