@@ -8,7 +8,7 @@ RUN ?= runs/demo
 DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 
-.PHONY: demo test slow coverage real wheel install check fuzz bench bench-tables bench-device bench-training paper lint clean help
+.PHONY: demo test slow coverage real site wheel install check fuzz bench bench-tables bench-device bench-training paper lint clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -55,6 +55,10 @@ real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd, PostgreSQL and Ra
 
 wheel: $(VENV)/.dev  ## build the sdist and the wheel, and use the wheel outside the checkout
 	$(BIN)/python tools/wheel.py --keep dist
+
+site: $(VENV)/.core  ## the documentation as a site in build/site; each link is checked
+	@sh tools/install.sh $(VENV) $(PYTHON) '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -137,6 +137,14 @@ def test_paths_in_documents_exist() -> None:
         assert [n for n in named if not (ROOT / n).exists()] == [], page.name
 
 
+def test_links_of_pages_stay_among_the_pages() -> None:
+    """So that they lead somewhere on the site too."""
+    for page in (ROOT / "docs").glob("*.md"):
+        links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        local = [link for link in links if "://" not in link]
+        assert [x for x in local if "/" in x or not (ROOT / "docs" / x).is_file()] == [], page.name
+
+
 def test_nothing_is_pickled_evaluated_or_passed_to_a_shell() -> None:
     seen = {str(p.relative_to(ROOT)): house.unsafe(p.read_text(encoding="utf-8")) for p in ROOMS}
     assert {path: lines for path, lines in seen.items() if lines} == {}

@@ -76,13 +76,17 @@ class _Command(TyperCommand):
             if isinstance(text, str) and (_NO_NUMBER.search(text) or len(text) > 40):
                 raise typer.BadParameter(f"{text[:40]!r} is not a number", ctx, param)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def name_registered(self) -> None:
+        """Put the names that are registered into the options' help."""
         for param in self.params:
             for name, place in _REGISTRIES.items():
                 if name in (getattr(param, "help", None) or ""):
                     module, _, attribute = place.partition(":")
                     known = getattr(importlib.import_module(module), attribute).help()
                     param.help = param.help.replace(name, known)  # type: ignore[attr-defined]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.name_registered()
         super().format_help(ctx, formatter)
 
 
@@ -105,7 +109,7 @@ def _group(help: str, commands: list[Callable[..., None]], name: str | None = No
 
 
 app = _group(
-    "Find image networks that are accurate and fast on your device, and prove it there.",
+    "Find image networks that are accurate and fast on your device, and measure them there.",
     [
         spaces.space,
         spaces.show,
@@ -158,7 +162,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Find image networks that are accurate and fast on your device, and prove it there."""
+    """Find image networks that are accurate and fast on your device, and measure them there."""
 
 
 def main() -> None:
