@@ -92,12 +92,12 @@ def run_digests(settings: Mapping[str, Any]) -> tuple[str, str]:
     return digests[0], digests[1]
 
 
-def of_this_run(path: Path, digest: str | None, settings: Mapping[str, Any], remedy: str) -> None:
+def of_this_run(path: Path, digest: object, settings: Mapping[str, Any], remedy: str) -> None:
     """Refuse a file that another run wrote.
 
     Args:
         path: The file.
-        digest: What it carries; None in files of phonenas 0.1, which carry none.
+        digest: What it carries, of any type; None in files of phonenas 0.1, which carry none.
         settings: Of the run that lies in the folder.
         remedy: A sentence, or a command.
     Raises:
@@ -106,7 +106,7 @@ def of_this_run(path: Path, digest: str | None, settings: Mapping[str, Any], rem
     own = run_digests(settings)
     if digest not in (None, *own):
         raise UnsupportedFormat(
-            f"{path} is of another run (settings {digest[:40]}) than the run.json of its folder "
+            f"{path} is of another run (settings {str(digest)[:40]}) than the run.json of its folder "
             f"(settings {own[0]}). {remedy}"
         )
 

@@ -42,7 +42,7 @@ from tools.house import import_graph, module_name
 ROOT = Path(__file__).resolve().parents[1]
 _TESTS = "tests/search/validation/test_"
 
-#: Modules, and the tests that must notice an error in them.
+#: Modules, and the tests that must notice an error in them, as pytest takes them.
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pareto": (("search/pareto.py",), ("tests/search/test_pareto.py",)),
     "reward": (("search/strategies/reward.py",), ("tests/search/strategies/test_reward.py",)),
@@ -67,7 +67,12 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "store": (
         ("data/store/store.py", "data/store/schema.py"),
-        ("tests/data/store/test_store.py", "tests/data/store/test_order.py"),
+        (
+            "tests/data/store/test_store.py",
+            "tests/data/store/test_order.py",
+            "-k",  # not those with processes of their own, or whole models
+            "not (two_processes or read_only_medium or export or clock_that_was_wrong)",
+        ),
     ),
     "checkpoints": (("search/checkpoint.py",), ("tests/search/test_checkpoint.py",)),
 }
@@ -88,6 +93,12 @@ for name in asked.get("modules", ()):
             continue
         places = [p for n in ast_nodes(tree) for p in operator().mutation_positions(n)]
         for number, (start, end) in enumerate(places):
+            try:  # it makes nothing of `except package.Name`, and fails
+                kind.endswith("ExceptionReplacer") and mutate_code(
+                    Path(name).read_text(), operator(), number
+                )
+            except AttributeError:
+                continue
             print(json.dumps([name, kind, number, *start, *end]))
 for name, kind, number, *_ in asked.get("errors", ()):
     source = Path(name).read_text()

@@ -116,11 +116,12 @@ def test_a_file_of_another_run_is_refused_with_both_digests(tmp_path: Path) -> N
     budget = {"a": 1, "b": 2, "evaluations": 300}
     for digest in ("d8497d9d8277", "aadc942fdfe5"):  # and of files from when it held the budget
         of_this_run(path, digest, budget, "Remove it.")
-    for other in ("abcdef012345", "", "0" * 60):
+    others: list[Any] = ["abcdef012345", "", "0" * 60, 1.5, False, [own], {"run": own}]
+    for other in others:
         with pytest.raises(UnsupportedFormat) as told:
             of_this_run(path, other, SETTINGS, "Remove it.")
         assert str(told.value) == (
-            f"{path} is of another run (settings {other[:40]}) than the run.json of its folder "
+            f"{path} is of another run (settings {str(other)[:40]}) than the run.json of its folder "
             f"(settings {own}). Remove it."
         )
     write_checkpoint(tmp_path, SETTINGS, CHECKPOINT)

@@ -23,8 +23,7 @@ FAR, NOW = "2099-01-01T00:00:00+00:00", "2026-03-02T10:00:00+00:00"
 def put(
     store: data.MeasurementStore, subject: str, ms: float, at: str, kind: SubjectKind = "operator"
 ) -> None:
-    again = any(m.subject == subject for m in store.measurements(HERE))
-    pending = store.pending(HERE, kind, [subject], again=again)[subject]
+    pending = store.pending(HERE, kind, [subject], again=True)[subject]
     store.add_rounds([(pending.id, 0, Round((ms,), at=at))])
     store.complete([pending.id])
 

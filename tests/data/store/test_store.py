@@ -256,8 +256,10 @@ class TestSQLite(DatabaseContract):
 def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with data.MeasurementStore(path) as store:
-        for i in range(200):
-            fill(store, HERE, f"subject number {i}", 1.0)
+        made = store.pending(HERE, "operator", [f"subject number {i}" for i in range(200)])
+        rounds = [(p.id, n, Round((1.0, 1.01))) for p in made.values() for n in range(3)]
+        store.add_rounds(rounds)
+        store.complete([p.id for p in made.values()])
     whole = path.read_bytes()
     path.write_bytes(whole[:8192] + b"\xff" * 4096 + whole[12288:])
     with pytest.raises(UnsupportedFormat, match="damaged"):
