@@ -99,7 +99,12 @@ def search(
     from .progress import Bars
     from .timing import DeviceTimes, known_beside, known_lines
 
-    estimator, trust = _as_begun(out, estimator, trust)
+    if (begun := _as_begun(out, estimator, trust))[0] != estimator:
+        output.note(
+            f"{out} was begun with --accuracy surrogate, which ranks networks on the scale of 16 "
+            "epochs, and goes on with it. For estimates of full schedules give another --out."
+        )
+    estimator, trust = begun
     searched = spaces.get(space, resolution)
     how = s.get(strategy, seed, soft=soft)
     if target is None:

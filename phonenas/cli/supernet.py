@@ -156,7 +156,7 @@ def supernet(
             f"top-1 on {document['images_held']:,} images held out of the training images, "
             f"{document['read_s']:.1f} s a network; random networks spread by "
             f"{document['spread']:.1%}\n\n"
-            + table(["network", "MACs", "with shared weights", "top-1", "standard error"], lines)
+            + table(["network", "MACs", "with shared weights", "estimate", "standard error"], lines)
         )
 
     output.print(result, text)

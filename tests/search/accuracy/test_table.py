@@ -379,6 +379,11 @@ def test_a_cache_teaches_a_surrogate(tmp_path: Path) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    return heard(capsys, *words).out
+
+
+def heard(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """What a command writes to stdout and to stderr."""
     app = typer.Typer()
     for command in (
         accuracy_commands.accuracy,
@@ -387,7 +392,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ):
         app.command(command.__name__.replace("_", "-"))(command)
     app(list(words), prog_name="phonenas", standalone_mode=False)
-    return capsys.readouterr().out
+    return capsys.readouterr()
 
 
 def test_the_accuracy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -477,6 +482,9 @@ def test_a_run_of_before_goes_on_with_its_own_estimator(
     again = json.loads(run(capsys, *words, "--out", str(before)))
     assert again["accuracy"] == "surrogate" and again["resumed_from"] == 60
     assert again["front"] == begun["front"]
+    loud = [word for word in words if word not in ("--quiet", "--json")]
+    told = heard(capsys, *loud, "--out", str(before)).err
+    assert "was begun with --accuracy surrogate" in told and "give another --out" in told
 
     found = json.loads(run(capsys, *words, "--out", str(new)))
     assert found["accuracy"] == "imagenet" and found["schedule"].startswith("350 epochs")
