@@ -106,8 +106,8 @@ def of_this_run(path: Path, digest: object, settings: Mapping[str, Any], remedy:
     own = run_digests(settings)
     if digest not in (None, *own):
         raise UnsupportedFormat(
-            f"{path} is of another run (settings {str(digest)[:40]}) than the run.json of its folder "
-            f"(settings {own[0]}). {remedy}"
+            f"{path} is of another run (settings {str(digest)[:40]}) than the run.json of its "
+            f"folder (settings {own[0]}). {remedy}"
         )
 
 

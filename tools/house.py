@@ -21,6 +21,9 @@ FLOORS = {"space": 1, "data": 2, "devices": 3, "latency_model": 3, "search": 4, 
 Graph = Mapping[str, frozenset[str]]
 
 
+parsed = cache(ast.parse)  # each module is asked about several times
+
+
 @cache
 def tracked(pattern: str = "*.py") -> tuple[Path, ...]:
     """Files of the project, by git's list; those that are not added yet count too."""
@@ -68,7 +71,7 @@ def imported(source: str, module: str, is_package: bool, known: Iterable[str]) -
             whole = f"{stem}.{name}"
             found.add(whole if name and whole in known else stem)
 
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom):
             add(absolute(node.module or "", node.level), [a.name for a in node.names])
         elif isinstance(node, ast.Import):
@@ -173,7 +176,7 @@ def wide_functions(most: int = 8) -> list[Wide]:
     """Functions and methods of the package with more parameters than `most`."""
     wide = []
     for path in package_files():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path.read_text(encoding="utf-8"))
         methods = {
             f: {ast.unparse(d) for d in f.decorator_list}
             for c in ast.walk(tree)
@@ -252,7 +255,7 @@ _NEVER = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput"} | {
 def unsafe(source: str) -> list[str]:
     """What in a module's source unpickles, evaluates text or reaches a shell, line by line."""
     seen: list[tuple[int, str]] = []
-    tree, names = ast.parse(source), {}
+    tree, names = parsed(source), {}
     for node in ast.walk(tree):  # what each name stands for
         if isinstance(node, ast.Import):
             names |= {a.asname: a.name for a in node.names if a.asname}

@@ -121,8 +121,8 @@ def test_a_file_of_another_run_is_refused_with_both_digests(tmp_path: Path) -> N
         with pytest.raises(UnsupportedFormat) as told:
             of_this_run(path, other, SETTINGS, "Remove it.")
         assert str(told.value) == (
-            f"{path} is of another run (settings {str(other)[:40]}) than the run.json of its folder "
-            f"(settings {own}). Remove it."
+            f"{path} is of another run (settings {str(other)[:40]}) than the run.json of its "
+            f"folder (settings {own}). Remove it."
         )
     write_checkpoint(tmp_path, SETTINGS, CHECKPOINT)
     with pytest.raises(UnsupportedFormat, match="is of another run.* with another --out"):
