@@ -227,11 +227,12 @@ def gain_sentence(
             how, outside = "measured", best.outside
     assert r.gain is not None and r.bounds is not None
     low, high = r.bounds
+    unclear = ", so that it is not clear which is more accurate" if low <= 0 <= high else ""
     beyond = "; its top-1 is an extrapolation" if outside else ""
     over = "over" if r.gain >= 0 else "below"
     return (
         f"Network {r.candidate}: {abs(100 * r.gain):.1f} points {over} {r.name} at its latency "
-        f"({how}; 90 %: {low:.1f} to {high:.1f}{beyond})"
+        f"({how}; 90 %: {low:.1f} to {high:.1f}{unclear}{beyond})"
     )
 
 
