@@ -25,7 +25,7 @@ __all__ = ["Comparison", "Course", "Mean", "Row", "Scale", "Setting", "Spot", "c
 
 Floats = npt.NDArray[np.float64]
 _MARKS = 200  # points of a course; more show nothing new
-# A course ends at its front's hypervolume, unless more than a target constrained the front.
+# A course ends at its front's hypervolume, unless what a run of before asked for is not recorded.
 _SAME = 1e-6
 _NEEDED = ("device", "latency_model", "accuracy", "strategy", "space", "evaluations")
 
@@ -139,7 +139,8 @@ class Spot:
 class Course:
     """Share of the joint front's hypervolume, by the number of evaluations of one run.
 
-    A run whose front had more constraints than a target has none: evaluations do not record them.
+    It is of the front that the run would have had then, by its own constraints, objectives and trust.
+    A run has none where its checkpoint is missing, or where what it asked for is not recorded.
     """
 
     run: int
@@ -210,7 +211,7 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
             rows[i] = _row(
                 runs[i], (names[i], group_of[i], place), len(numbers[i]), shares.get(i, _ALONE)
             )
-            course = _course(i, numbers[i], scale) if i in shares else None
+            course = _course(i, runs[i], evaluated[i], scale) if i in shares else None
             if (
                 course is not None
                 and abs(course.of_joint[-1] - (shares[i].of_joint or 0.0)) <= _SAME
@@ -364,21 +365,25 @@ def _row(run: Loaded, place: tuple[str, int, int], evaluated: int, shares: _Shar
     )
 
 
-def _course(run: int, numbers: Floats, scale: Scale) -> Course | None:
-    """Hypervolume after each of some 200 evaluations, over all evaluated so far."""
-    n = len(numbers)
+def _course(place: int, run: Loaded, evaluated: Evaluations, scale: Scale) -> Course | None:
+    """Hypervolume after each of some 200 evaluations, over the front of all evaluated so far."""
+    n = len(evaluated)
     if not n or not scale.hypervolume:
         return None
+    try:
+        able, ranked = run.spec.met(evaluated) & evaluated.has_top1, run.spec.losses(evaluated)
+    except (UnsupportedFormat, KeyError):  # a limit whose values the evaluations do not have
+        return None
+    able &= evaluated.latency_ms <= scale.limit_ms
+    plain = np.column_stack([evaluated.latency_ms, 1 - evaluated.top1])
     early = np.geomspace(1, n, _MARKS // 4)
     marks = np.unique(np.append(np.linspace(1, n, _MARKS - len(early)), early).round().astype(int))
-    losses = np.column_stack([numbers[:, 0], 1 - numbers[:, 1]])
-    front, start, shares = losses[:0], 0, []
+    front, start, shares = np.empty(0, int), 0, []
     for mark in marks.tolist():
-        new = losses[start:mark]
-        seen = np.concatenate([front, new[new[:, 0] <= scale.limit_ms]])
-        front, start = seen[non_dominated(seen)], mark
-        shares.append(_volume(front, scale.limit_ms) / scale.hypervolume)
-    return Course(run, tuple(marks.tolist()), tuple(shares))
+        seen = np.concatenate([front, start + np.flatnonzero(able[start:mark])])
+        front, start = seen[non_dominated(ranked[seen])], mark
+        shares.append(_volume(plain[front], scale.limit_ms) / scale.hypervolume)
+    return Course(place, tuple(marks.tolist()), tuple(shares))
 
 
 def _mean(label: str, rows: Sequence[Row]) -> Mean:

@@ -151,8 +151,8 @@ def notes(result: Comparison) -> Iterator[str]:
         drawn = {c.run for c in result.courses}
         if missing := [result.rows[i].name for i in scale.runs if i not in drawn]:
             yield (
-                f"The course of the hypervolume is not drawn for {', '.join(missing)}: the front "
-                "had more constraints than a target, or the checkpoint is missing."
+                f"The course of the hypervolume is not drawn for {', '.join(missing)}: the "
+                "checkpoint is missing, or what was asked for is not recorded."
             )
 
 

@@ -29,6 +29,7 @@ from phonenas.space.errors import InvalidArgument, UnknownName, UnsupportedForma
 from tests.report.test_run import EVIL, Page
 
 SPACE = MnasNet()
+ERRORS = np.random.default_rng(5).uniform(0.0, 0.02, 400)
 GENOMES = SPACE.sample(np.random.default_rng(0), 400)
 NAMES = [str(SPACE.decode(g)) for g in GENOMES]
 RNG = np.random.default_rng(1)
@@ -44,15 +45,16 @@ def run(
     origin: str = "measured",
     measured: dict[int, float] | None = None,
     bound: float = np.inf,
+    trust: float = 0.0,
     **settings: Any,
 ) -> Path:
     """A finished run that judged these of the 400 networks, in this order."""
     rows = np.asarray(rows)
-    numbers = np.column_stack(
-        [LATENCY[rows], TOP1[rows], np.full(len(rows), 0.006), np.zeros(len(rows))]
-    )
+    errors = ERRORS[rows] if trust else np.full(len(rows), 0.006)
+    numbers = np.column_stack([LATENCY[rows], TOP1[rows], errors, np.zeros(len(rows))])
     within = np.flatnonzero(numbers[:, 0] <= min(target_ms or np.inf, bound))
-    best = within[non_dominated(np.column_stack([numbers[:, 0], 1 - numbers[:, 1]])[within])]
+    lower = numbers[:, 1] - trust * errors
+    best = within[non_dominated(np.column_stack([numbers[:, 0], 1 - lower])[within])]
     candidates = tuple(
         Candidate(
             i,
@@ -80,6 +82,7 @@ def run(
         "evaluations": len(rows),
         "strategy": "nsga2",
         "seed": 0,
+        **({"trust": trust} if trust else {}),
         **settings,
     }
     made = RunFolder(folder, told, {"conditions": {"origin": origin}})
@@ -294,7 +297,20 @@ def test_nothing_in_common_is_refused(tmp_path: Path, four: list[Path]) -> None:
         compare([four[0], a])
 
 
-def test_a_front_held_to_more_than_a_target_has_no_course(tmp_path: Path) -> None:
+def test_a_course_is_of_the_front_by_what_the_search_trusted(tmp_path: Path) -> None:
+    told = compare([run(tmp_path / "a", range(200), trust=2.0), run(tmp_path / "b", range(100))])
+    assert [c.run for c in told.courses] == [0, 1]
+    course, half = told.courses[0], 100
+    rows = [r for r in range(course.evaluations[half]) if LATENCY[r] <= 10.0]
+    lower = np.column_stack([LATENCY[rows], 1 - (TOP1[rows] - 2.0 * ERRORS[rows])])
+    front = np.array(rows)[non_dominated(lower)]
+    assert set(front) != set(np.array(rows)[non_dominated(losses_of(rows, 10.0))])
+    expected = volume(losses_of(front, 10.0), 10.0) / told.scales[0].hypervolume
+    assert course.of_joint[half] == pytest.approx(expected)
+    assert course.of_joint[-1] == pytest.approx(told.rows[0].of_joint)
+
+
+def test_a_front_of_limits_that_are_not_recorded_has_no_course(tmp_path: Path) -> None:
     a = run(tmp_path / "a", range(100))
     b = run(tmp_path / "b", range(100), bound=6.0, limits=["macs <= 1e8"])
     c = run(tmp_path / "c", range(100), seed=1)
