@@ -82,6 +82,8 @@ def test_the_edges_of_a_score() -> None:
     found = score([21.0, 22.0, 22.5, 19.0], [20.0] * 4, [20.0] * 4, [20.0] * 4)
     assert (found.acc5, found.acc10) == (0.5, 0.75)
     assert found.coverage90 == 1.0
+    near = score([20.6, 19.8, 21.8, 17.0], [20.0] * 4)
+    assert (near.acc5, near.acc10) == (0.5, 0.75)
     assert score([1.0], [1.0], [1.01], [2.0]).coverage90 == 0.0
     assert score([1.0], [1.0], [0.5], [0.99]).coverage90 == 0.0
     for ends in (([1.0], None), (None, [1.0])):
@@ -113,6 +115,8 @@ def test_a_score_is_written_and_read_with_what_it_does_not_know() -> None:
         Score.from_dict({k: v for k, v in values.items() if k != "bias"})
     with pytest.raises(ValueError, match="n: expected whole number"):
         Score.from_dict({**values, "n": math.nan})
+    with pytest.raises(ValueError, match="informative: expected true or false, got nothing"):
+        Score.from_dict({**values, "informative": None})
 
 
 def test_correlations_need_two_values_that_differ() -> None:
@@ -130,6 +134,8 @@ def test_when_a_score_shows_something() -> None:
     assert score([1.0], [1.0]).reason.startswith("1 network, and")
     assert score(ms, ms, noise=0.0499).informative
     assert "±10.0%, no more than their noise of ±5.0%" in score(ms, ms, noise=0.0501).reason
+    exactly = float(np.std(np.log(ms), ddof=1)) / 2
+    assert not score(ms, ms, noise=exactly).informative
     assert score(ms, ms, noise=math.nan).informative
     tiny = np.exp(np.array([-0.00099, 0.0, 0.00099]))
     assert "nothing to predict" in score(tiny, tiny).reason

@@ -312,3 +312,23 @@ def test_a_log_that_does_not_end_with_the_last_generation_is_damage(tmp_path: Pa
         write_checkpoint(tmp_path, SETTINGS, replace(done, log=log))
         with pytest.raises(UnsupportedFormat, match="does not end with its last generation"):
             read_checkpoint(tmp_path, SETTINGS)
+
+
+def test_a_finished_run_goes_on_from_before_its_last_generation() -> None:
+    rows = [Generation(n, r, NAN, 1.0, 0.5, 1.0) for n, r in ((1.0, 0.0), (2.0, 1.0), (3.0, 5.0))]
+    done = replace(CHECKPOINT, repeats=5, log=tuple(rows), before_last=True)
+    before = done.to_go_on()
+    assert before.evaluations.genomes.tolist() == [[0, 1], [1, 0]]
+    assert (before.repeats, before.log, before.before_last) == (1, tuple(rows[:2]), False)
+    assert before.state is done.state and before.stale == 1
+    first = replace(done, log=(rows[2],)).to_go_on()
+    assert (len(first.evaluations), first.repeats, first.log) == (0, 0, ())
+    assert before.to_go_on() is before
+
+
+@pytest.mark.parametrize("counts", [[0.0, 3.0], [0.0, 0.0, 3.0], [3.0], [3.0, 3.0]])
+def test_a_generation_may_bring_nothing(tmp_path: Path, counts: list[float]) -> None:
+    log = tuple(Generation(n, 1, NAN, 1.0, 0.5, 1.0) for n in counts)
+    write_checkpoint(tmp_path, SETTINGS, replace(CHECKPOINT, log=log, before_last=True))
+    found = read_checkpoint(tmp_path, SETTINGS)
+    assert found is not None and [g.evaluations for g in found.log] == counts

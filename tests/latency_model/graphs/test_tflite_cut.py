@@ -19,14 +19,26 @@ from phonenas import cli
 from phonenas.cli.networks import any_network, kernels_in, network_file
 from phonenas.devices.runtimes.engine_litert import Engine
 from phonenas.latency_model.graphs.onnx_cut import cut
-from phonenas.latency_model.graphs.tflite_cut import cut_tflite
-from phonenas.space import zoo
-from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, UnsupportedFormat
+from phonenas.latency_model.graphs.tflite_cut import _KernelBuilder, cut_tflite
+from phonenas.space import Kernel, zoo
+from phonenas.space.errors import (
+    InvalidArgument,
+    PhonenasError,
+    UncoveredOperator,
+    UnknownName,
+    UnsupportedFormat,
+)
 from phonenas.space.file_inputs import Given
 from phonenas.space.lowering.onnx import to_onnx
 from phonenas.space.lowering.tflite import to_tflite
 from phonenas.space.lowering.write import write_onnx, write_tflite
-from phonenas.space.tflite_file import TfliteFile, read_tflite
+from phonenas.space.tflite_file import (
+    TfliteFile,
+    TfliteGraph,
+    TfliteNode,
+    TfliteTensor,
+    read_tflite,
+)
 
 
 @pytest.mark.parametrize("name", ["mnasnet-a1", "mobilenet-v3-large", "resnet-18"])
@@ -91,6 +103,17 @@ def made(
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     path.write_bytes(bytes(builder.Output()))
     return path
+
+
+def test_files_without_kernels_or_at_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedFormat, match="computes nothing from its input"):
+        cut_tflite(made(tmp_path / "x.tflite", op="RESHAPE"))
+    free = made(tmp_path / "y.tflite", shape=(1, 1, 1, 4), signature=(-1, -1, -1, 4))
+    with pytest.raises(UnsupportedFormat, match="its inner shapes are those of x=1,1,1,4"):
+        cut_tflite(free, Given(resolution_px=8))
+    assert len(cut_tflite(free, Given(resolution_px=1)).kernels) == 1
+    found = cut_tflite(made(tmp_path / "z.tflite", op="WHERE", kind="BOOL"))
+    assert found.notes == ("its time depends on the input: WHERE",)
 
 
 def test_free_sides_are_set(tmp_path: Path) -> None:
@@ -218,3 +241,245 @@ def test_inputs_go_with_their_model_and_are_removed_with_it(tmp_path: Path) -> N
     subjects.clear()
     models.tidy()
     assert list(folder.iterdir()) == []
+
+
+# -- nodes, one at a time ---------------------------------------------------------------------
+
+MAP = (1, 8, 8, 4)
+
+
+def const(*sides: int, values: tuple[int, ...] = (), kind: str = "FLOAT32") -> TfliteTensor:
+    return TfliteTensor("", kind, sides, True, values)
+
+
+def kernels(
+    op: str, given: list[Any], out: tuple[int, ...], kind: str = "FLOAT32", **options: Any
+) -> list[Kernel]:
+    """The kernels of one node on maps, by their shapes, and constants."""
+    tensors = [
+        t if isinstance(t, TfliteTensor) else TfliteTensor(f"m{i}", kind, t, False)
+        for i, t in enumerate(given)
+    ]
+    tensors.append(TfliteTensor("out", kind, out, False))
+    at = len(given)
+    node = TfliteNode(op, tuple(range(at)), (at,), options)
+    maps = tuple(i for i, t in enumerate(tensors[:-1]) if not t.constant)
+    graph = TfliteGraph(tuple(tensors), (node,), maps, (at,))
+    return [s.kernel for s in _KernelBuilder(graph, "x").steps()]
+
+
+CONV = const(16, 3, 3, 4)
+TWO = {"strideH": 2, "strideW": 2}
+WINDOW = {"filterHeight": 2, "filterWidth": 2}
+WHOLE = {"filterHeight": 8, "filterWidth": 8}
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "out", "options", "expected"),
+    [
+        (
+            "CONV_2D",
+            [MAP, CONV, const(16)],
+            (1, 4, 4, 16),
+            {**TWO, "fusedActivationFunction": 3},
+            Kernel("conv", 4, 16, (8, 8), (4, 4), (3, 3), (2, 2), fused=("relu6",)),
+        ),
+        (
+            "CONV_2D",
+            [MAP, const(16, 3, 5, 2)],
+            (1, 8, 8, 16),
+            {"fusedActivationFunction": 1},
+            Kernel("conv", 4, 16, (8, 8), (8, 8), (3, 5), groups=2, fused=("relu",)),
+        ),
+        (
+            "DEPTHWISE_CONV_2D",
+            [MAP, const(1, 3, 3, 4)],
+            (1, 8, 8, 4),
+            {},
+            Kernel("conv", 4, 4, (8, 8), (8, 8), (3, 3), groups=4),
+        ),
+        ("FULLY_CONNECTED", [(1, 64), const(10, 64)], (1, 10), {}, Kernel("linear", 64, 10)),
+        (
+            "FULLY_CONNECTED",
+            [(1, 7, 64), const(10, 64)],
+            (1, 7, 10),
+            {"fusedActivationFunction": 4},
+            Kernel("linear", 64, 10, (7, 1), (7, 1), fused=("tanh",)),
+        ),
+        ("AVERAGE_POOL_2D", [MAP], (1, 1, 1, 4), WHOLE, Kernel("global_pool", 4, 4, (8, 8))),
+        (
+            "AVERAGE_POOL_2D",
+            [MAP],
+            (1, 4, 4, 4),
+            {**WINDOW, **TWO},
+            Kernel("average_pool", 4, 4, (8, 8), (4, 4), (2, 2), (2, 2)),
+        ),
+        (
+            "MAX_POOL_2D",
+            [MAP],
+            (1, 1, 1, 4),
+            WHOLE,
+            Kernel("max_pool", 4, 4, (8, 8), (1, 1), (8, 8)),
+        ),
+        ("MEAN", [MAP, const(2, values=(1, 2))], (1, 4), {}, Kernel("global_pool", 4, 4, (8, 8))),
+        ("MEAN", [MAP, const(2, values=(-2, -3))], (1, 4), {}, Kernel("global_pool", 4, 4, (8, 8))),
+        ("ADD", [MAP, MAP], MAP, {}, Kernel("add", 4, 4, (8, 8), (8, 8), operands=2)),
+        ("SUB", [MAP, const(4)], MAP, {}, Kernel("add", 4, 4, (8, 8), (8, 8))),
+        ("DIV", [MAP, (1, 1, 1, 4)], MAP, {}, Kernel("mul", 4, 4, (8, 8), (8, 8))),
+        ("MUL", [MAP, MAP], MAP, {}, Kernel("mul", 4, 4, (8, 8), (8, 8), operands=2)),
+        (
+            "LOGISTIC",
+            [MAP],
+            MAP,
+            {},
+            Kernel("activation", 4, 4, (8, 8), (8, 8), fused=("sigmoid",)),
+        ),
+        (
+            "CONCATENATION",
+            [MAP, MAP, MAP],
+            (1, 8, 8, 12),
+            {},
+            Kernel("concat", 12, 12, (8, 8), (8, 8), operands=3),
+        ),
+        (
+            "PAD",
+            [MAP, const(4, 2)],
+            (1, 10, 9, 4),
+            {},
+            Kernel("move", 4, 4, (8, 8), (10, 9), fused=("pad",)),
+        ),
+        (
+            "TRANSPOSE",
+            [(1, 8, 6, 4), const(4, values=(0, 3, 1, 2))],
+            (1, 4, 8, 6),
+            {},
+            Kernel("move", 4, 6, (8, 6), (4, 8), fused=("transpose",)),
+        ),
+        (
+            "STRIDED_SLICE",
+            [MAP, const(4), const(4), const(4)],
+            (1, 8, 8, 2),
+            {},
+            Kernel("move", 4, 2, (8, 8), (8, 8), fused=("slice",)),
+        ),
+        ("SOFTMAX", [(1, 10)], (1, 10), {}, Kernel("softmax", 10, 10)),
+        (
+            "RESIZE_NEAREST_NEIGHBOR",
+            [MAP, const(2)],
+            (1, 16, 16, 4),
+            {},
+            Kernel("resize", 4, 4, (8, 8), (16, 16)),
+        ),
+    ],
+)
+def test_a_node_as_a_kernel(
+    op: str, given: list[Any], out: tuple[int, ...], options: dict[str, Any], expected: Kernel
+) -> None:
+    assert kernels(op, given, out, **options) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "out", "options", "reads", "writes", "window"),
+    [
+        # 8·8·4 and 16·3·3·4 numbers read; 3·3·4 products for each that is written.
+        ("CONV_2D", [MAP, CONV], (1, 8, 8, 16), {"dilationWFactor": 2}, 832, 1024, 36),
+        ("CONV_2D", [MAP, CONV], (1, 8, 8, 16), {"fusedActivationFunction": 5}, 832, 1024, 36),
+        ("CONV_2D", [MAP, (16, 3, 3, 4)], (1, 8, 8, 16), {}, 832, 1024, 36),
+        ("CONV_2D", [(2, 8, 8, 4), CONV], (2, 8, 8, 16), {}, 1088, 2048, 36),
+        ("DEPTHWISE_CONV_2D", [MAP, const(1, 3, 3, 4)], MAP, {"dilationHFactor": 2}, 292, 256, 9),
+        ("FULLY_CONNECTED", [(1, 64), (10, 64)], (1, 10), {}, 704, 10, 64),
+        ("BATCH_MATMUL", [(1, 5, 64), (1, 64, 7)], (1, 5, 7), {}, 768, 35, 64),
+        # Each of the 4·4·4 numbers read takes part in 2·2·8 products.
+        (
+            "TRANSPOSE_CONV",
+            [const(4), const(8, 2, 2, 4), (1, 4, 4, 4)],
+            (*MAP[:3], 8),
+            {},
+            196,
+            512,
+            4,
+        ),
+        ("MEAN", [MAP, const(1, values=(3,))], (1, 8, 8), {}, 257, 64, 1),
+        ("ADD", [(1, 1, 1, 4), (1, 8, 8, 1)], MAP, {}, 68, 256, 1),
+        ("TRANSPOSE", [MAP, const(4)], (1, 4, 8, 8), {}, 260, 256, 1),
+        ("CUMSUM", [MAP, const(1)], MAP, {}, 257, 256, 1),
+    ],
+)
+def test_what_no_kind_stands_for_is_a_kernel_of_the_files_own(
+    op: str,
+    given: list[Any],
+    out: tuple[int, ...],
+    options: dict[str, Any],
+    reads: int,
+    writes: int,
+    window: int,
+) -> None:
+    (kernel,) = kernels(op, given, out, **options)
+    assert (kernel.kind, kernel.in_channels, kernel.out_channels) == ("node", reads, writes)
+    assert kernel.kernel == (1, window)
+    assert kernel.fused[0] == op.lower() and kernel.fused[1][0] == "d"
+    # Another option is another kernel.
+    (other,) = kernels(op, given, out, **{**options, "more": 1})
+    assert other.fused[0] == kernel.fused[0] and other != kernel
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"), [("INT32", 256), ("INT64", 512), ("FLOAT16", 128), ("INT8", 64)]
+)
+def test_a_kernel_of_its_own_counts_words_of_32_bits(kind: str, numbers: int) -> None:
+    (kernel,) = kernels("CUMSUM", [MAP], MAP, kind)
+    assert (kernel.in_channels, kernel.out_channels) == (numbers, numbers)
+
+
+def test_integers_beside_the_maps_are_no_network_of_their_type() -> None:
+    assert kernels("ADD", [MAP, MAP], MAP, "INT32")[0].kind == "node"
+    for kind in ("INT8", "UINT8", "FLOAT16"):
+        assert kernels("ADD", [MAP, MAP], MAP, kind)[0].kind == "add"
+
+
+def test_what_only_renames_is_no_kernel() -> None:
+    assert kernels("RESHAPE", [MAP, const(2)], (1, 256)) == []
+    assert kernels("SHAPE", [MAP], (4,), "INT32") == []
+    assert kernels("TRANSPOSE", [(1, 1, 1, 4), const(4, values=(0, 3, 1, 2))], (1, 4, 1, 1)) == []
+
+
+@pytest.mark.parametrize("op", ["IF", "WHILE", "CALL_ONCE"])
+def test_what_runs_by_its_data_is_named(op: str) -> None:
+    with pytest.raises(UncoveredOperator, match=f"node 0 of type {op} runs what the data say"):
+        kernels(op, [MAP], MAP)
+
+
+def test_padding_goes_into_the_convolution_behind_it_and_constants_are_computed_once() -> None:
+    tensors = (
+        TfliteTensor("x", "FLOAT32", MAP, False),
+        const(4, 2, kind="INT32"),
+        TfliteTensor("padded", "FLOAT32", (1, 10, 10, 4), False),
+        const(16, 3, 3, 4, kind="FLOAT16"),
+        TfliteTensor("wide", "FLOAT32", (16, 3, 3, 4), False),
+        TfliteTensor("y", "FLOAT32", (1, 8, 8, 16), False),
+    )
+    wide = TfliteNode("DEQUANTIZE", (3,), (4,))
+    conv = TfliteNode("CONV_2D", (2, 4, -1), (5,))
+    for op, expected in (
+        ("PAD", [Kernel("conv", 4, 16, (8, 8), (8, 8), (3, 3))]),
+        (
+            "PADV2",  # by another value than 0
+            [
+                Kernel("move", 4, 4, (8, 8), (10, 10), fused=("pad",)),
+                Kernel("conv", 4, 16, (10, 10), (8, 8), (3, 3)),
+            ],
+        ),
+    ):
+        nodes = (TfliteNode(op, (0, 1), (2,)), wide, conv)
+        found = _KernelBuilder(TfliteGraph(tensors, nodes, (0,), (5,)), "x").steps()
+        assert [s.kernel for s in found] == expected
+        assert found[-1].output == "y"
+
+
+def test_a_split_reads_its_map_once() -> None:
+    half = TfliteTensor("a", "FLOAT32", (1, 8, 8, 2), False)
+    tensors = (const(1, kind="INT32"), TfliteTensor("x", "FLOAT32", MAP, False), half, half)
+    nodes = (TfliteNode("SPLIT", (0, 1), (2, 3)),)
+    (step,) = _KernelBuilder(TfliteGraph(tensors, nodes, (1,), (2, 3)), "x").steps()
+    assert step.kernel == Kernel("move", 4, 4, (8, 8), (8, 8), fused=("split",))
+    assert (step.inputs, step.node, step.output) == (("x",), "0 SPLIT", "a")

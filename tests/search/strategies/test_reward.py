@@ -11,6 +11,7 @@ from phonenas.search import NSGA2, WeightedProduct
 from phonenas.search.strategies.reward import (
     HARD,
     SOFT,
+    RewardStrategy,
     check_exponents,
     check_target,
     penalised,
@@ -97,6 +98,18 @@ def test_a_strategy_by_name_is_soft_or_hard() -> None:
     with pytest.raises(InvalidArgument, match="alpha and beta"):
         WeightedProduct(0, exponents=(1.0, -1.0))
     assert isinstance(NSGA2.make(1, False), NSGA2)
+
+
+def test_a_strategy_of_ones_own_is_hard_and_of_seed_0_if_it_says_nothing() -> None:
+    class Own(RewardStrategy):
+        name = "own"
+
+        def start(self, space: object, target: float | None = None, objectives: int = 2) -> None:
+            raise AssertionError
+
+        ask = tell = start  # type: ignore[assignment]
+
+    assert (Own().seed, Own().exponents) == (0, (0.0, -1.0))
 
 
 # -- further losses -----------------------------------------------------------------------------
