@@ -24,13 +24,13 @@ __all__ = ["Fault", "faults", "page"]
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "faults.md"
-_HEAD = """# What can be broken, and what phonenas tells
+_HEAD = """# Errors, and what to do
 
-Files cut off, folders of others, names that are paths, devices that fail halfway: each row of this
-table is made to happen by a test, which also looks that the words in the second column are told
-(`…` stands for what differs from case to case). An error is one line on stderr that says what was
-asked, what stands against it, and what to do next; exit code 1 where it could not be done, 2 for
-invalid arguments. What goes wrong between a computer and its phones has
+The tests produce each error of this table: files cut short, folders of other programs, names that
+are paths, devices that fail in the middle of a job. They also check that phonenas prints the words
+in the second column (`…` stands for text that varies). An error is one line on stderr: what was
+asked, what prevents it, and what to do next. The exit code is 1 for a failure and 2 for invalid
+arguments. What goes wrong between a computer and its phones has
 [a table of its own](phones.md#when-something-goes-wrong).
 
 `python -m tools.faults` writes this page from the tests.
