@@ -56,8 +56,9 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
     """One row a measurement: statistics, raw samples, and every field of its conditions.
 
     `latency_ms` is the value of the rounds' medians in ms, `spread` half its 90 % interval,
-    relative; `medians_ms`, `samples_ms` and `sentinel_ms` are JSON lists (a list a round for
-    the latter two). Columns that describe conditions carry their own names (`device`, ...).
+    relative; `p50_ms` to `file_bytes` are `Measurement.figures`, empty where unknown;
+    `medians_ms`, `samples_ms` and `sentinel_ms` are JSON lists (a list a round for the latter
+    two). Columns that describe conditions carry their own names (`device`, ...).
     """
     import pandas as pd
 
@@ -70,6 +71,7 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
                     "subject": m.subject,
                     "latency_ms": round(m.latency_ms, 6),
                     "spread": round(m.spread, 5),
+                    **m.figures,
                     "rounds": len(m.rounds),
                     "samples": m.samples,
                     "preempted": sum(r.preempted for r in m.rounds),

@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from statistics import fmean, median
@@ -27,7 +27,7 @@ from msgspec import Meta
 
 from phonenas.space.errors import InvalidArgument
 
-from .documents import Count, strict
+from .documents import Count, Ms, strict
 
 __all__ = [
     "MOST_MS",
@@ -40,6 +40,7 @@ __all__ = [
     "Mode",
     "Origin",
     "Round",
+    "Startup",
     "SubjectKind",
 ]
 
@@ -165,6 +166,37 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Startup:
+    """A model file brought up in a process of its own, which holds the runtime and it alone.
+
+    What a device does not report is None.
+
+    Args:
+        load_ms: Time to make the file ready to run, in ms, > 0: reading, optimising, preparing.
+        first_ms: Time of its first inference, in ms, > 0.
+        peak_bytes: Greatest resident memory of that process, with its runtime, in bytes.
+        model_bytes: Of it, what came on top of what it held before it loaded the file, in bytes.
+        file_bytes: Size of the file, in bytes.
+    """
+
+    load_ms: Ms | None = None
+    first_ms: Ms | None = None
+    peak_bytes: Count | None = None
+    model_bytes: Count | None = None
+    file_bytes: Count | None = None
+
+    @classmethod
+    def middle(cls, several: Sequence[Startup]) -> Startup:
+        """The median of each number over several startups of one file; None where none has it."""
+        values: dict[str, Any] = {}
+        for name in (f.name for f in fields(cls)):
+            known = [v for s in several if (v := getattr(s, name)) is not None]
+            if known:
+                values[name] = median(known) if name.endswith("_ms") else int(median(known))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class Round:
     """Samples taken back to back.
 
@@ -176,6 +208,7 @@ class Round:
         at: When, ISO 8601 in UTC; an imported table may say the day or the month alone.
         telemetry: What may change from round to round and explains a spread: core numbers,
             temperature, frequency, the sentinel's time.
+        startup: Of a process of its own that brought the file up after these samples, if one did.
     Raises:
         InvalidArgument: No sample, one that is no time that a run can take, a count below 0, or a
             time of day that is no ISO 8601.
@@ -186,6 +219,7 @@ class Round:
     preempted: int = 0
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     telemetry: dict[str, Any] = field(default_factory=dict, hash=False)
+    startup: Startup | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("preempted", Count), ("at", At)):
@@ -279,6 +313,30 @@ class Measurement:
         times half their distance, by Student's t with one degree of freedom. See `spread`.
         """
         return spread(self.medians_ms)
+
+    def run_ms(self, share: float) -> float | None:
+        """Time within which this share of single runs ends, in ms: 0.9 gives their p90.
+
+        Over the runs of all rounds that the scheduler did not interrupt; between two of them it is
+        interpolated. None where a sample is no single run, as of a program that prints a median.
+
+        Args:
+            share: In [0, 1].
+        """
+        if self.conditions.statistic != "samples":
+            return None
+        ordered = sorted(s for r in self.rounds for s in r.samples_ms)
+        return _at(ordered, share * (len(ordered) - 1))
+
+    @cached_property
+    def startup(self) -> Startup:
+        """Median of each number over the startups beside its rounds; all None without any."""
+        return Startup.middle([r.startup for r in self.rounds if r.startup is not None])
+
+    @cached_property
+    def figures(self) -> dict[str, float | int | None]:
+        """p50_ms and p90_ms of single runs, and the numbers of its startup; None where unknown."""
+        return {"p50_ms": self.run_ms(0.5), "p90_ms": self.run_ms(0.9), **asdict(self.startup)}
 
     @property
     def samples(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phonenas.data.files import Lock, TemporaryFolder
-from phonenas.data.measurement import Conditions
+from phonenas.data.measurement import Conditions, Startup
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
 from phonenas.space.lowering.write import Measurable
 
@@ -185,6 +185,9 @@ class AssembledDevice(Device):
         return self.runtime.run_ms(
             jobs, sentinel=sentinel, warmup_runs=warmup_runs, warmup_s=warmup_s
         )
+
+    def startup(self, model: Path) -> Startup | None:
+        return self.runtime.startup(model)
 
     def refresh(self) -> None:
         self.runtime.refresh()

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from phonenas.data.measurement import Conditions
+from phonenas.data.measurement import Conditions, Startup
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
@@ -144,6 +144,19 @@ class Device(ABC):
             DeviceUnavailable: It was lost, or did not answer in time; `LostInRun` if that happened
                 while the model of the next reading ran.
         """
+
+    def startup(self, model: Path) -> Startup | None:
+        """Bring a model up in a process of its own, which ends then; None if it cannot be had.
+
+        It is asked for between two requests of `run_ms`, so that it disturbs no sample.
+
+        Args:
+            model: A model file, as `lower` wrote it.
+        Raises:
+            DeviceError: It failed there; the device itself is not lost.
+            DeviceUnavailable: The device was lost.
+        """
+        return None
 
     @abstractmethod
     def telemetry(self) -> dict[str, Any]:

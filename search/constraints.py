@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phonenas.latency_model import LatencyModel
+from phonenas.latency_model.peak_memory import PeakMemory
 from phonenas.space.errors import InvalidArgument
 
 from .evaluations import CHANCE, Evaluations
@@ -226,7 +227,11 @@ def split_limit(text: str) -> tuple[str, dict[str, float | None]]:
     return match["name"], {which: bound, "soft": SOFT[1] if match["soft"] else None}
 
 
-def parse_limit(text: str, model_of: Callable[[str], LatencyModel] | None = None) -> Limit:
+def parse_limit(
+    text: str,
+    model_of: Callable[[str], LatencyModel] | None = None,
+    memory_of: Callable[[], PeakMemory] | None = None,
+) -> Limit:
     """A limit as the command line has it: `macs<=300e6`; `params<=~4e6` is soft (exponent -0.07).
 
     Raises:
@@ -234,4 +239,4 @@ def parse_limit(text: str, model_of: Callable[[str], LatencyModel] | None = None
         UnknownName: No such objective.
     """
     name, bound = split_limit(text)
-    return Limit(named(name, model_of), **bound)
+    return Limit(named(name, model_of, memory_of), **bound)

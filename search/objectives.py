@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phonenas.latency_model import LatencyModel
+from phonenas.latency_model.peak_memory import PeakMemory as MemoryModel
 from phonenas.space import AdditiveTable, Architecture, Genomes, SearchSpace
 from phonenas.space.additive import PeakTable
 from phonenas.space.errors import InvalidArgument, InvalidObjective, UnknownName, nearest
@@ -24,12 +25,14 @@ from phonenas.space.errors import InvalidArgument, InvalidObjective, UnknownName
 __all__ = [
     "NAME",
     "RESERVED",
+    "FileSize",
     "Function",
     "Latency",
     "Macs",
     "Objective",
     "Params",
     "PeakActivation",
+    "PeakMemory",
     "Recorded",
     "checked",
     "named",
@@ -102,7 +105,41 @@ class PeakActivation(Objective):
         return lambda genomes: _BYTES * table(genomes)
 
 
-_COUNTED: dict[str, type[Objective]] = {k.name: k for k in (Macs, Params, PeakActivation)}
+class FileSize(Objective):
+    """Bytes of the ONNX file of a network, exactly: as an export writes it."""
+
+    name, unit = "file_size", "bytes"
+
+    def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
+        from phonenas.space.lowering.onnx_size import onnx_bytes
+
+        def evaluate(genomes: Genomes) -> Floats:
+            rows = space.check(genomes)
+            return np.array([onnx_bytes(space.decode(row)) for row in rows], np.float64)
+
+        return evaluate
+
+
+_KINDS = (Macs, Params, PeakActivation, FileSize)
+_COUNTED: dict[str, type[Objective]] = {kind.name: kind for kind in _KINDS}
+_MEASURED = ("p50_ms", "p90_ms", "load_ms", "first_ms", "model_bytes")
+_PEAK = "peak_memory"
+
+
+class PeakMemory(Objective):
+    """Predicted peak memory of a process that runs a network, in bytes, its runtime included."""
+
+    name, unit = _PEAK, "bytes"
+
+    def __init__(self, model: MemoryModel) -> None:
+        self.model = model
+
+    @property
+    def digest(self) -> str:
+        return self.model.digest
+
+    def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
+        return self.model.on(space)
 
 
 class Latency(Objective):
@@ -257,17 +294,35 @@ def _names(n: int, network: Callable[[int], Any]) -> str:
     return f"{network(0)}{more}" if n else "no network"
 
 
-def named(name: str, model_of: Callable[[str], LatencyModel] | None = None) -> Objective:
-    """An objective by name: macs, params, peak_activation, or latency:DEVICE, where `model_of`
-    gives the fitted model of a device.
+def named(
+    name: str,
+    model_of: Callable[[str], LatencyModel] | None = None,
+    memory_of: Callable[[], MemoryModel] | None = None,
+) -> Objective:
+    """An objective by name: macs, params, peak_activation, file_size, peak_memory, latency:DEVICE.
 
+    Args:
+        name: As above.
+        model_of: Gives the fitted latency model of a device.
+        memory_of: Gives the model of memory of the device that is searched for.
     Raises:
         UnknownName: No such objective; the message offers the nearest.
+        InvalidArgument: A quantity that is measured, and that nothing predicts.
     """
+    if name == _PEAK and memory_of is not None:
+        return PeakMemory(memory_of())
+    if name in _MEASURED:
+        raise InvalidArgument(
+            f"{name} is measured and never predicted, so a search can neither minimise nor limit "
+            f"it: it is told of each network that is validated. {_offered(name)}"
+        )
     if name.startswith("latency:") and model_of is not None:
         return Latency(model_of(name.removeprefix("latency:")))
     if name not in _COUNTED:
-        raise UnknownName(
-            f"no objective is called {name!r}. {nearest(name, [*_COUNTED, 'latency:DEVICE'])}"
-        )
+        raise UnknownName(f"no objective is called {name!r}. {_offered(name)}")
     return _COUNTED[name]()
+
+
+def _offered(name: str) -> str:
+    """The objectives nearest to a name, in a sentence."""
+    return nearest(name, [*_COUNTED, _PEAK, "latency:DEVICE"])

@@ -17,69 +17,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import sqlalchemy as sa
-from msgspec import Meta
 
 from phonenas.space.errors import InvalidArgument
 
-from ..documents import Count, Ms, Text, parsed, strict
+from ..documents import Text, parsed, strict
 from ..measurement import At, Conditions, Entry, Measurement, Round, SubjectKind
 from .database import Database
+from .rows import columns_of, conditions_of, measurement_row, round_of
 from .schema import CONDITIONS, MEASUREMENT, META, REJECTION, ROUND, STORE_ID
 
 __all__ = ["MeasurementStore", "Pending"]
-
-
-_SAMPLES = msgspec.json.Decoder(Annotated[tuple[Ms, ...], Meta(min_length=1, max_length=1_000_000)])
-_SENTINEL = msgspec.json.Decoder(Annotated[tuple[Ms, ...], Meta(max_length=1_000_000)])
-_TELEMETRY = msgspec.json.Decoder(dict[str, Any])
-
-
-class _Row(msgspec.Struct, array_like=True):
-    """A row of the table of measurements, its columns in their order."""
-
-    id: Count
-    conditions: Text
-    kind: SubjectKind
-    subject: Text
-    series: Count
-    purpose: Text
-    complete: bool
-    given_up: Text | None
-
-
-def _times(ms: Sequence[float]) -> str:
-    """As JSON, to a millionth of a ms; shorter ones whole, for no time is 0."""
-    return json.dumps([round(s, 6) or s for s in ms], allow_nan=False)
-
-
-def _telemetry(values: dict[str, Any]) -> str:
-    """As JSON, which has no NaN and no infinity: such values are left out, null in lists.
-
-    Bytes of a file's name that are no UTF-8 become question marks.
-    """
-    finite = {k: v for k, v in values.items() if not isinstance(v, float) or isfinite(v)}
-    text = json.dumps(finite, ensure_ascii=False).encode(errors="replace")
-    plain = json.loads(text, parse_constant=lambda _: None)
-    return json.dumps(plain, sort_keys=True, allow_nan=False)
-
-
-def _checked(row: Any) -> _Row:
-    return strict(tuple(row), _Row)
-
-
-def _conditions(fields: Any, digest: Any) -> Conditions:
-    conditions = Conditions.from_dict(parsed(fields))
-    if conditions.digest != digest:
-        raise ValueError(f"the conditions {digest} have the digest {conditions.digest}")
-    return conditions
 
 
 @dataclass(frozen=True)
@@ -215,7 +168,7 @@ class MeasurementStore:
             .order_by(MEASUREMENT.c.series)
         )
         with self._database.sound():
-            return {row.subject: row for row in map(_checked, rows)}
+            return {row.subject: row for row in map(measurement_row, rows)}
 
     def add_rounds(self, rounds: list[tuple[int, int, Round]]) -> None:
         """Commit accepted rounds, each (measurement id, its number, round), as one.
@@ -223,15 +176,7 @@ class MeasurementStore:
         A number that is already in (another process was faster) is left as it is.
         """
         rows = [
-            {
-                "measurement": id,
-                "number": number,
-                "samples_ms": _times(taken.samples_ms),
-                "sentinel_ms": _times(taken.sentinel_ms),
-                "preempted": taken.preempted,
-                "at": taken.at,
-                "circumstances": _telemetry(taken.telemetry),
-            }
+            {"measurement": id, "number": number, **columns_of(taken)}
             # In one order, so that two who add the same ones never wait for each other.
             for id, number, taken in sorted(rounds, key=lambda r: r[:2])
         ]
@@ -307,7 +252,7 @@ class MeasurementStore:
         if kind is not None:
             query = query.where(MEASUREMENT.c.kind == kind)
         with self._database.reading() as connection:
-            return [_conditions(r.fields, r.digest) for r in connection.execute(query)]
+            return [conditions_of(r.fields, r.digest) for r in connection.execute(query)]
 
     def latest(self, conditions: Conditions, kinds: Sequence[SubjectKind]) -> Entry:
         """The entry of the last complete measurement of these kinds; number 0 for none."""
@@ -345,7 +290,7 @@ class MeasurementStore:
         store = self.identity
         with self._database.reading() as connection:
             rows = [
-                _checked(row)
+                measurement_row(row)
                 for row in connection.execute(
                     sa.select(MEASUREMENT).where(where).order_by(MEASUREMENT.c.id)
                 )
@@ -407,15 +352,7 @@ class MeasurementStore:
         )
         by_measurement: dict[int, list[Round]] = {}
         for row in rows:
-            by_measurement.setdefault(row.measurement, []).append(
-                Round(
-                    _SAMPLES.decode(row.samples_ms),
-                    _SENTINEL.decode(row.sentinel_ms),
-                    strict(row.preempted, Count),
-                    strict(row.at, At),
-                    _TELEMETRY.decode(row.circumstances),
-                )
-            )
+            by_measurement.setdefault(row.measurement, []).append(round_of(row))
         return by_measurement
 
     def rejections(self, conditions: Conditions) -> list[tuple[str, str, str]]:

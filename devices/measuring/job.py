@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from phonenas.data.measurement import WHOLE
 from phonenas.data.store import MeasurementStore
@@ -34,6 +34,7 @@ _BATCH_S = 3.0
 _PATIENCE = 200  # readings rejected in a row before the device is called unstable
 _DRIFTING = 10  # readings in a row rejected for drift, before the batch is stopped
 _LEAST_PAUSE_S = 0.01
+_STARTUP_S = 1.0  # of a process of its own, before one was timed
 
 
 class MeasuringJob:
@@ -68,10 +69,20 @@ class MeasuringJob:
         self.partly: set[str] = set()  # subjects of which a delegate leaves nodes
         self.rejected_in_a_row = 0
         self.work_s = self.worked_estimate_s = self.busy_s = 0.0
+        self.startups_s: list[float] = []
+        self.startups = protocol.startups if self.conditions.mode == "steady" else 0
+        self.not_started: set[str] = set()  # subjects whose process failed
 
     def plan(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
         """Read from the store what is measured; with `retry`, repeat what was given up."""
         self.progress.begin(subjects, again, retry)
+
+    def startups_due(self, text: str) -> int:
+        """Processes of its own that an open subject still lacks."""
+        if self.progress.open[text].kind not in WHOLE or text in self.not_started:
+            return 0
+        done = sum(r.startup is not None for r in self.progress.rounds[text])
+        return max(0, self.startups - done)
 
     @property
     def slowdown(self) -> float | None:
@@ -95,7 +106,9 @@ class MeasuringJob:
         planned = sum(self.estimate_s(t) * n for t, n in missing.items())
         ratio = self.work_s / self.worked_estimate_s if self.worked_estimate_s > 5 else 1.15
         most = max(missing.values(), default=1)
-        return max(planned * ratio, (most - 1) * self.protocol.apart_s)
+        each_s = fmean(self.startups_s) if self.startups_s else _STARTUP_S
+        startups_s = each_s * sum(map(self.startups_due, missing))
+        return max(planned * ratio + startups_s, (most - 1) * self.protocol.apart_s)
 
     # -- run ----------------------------------------------------------------------------------
 
@@ -245,10 +258,11 @@ class MeasuringJob:
                 # This very model may be the cause.
                 reason = f"the device was lost: {error}"
                 self.progress.reject(batch[answered], reason, failure=True)
-        self.models.tidy()
         if lost is None:
             self.work_s += self.device.now_s() - began
             self.worked_estimate_s += estimate_s * answered / len(batch)
+            self.start_up({text: files[text] for text in accepted})
+        self.models.tidy()
         reason = self.commit(accepted)
         if lost is not None:
             self.supervisor.recover(lost)
@@ -259,6 +273,27 @@ class MeasuringJob:
             self.supervisor.cool_down(reason, sentinel)
         if drift.moved:
             self.start_over()
+
+    def start_up(self, files: Mapping[str, Path]) -> None:
+        """Bring each of these up in a process of its own, where that is still wanted.
+
+        What a process cannot give is told, and lacks; no round is lost for it.
+        """
+        for text, path in files.items():
+            if not self.startups_due(text):
+                continue
+            began = self.device.now_s()
+            try:
+                startup = self.device.startup(path)
+            except (DeviceUnavailable, DeviceError) as error:
+                self.not_started.add(text)
+                self.tell(Warned(f"no memory and no time to load is known of {text}: {error}"))
+                continue
+            if startup is None:  # nor of any other
+                self.startups = 0
+                return
+            self.startups_s.append(self.device.now_s() - began)
+            self.progress.started(text, startup)
 
     def told_parts(self, text: str, provider: str) -> None:
         """Tell once that a delegate left nodes of a model to other kernels."""

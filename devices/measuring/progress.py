@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any, get_args
 
-from phonenas.data.measurement import Conditions, Round, SubjectKind, centre, spread
+from phonenas.data.measurement import Conditions, Round, Startup, SubjectKind, centre, spread
 from phonenas.data.store import MeasurementStore
 
 from ..device import Reading
@@ -128,6 +129,14 @@ class JobProgress:
         self.first.accept(text, reading, telemetry)
         self.rounds[text].append(accepted)
         self._failures.pop(text, None)
+
+    def started(self, text: str, startup: Startup) -> None:
+        """Add a startup to the round that was accepted last of a subject, before its `commit`."""
+        id, number, taken = next(a for a in reversed(self._accepted) if a[0] == self._ids[text])
+        place = self._accepted.index((id, number, taken))
+        taken = replace(taken, startup=startup)
+        self._accepted[place] = (id, number, taken)
+        self.rounds[text][number] = taken
 
     def reject(self, text: str, reason: str, *, failure: bool) -> None:
         """Record why a reading is rejected.

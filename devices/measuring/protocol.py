@@ -34,6 +34,9 @@ class Protocol:
         operator_rounds, network_rounds: Rounds of each operator or kernel, and each whole network.
         operator_runs, network_runs: Undisturbed samples a round.
         warmup_runs, warmup_s: Before the first sample; seconds of unbroken load.
+        startups: Processes of its own that bring up each whole network, after its first rounds,
+            for its memory, the time to load it and its first inference, ≥ 0; none in the mode
+            "sustained".
         drift_limit: Greatest drift of the sentinel from its time at the start, relative, on a
             phone: what waits for memory does not slow down as the sentinel does. On a computer the
             farthest 30 % of the last readings are rejected at most.
@@ -63,6 +66,7 @@ class Protocol:
     network_runs: int = 10
     warmup_runs: int = 5
     warmup_s: float = 0.3
+    startups: int = 1
     drift_limit: float = 0.10
     spread_limit: float = 0.10
     last_limit: float = 0.25

@@ -35,6 +35,11 @@ _OLD_SUMMARY = re.compile(  # before 2020
 )
 _LITERT_NAME = re.compile(r"Model initialization|Warmup \(first\)|Inference \((?:avg|min|max)\)")
 _LITERT = re.compile(rf"[^:]+: +({NUMBER}) ms(?: \(({COUNT}) runs\))?")
+_MODEL_MB = re.compile(  # MiB; "Peak" of old ones is a difference, too
+    r"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): "
+    rf"init={NUMBER} overall=({NUMBER})|Overall footprint: +({NUMBER}) MB"
+)
+_PEAK_MB = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: ({NUMBER})")
 _LITERT_MS = 0.005 + 1e-9  # it rounds to 0.01 ms
 _SESSION = re.compile(rf"Initialized session in ({NUMBER})ms\.?")
 _OWN = re.compile(r"STARTING!|Log parameter values|Loaded model |count=|Running benchmark for")
@@ -187,7 +192,17 @@ def parse_benchmark_model(text: str) -> Printed:
         provider=provider,
         fallback=fallback,
         ignored_flags=tuple(plain(flag) for words in flags for flag in words),
+        peak_bytes=_memory_bytes(report, _PEAK_MB),
+        model_bytes=_memory_bytes(report, _MODEL_MB),
     )
+
+
+def _memory_bytes(report: _Lines, pattern: re.Pattern[str]) -> int | None:
+    """Memory that it printed in MiB; None where it printed none, or 0: it could not tell."""
+    for line in report.lines:
+        if match := pattern.fullmatch(line):
+            return round(float(match[match.lastindex or 0]) * (1 << 20)) or None
+    return None
 
 
 def _litert_ms(report: _Lines, name: str) -> float | None:

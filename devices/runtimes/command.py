@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shlex
 from abc import abstractmethod
@@ -19,6 +20,7 @@ from statistics import fmean, median
 from typing import ClassVar
 
 from phonenas.data.files import TemporaryFolder
+from phonenas.data.measurement import Startup
 from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 
 from ..device import Job, LostInRun, Reading
@@ -27,7 +29,7 @@ from ..system.android_text import mask
 from ..system.device_text import BY_HAND, shown
 from ..transports.base import Transport, ending, watched
 from ..transports.process import Process
-from .runtime import MODEL_S, Identity, Runtime, runs_natively
+from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime, runs_natively
 from .timings import Printed
 
 __all__ = ["CommandRuntime"]
@@ -41,6 +43,20 @@ _LONGEST_OUTPUT = 1 << 20
 # core it is off by up to 171 %.
 _MEAN_SPREAD = 0.10
 _ELSE = "Set another provider in devices.toml, or use a build that has it"
+# Runs a program with its text in a file, and prints that, a marker, and the last that /proc told of
+# its memory: the greatest that was resident. A program that has ended has no such line.
+_WATCHED = """
+marker=$1 output=$2; shift 2
+"$@" >"$output" 2>&1 </dev/null & program=$!
+while peak=$(grep VmHWM "/proc/$program/status" 2>/dev/null); do
+  last=$peak
+  sleep 0.01
+done
+wait $program; code=$?
+cat "$output"; echo; echo "$marker $last"
+exit $code
+"""
+_PEAK = re.compile(r"VmHWM:\s+([0-9]{1,12}) kB")
 _MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 
@@ -165,6 +181,32 @@ class CommandRuntime(Runtime):
             raise DeviceUnavailable(
                 f"{self._transport.name} cannot run {self.binary.name} as asked: {error}"
             ) from error
+
+    def startup(self, model: Path) -> Startup | None:
+        """Of one run of the program: its text, and its peak of memory in /proc while it runs."""
+        transport = self._transport
+        if transport is None or not self._program:
+            raise DeviceUnavailable("the runtime is not started")
+        (pushed,) = transport.push([model], limit_s=_push_s([model]))
+        command = self.command(self._program, pushed, STARTUP_RUNS, 1, 0.0)
+        marker = f"phonenas-{secrets.token_hex(8)}"
+        output = f"{transport.folder}/startup.txt"
+        watching = ["sh", "-c", _WATCHED, "sh", marker, output, *self._pin, *command]
+        try:
+            answer = transport.run(watching, limit_s=MODEL_S + _GRACE_S)
+        finally:
+            made = [output] if transport.kind == "local" else [output, pushed]
+            transport.run(["rm", "-f", *made], limit_s=_GRACE_S)
+        text, _, peak = answer.output.rpartition(marker)
+        printed = self._read(answer.code, text, partly=True)
+        match = _PEAK.fullmatch(peak.strip())
+        return Startup(
+            printed.init_ms,
+            printed.first_ms,
+            int(match[1]) * 1024 if match else printed.peak_bytes,
+            printed.model_bytes,
+            model.stat().st_size,
+        )
 
     def stop(self) -> None:
         process, self._process = self._process, None

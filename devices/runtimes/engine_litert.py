@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ class Engine:
         Raises:
             ValueError, RuntimeError: Not a TFLite file, or one that cannot be prepared.
         """
+        began = time.perf_counter()
         interpreter = self.module.Interpreter(
             model_path=str(path),
             num_threads=self.threads,
@@ -89,7 +91,8 @@ class Engine:
                 if i["name"] in given and tuple(i["shape"]) != given[i["name"]].shape:
                     interpreter.resize_tensor_input(i["index"], given[i["name"]].shape)
         interpreter.allocate_tensors()
-        return Model(interpreter, self.provider, given)
+        load_ms = (time.perf_counter() - began) * 1e3
+        return Model(interpreter, self.provider, given, load_ms)
 
 
 class Model:
@@ -98,13 +101,18 @@ class Model:
     Attributes:
         provider: The provider that was asked for if it runs all nodes, otherwise a sentence as
             "XNNPACK, 3 of 12 nodes on built-in kernels".
+        load_ms: Time in which the interpreter was made and its tensors were allocated, in ms.
         run: One inference on inputs that are set once: those given, else numbers that are normal
             with a fixed seed, other integers than bytes 1. It is the runtime's own function:
             Python around it would take longer than a small operator.
     """
 
-    def __init__(self, interpreter: Any, provider: str, arrays: dict[str, Any]) -> None:
+    def __init__(
+        self, interpreter: Any, provider: str, arrays: dict[str, Any], load_ms: float
+    ) -> None:
         import numpy
+
+        self.load_ms = load_ms
 
         # Repeated to fill the input; a prime number, so that channels do not get equal values.
         few = numpy.random.default_rng(0).standard_normal(65_537, dtype=numpy.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ class Model:
 
     Attributes:
         provider: The execution provider that runs it.
+        load_ms: Time in which the session was made, in ms.
     """
 
-    def __init__(self, session: Any, feeds: dict[str, Any]) -> None:
+    def __init__(self, session: Any, feeds: dict[str, Any], load_ms: float) -> None:
+        self.load_ms = load_ms
         self.provider: str = session.get_providers()[0]
         self.run = partial(session.run, None, feeds)
 
@@ -106,6 +109,7 @@ class Engine:
         available = self.ort.get_available_providers()
         if self.provider not in available:
             raise ValueError(f"this build has no {self.provider}; it has {', '.join(available)}")
+        began = time.perf_counter()
         try:
             session = self.ort.InferenceSession(path, self.options, providers=[self.provider])
         except Exception as error:
@@ -117,11 +121,12 @@ class Engine:
                         f"{found[2]}"
                     ) from error
             raise
+        load_ms = (time.perf_counter() - began) * 1e3
         beside = Path(path).with_suffix(".npz")
         if beside.is_file():
             given = self.numpy.load(beside, allow_pickle=False)
-            return Model(session, {i.name: given[i.name] for i in session.get_inputs()})
-        return Model(session, {i.name: self.made_up(i) for i in session.get_inputs()})
+            return Model(session, {i.name: given[i.name] for i in session.get_inputs()}, load_ms)
+        return Model(session, {i.name: self.made_up(i) for i in session.get_inputs()}, load_ms)
 
     def made_up(self, given: Any) -> Any:
         """Values of an input: numbers at random, bytes too; other integers are 1, which is true."""

@@ -25,6 +25,7 @@ _TIMES = {  # its names, their unit, and our names
     "Max Latency": ("s", "high"),
     "P50 Latency": ("s", "median"),
 }
+_PEAK = re.compile(r"Peak working set size: ?([0-9]{1,15})(?: bytes)?")
 _RUNS = ("Total inference requests", "Runs")
 _FAILED = re.compile(
     r"^Run failed:|^there is no test (?:input )?data for|^input path is not a valid model|"
@@ -105,6 +106,7 @@ def parse_perf_test(text: str) -> Printed:
         init_ms=times.get("init"),
         provider="+".join(dict.fromkeys(providers)),
         fallback=fallback,
+        peak_bytes=next((int(m[1]) or None for x in lines if (m := _PEAK.fullmatch(x))), None),
     )
 
 

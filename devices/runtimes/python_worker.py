@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from phonenas.data.measurement import MOST_MS
+from phonenas.data.documents import strict
+from phonenas.data.measurement import MOST_MS, Startup
 from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
@@ -20,7 +21,7 @@ from ..system.device_text import plain
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker
-from .runtime import MODEL_S, Identity, Runtime
+from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime
 
 __all__ = ["LiteRT", "OnnxRuntime", "PythonWorker"]
 
@@ -46,6 +47,7 @@ class PythonWorker(Runtime):
             )
         self._transport: Transport | None = None
         self._process: Process | None = None
+        self._command: list[str] = []
         self._started: tuple[Transport, tuple[int, ...], Path] | None = None
         self._pushed: tuple[Path, int, str] | None = (
             None  # the sentinel: file, time of writing, path
@@ -67,24 +69,15 @@ class PythonWorker(Runtime):
         self._transport = transport
         paths = transport.push(files, limit_s=_START_S)
         python = self.settings.python or (sys.executable if local else "python3")
-        process = self._process = transport.spawn([python, "-B", *paths])
+        self._command = [python, "-B", *paths]
+        process = self._process = transport.spawn(self._command)
         usual = process.advice
         process.advice = (
             f"Install Python with {self.package} on it, and test that with  {python} -c "
             f"'import {self.package.replace('-', '_')}'."
         )
-        process.ask(
-            {
-                "op": "hello",
-                "cores": list(cores) or None,
-                "threads": self.settings.threads,
-                "optimisation": self.optimisation,
-                "provider": self.provider,
-                # On this computer a pipe's end is always seen; over a cable it may not be.
-                "silence_s": None if local else _SILENCE_S,
-                "folder": "" if local else transport.folder,
-            }
-        )
+        folder = "" if local else transport.folder
+        process.ask({"op": "hello", **self._settings(transport, cores), "folder": folder})
         hello = process.answer(_START_S)
         process.advice = usual
         if "error" in hello:
@@ -102,6 +95,49 @@ class PythonWorker(Runtime):
             )
         identity = Identity(runtime, version_, digest, self.provider, self.optimisation)
         return replace(identity, machine=machine)
+
+    def _settings(self, transport: Transport, cores: Sequence[int]) -> dict[str, Any]:
+        """What a worker is told of how to run models."""
+        return {
+            "cores": list(cores) or None,
+            "threads": self.settings.threads,
+            "optimisation": self.optimisation,
+            "provider": self.provider,
+            # On this computer a pipe's end is always seen; over a cable it may not be.
+            "silence_s": None if transport.kind == "local" else _SILENCE_S,
+        }
+
+    def startup(self, model: Path) -> Startup | None:
+        if self._started is None or self._process is None:
+            raise DeviceUnavailable("the runtime is not started")
+        transport, cores, sentinel = self._started
+        # A model's own inputs lie beside it.
+        files = [model, *(i for i in [model.with_suffix(".npz")] if i.exists())]
+        paths = transport.push(files, limit_s=_limit_s(files))
+        process = transport.spawn(self._command)
+        try:
+            process.ask(
+                {
+                    "op": "startup",
+                    "model": paths[0],
+                    "runs": STARTUP_RUNS,
+                    **self._settings(transport, cores),
+                }
+            )
+            answer = process.answer(_START_S + MODEL_S)
+        finally:
+            process.close()
+            if transport.kind != "local" and model != sentinel:  # on it they would accumulate
+                transport.run(["rm", "-f", *paths], limit_s=_GRACE_S)
+        if "error" in answer:
+            raise DeviceError(f"{transport.name}: {plain(str(answer['error']), 500)}")
+        try:
+            return strict(answer, Startup)
+        except ValueError as error:
+            raise DeviceError(
+                f"{transport.name}'s worker gave an invalid answer: {plain(str(answer), 120)}. "
+                f"{_AGAIN}"
+            ) from error
 
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phonenas.data.measurement import Startup
 from phonenas.space.lowering.write import Measurable
 
 from ..device import Job, Reading
@@ -16,8 +17,9 @@ from ..settings import DeviceSettings
 if TYPE_CHECKING:
     from ..transports.base import Transport
 
-__all__ = ["MODEL_S", "Identity", "Runtime", "runs_natively"]
+__all__ = ["MODEL_S", "STARTUP_RUNS", "Identity", "Runtime", "runs_natively"]
 
+STARTUP_RUNS = 20  # of a model in a process of its own
 MODEL_S = 30.0  # longest that one model may run, warm-up included
 _ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
 # 64-bit systems that run 32-bit programs too.
@@ -97,6 +99,10 @@ class Runtime(ABC):
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
     ) -> Iterator[Reading]:
         """As `Device.run_ms`."""
+
+    def startup(self, model: Path) -> Startup | None:
+        """As `Device.startup`."""
+        return None
 
     def refresh(self) -> None:
         """As `Device.refresh`; for a runtime that starts a process for each model, nothing."""

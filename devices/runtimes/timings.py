@@ -33,6 +33,8 @@ class Printed:
         first_ms: The first inference of all, if printed. perf_test rounds it down to whole ms: one
             below 1 ms is None.
         init_ms: Creation of the interpreter or session, if printed.
+        peak_bytes: Greatest resident memory of the program, if printed.
+        model_bytes: Of it, what came after the program's own start, if printed.
         provider: What ran: "XNNPACK", "GPU", "NNAPI", "NPU", "CPU" (plain kernels) or an execution
             provider's name; several that share the graph are joined by "+"; "" if not printed.
         fallback: The line that says that the graph, or a part of it, ran elsewhere than asked; ""
@@ -51,6 +53,8 @@ class Printed:
     provider: str
     fallback: str
     ignored_flags: tuple[str, ...] = ()
+    peak_bytes: int | None = None
+    model_bytes: int | None = None
 
 
 def time_ms(program: str, line: str, number: str, unit: str) -> float:

@@ -4,9 +4,9 @@
 
 It needs Python ≥ 3.10 and what its engine needs, and nothing of phonenas. An engine is a file
 beside it with a class `Engine(settings)`: `identity()`, and `load(path)`, which returns a model
-with `run()` and `provider`. The worker reads requests from standard input, a JSON document a line,
-answers likewise, and ends when that input closes; empty lines only show that the other side is
-alive.
+with `run()`, `provider` and `load_ms`, the time in which the runtime made it ready. The worker
+reads requests from standard input, a JSON document a line, answers likewise, and ends when that
+input closes; empty lines only show that the other side is alive.
 
     {"op": "hello", "cores": [1], "threads": 1, "optimisation": "all", "provider":
      "CPUExecutionProvider", "silence_s": 4, "folder": "/data/local/tmp/phonenas-x"}
@@ -20,6 +20,9 @@ alive.
     batch, except the sentinel's
     {"op": "stop"} during a batch ends it after the present model, with {"done": true}
     {"op": "leave"} → {"done": true}, and the worker ends; its folder stays
+    {"op": "startup", "model": path, "runs": 20, and the settings of hello} as the only request
+    → {"load_ms", "first_ms", "peak_bytes", "model_bytes", "file_bytes"}: of a process that runs
+      this model alone; bytes of memory are null where /proc does not tell them
 
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at
 least `warmup_s` before the first sample; runs in which the scheduler took the core away are dropped
@@ -65,6 +68,18 @@ except ImportError:  # not Linux: preemptions are not counted
     def preemptions() -> int:
         """Unknown here."""
         return 0
+
+
+def resident_bytes(name: str) -> int | None:
+    """Memory of this process by its name in /proc, as VmRSS or VmHWM (its peak); None elsewhere.
+
+    getrusage would do for neither: its peak is inherited from the process that started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(x.split()[1]) * 1024 for x in lines.splitlines() if x.startswith(name))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
 
 
 class Bench:
@@ -154,6 +169,27 @@ class Bench:
             "provider": model.provider,
         }
 
+    def startup(self, path: str, runs: int) -> dict[str, Any]:
+        """What a process takes that brings up this one model; of a process that did nothing else.
+
+        The peak is that of loading and of a few runs: later ones need no more.
+        """
+        clock, before = time.perf_counter, resident_bytes("VmRSS")
+        model = self.load(path)
+        begin = clock()
+        model.run()
+        first_ms = (clock() - begin) * 1e3
+        for _ in range(1, runs):
+            model.run()
+        peak = resident_bytes("VmHWM")
+        return {
+            "load_ms": model.load_ms,
+            "first_ms": first_ms,
+            "peak_bytes": peak,
+            "model_bytes": None if peak is None or before is None else max(0, peak - before),
+            "file_bytes": Path(path).stat().st_size,
+        }
+
     def clock_mhz(self) -> float:
         """The slowest clock of the cores in use, read right after a run, in MHz; 0 if unknown."""
         clocks = []
@@ -233,6 +269,11 @@ def main() -> int:
                 watch.folder = request.get("folder") or ""
                 bench = Bench(sys.argv[1], request)
                 answer(bench.hello())
+                continue
+            if request["op"] == "startup":
+                watch.silence_s = request.get("silence_s")
+                # Without its identity: reading the runtime's library would count as memory.
+                answer(Bench(sys.argv[1], request).startup(request["model"], int(request["runs"])))
                 continue
             if request["op"] == "stop":
                 continue  # the batch has ended already

@@ -24,9 +24,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from phonenas.data.measurement import Conditions
+from phonenas.data.measurement import Conditions, Startup
 from phonenas.space import Architecture, Kernel, Operator
-from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
+from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument, PhonenasError
 from phonenas.space.lowering.write import Measurable, layers_alone
 
 from ..device import Device, DeviceState, Job, Reading
@@ -43,6 +43,7 @@ _FIRST = (1.55, 1.30, 1.06, 1.02)
 _PLACEMENT, _SENTINEL_PLACEMENT = 0.01, 0.024
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel, as in the worker
 _LOAD_S, _LOAD_BYTES_S = 0.03, 300e6  # to load a model
+_WEIGHT_BYTES, _RUNTIME_BYTES = 4, 24 << 20
 _ASK_S, _LOST_S = 0.1, 1.0  # for a request; to notice that nothing answers
 
 
@@ -92,6 +93,7 @@ class SimulatedPhone(Device):
         self.losses = losses
         self.roofline = roofline.Roofline(seed, threads, cores)
         self._chance = random.Random(f"runs {seed}")
+        self._of_startups = random.Random(f"startups {seed}")
         self._around = Disturbance(seed, threads, throttle, load)
         self._back_s = 0.0
         self._models_run = 0
@@ -178,8 +180,33 @@ class SimulatedPhone(Device):
             except (PhonenasError, OSError, UnicodeDecodeError) as error:
                 yield Reading(error=f"{type(error).__name__}: {error}"[:500])
                 continue
-            self._around.spend(_LOAD_S + 4 * model.params / _LOAD_BYTES_S, self._around.clock())
+            self._around.spend(self._load_s(model), self._around.clock())
             yield self._measure(self.roofline.costs(model), job.runs, beside, warmup_runs, warmup_s)
+
+    @staticmethod
+    def _load_s(model: Operator | Architecture | Kernel) -> float:
+        return _LOAD_S + _WEIGHT_BYTES * model.params / _LOAD_BYTES_S
+
+    def startup(self, model: Path) -> Startup:
+        """A process that holds the runtime, the weights twice (the file, and as they are laid out
+        to compute), and the activations that are needed at once."""
+        self._reached()
+        try:
+            network = _read(model)
+        except (PhonenasError, OSError, UnicodeDecodeError) as error:
+            raise DeviceError(f"{self.name}: {error}") from error
+        self.pause(_ASK_S)
+        self._around.work_begins()
+        chance = self._of_startups  # of its own: readings stay what they are without startups
+        load_s = self._load_s(network) * self.speed * math.exp(chance.gauss(0, self.noise))
+        self._around.spend(load_s, self._around.clock())
+        first_ms = self.roofline.time_ms(self.roofline.costs(network), self._around.clock())
+        first_ms *= _FIRST[0] * self.speed * chance.gauss(1, _PLACEMENT)
+        self._around.spend(first_ms / 1e3, self._around.clock())
+        file_bytes = _WEIGHT_BYTES * network.params
+        model_bytes = 2 * file_bytes + _WEIGHT_BYTES * _activations(network)
+        peak_bytes = _RUNTIME_BYTES + model_bytes
+        return Startup(load_s * 1e3, first_ms, peak_bytes, model_bytes, file_bytes)
 
     def _measure(
         self,
@@ -307,6 +334,14 @@ def _read(path: Path) -> Operator | Architecture | Kernel:
         with contextlib.suppress(InvalidArgument):
             return kind.parse(text)
     return Architecture.parse(text)
+
+
+def _activations(network: Operator | Architecture | Kernel) -> int:
+    """Most numbers of its maps that are in memory at once."""
+    if isinstance(network, Kernel):
+        return network.reads + network.writes
+    operators = network.operators() if isinstance(network, Architecture) else (network,)
+    return max(o.peak_activations for o in operators)
 
 
 def _short_hash(text: str) -> str:

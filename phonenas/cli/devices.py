@@ -12,7 +12,7 @@ import typer
 from phonenas.space.errors import InvalidArgument, UnstableDevice
 
 from .options import InputFile, Output, OwnResolution, Ray, Seed, Shapes, Threads, command
-from .output import origin_note, ready_table, table
+from .output import figures_table, origin_note, ready_table, table
 from .stores import command_line, completed, open_store, refuse_ready, shown_db
 
 if TYPE_CHECKING:
@@ -391,9 +391,8 @@ def _document(outcome: Outcome, db: str, names: Collection[str]) -> dict[str, An
     return {
         "networks": {n: m.latency_ms for n, m in outcome.results.items() if n in names},
         "precisions": {n: m.conditions.precision for n, m in outcome.results.items() if n in names},
-        "measured": outcome.measured,
-        "reused": outcome.reused,
-        "rejected": outcome.rejected,
+        "figures": {n: m.figures for n, m in outcome.results.items() if n in names},
+        **{name: getattr(outcome, name) for name in ("measured", "reused", "rejected")},
         "unstable": dict(outcome.unstable),
         "doubtful": dict(outcome.doubtful),
         "seconds": round(outcome.seconds, 3),
@@ -420,6 +419,8 @@ def _text(outcome: Outcome, db: str, names: Collection[str]) -> str:
         for name, m in outcome.results.items()
         if name in names
     ]
+    named = [(n, m.figures) for n, m in outcome.results.items() if n in names]
+    lines += filter(None, [figures_table(named, outcome.conditions.mark, "network")])
     for title, listed, most in (
         ("given up", outcome.unstable, 10),
         ("uncertain", outcome.doubtful, 5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from phonenas.data import Conditions
     from phonenas.latency_model import LatencyModel, Score
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from phonenas.latency_model.ready import ReadyPhone
 
 __all__ = [
+    "FIGURES",
     "MARKS",
     "basis",
     "explained",
+    "figures_table",
     "legend",
     "origin_note",
     "predicted_row",
@@ -25,6 +27,16 @@ __all__ = [
     "uncalibrated_note",
 ]
 
+#: Names of `Measurement.figures` in tables.
+FIGURES = {
+    "p50_ms": "p50",
+    "p90_ms": "p90",
+    "load_ms": "load",
+    "first_ms": "first inference",
+    "peak_bytes": "peak memory",
+    "model_bytes": "of the model",
+    "file_bytes": "file",
+}
 MARKS = {"○": "predicted", "●": "measured", "◌": "simulated, emulated or imported"}
 
 
@@ -47,6 +59,27 @@ def table(header: list[str], rows: list[list[str]]) -> str:
         for row in [header, *rows]
     ]
     return "\n".join(lines)
+
+
+def figures_table(rows: Sequence[tuple[str, Mapping[str, Any]]], sign: str, title: str) -> str:
+    """`Measurement.figures` of networks under each other; "" where nothing is known of any.
+
+    Args:
+        rows: The name of each network, and its figures.
+        sign: Of what the device gave.
+        title: Of the first column.
+    """
+    if all(figures.get(k) is None for _, figures in rows for k in FIGURES):
+        return ""
+
+    def cell(figures: Mapping[str, Any], key: str) -> str:
+        if (value := figures.get(key)) is None:
+            return "–"
+        shown = f"{value:.2f} ms" if key.endswith("_ms") else f"{value / 1e6:.1f} MB"
+        return shown if key == "file_bytes" else f"{sign} {shown}"
+
+    cells = [[name, *(cell(figures, key) for key in FIGURES)] for name, figures in rows]
+    return table([title, *FIGURES.values()], cells)
 
 
 def origin_note(conditions: Conditions) -> str:

@@ -22,7 +22,7 @@ from .options import (
     Width,
     command,
 )
-from .output import table
+from .output import figures_table, table
 
 if TYPE_CHECKING:
     from phonenas.report import Compared, NetworkRow, Timing, Top1
@@ -231,6 +231,12 @@ def _text(compared: Compared) -> str:
             )
     kept = [i for i in range(len(header)) if any(r[i] for r in rows)]
     lines = [table([header[i] for i in kept], [[r[i] for i in kept] for r in rows]), ""]
+    for place, device in enumerate(compared.devices):
+        taken = [(r.name, r.timings[place]) for r in compared.rows]
+        known = [(name, vars(t)) for name, t in taken if t.measured_ms is not None]
+        sign = "●" if all(t.origin == "measured" for _, t in taken) else "◌"
+        shown = figures_table(known, sign, f"network on {device}" if several else "network")
+        lines += [shown, ""] if shown else []
     lines += n.reasons(compared)
     for place in range(len(compared.devices)):
         lines += n.sentences(compared, place)

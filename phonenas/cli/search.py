@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from .stores import command_line, find_model, open_store
 
 if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
+    from phonenas.latency_model.peak_memory import PeakMemory
     from phonenas.report import Reference
     from phonenas.search import Candidate, Searched
     from phonenas.search.accuracy import AccuracyEstimator
@@ -60,8 +62,8 @@ def search(
     also: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further objective, minimised: macs, params, peak_activation (bytes) or "
-            "latency:DEVICE; repeatable."
+            help="Further objective, minimised: macs, params, peak_activation, peak_memory, "
+            "file_size (bytes) or latency:DEVICE; repeatable."
         ),
     ] = None,
     limit: Annotated[
@@ -120,8 +122,14 @@ def search(
     def model_of(other: str) -> LatencyModel:
         return find_model(db, other, None, output.quiet)
 
-    further = [s.objectives.named(name, model_of) for name in also or ()]
-    limits = [s.parse_limit(text, model_of) for text in limit or ()]
+    @cache
+    def memory_of() -> PeakMemory:
+        found = _memory_of(fitted, db)
+        output.note(str(found))
+        return found
+
+    further = [s.objectives.named(name, model_of, memory_of) for name in also or ()]
+    limits = [s.parse_limit(text, model_of, memory_of) for text in limit or ()]
     with Bars(output.quiet) as bars, estimating(output, estimator, searched) as accuracy:
         bars.quantity = accuracy.quantity
         if estimator.accuracy != "surrogate":
@@ -175,6 +183,25 @@ def search(
         return "\n".join(lines) + uncalibrated_note(fitted) + origin_note(fitted.conditions)
 
     output.print(result, text)
+
+
+def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
+    """Memory of networks on the model's device, by what it was fitted on: so that a search goes on
+    with the same numbers whatever is measured meanwhile.
+
+    Raises:
+        NotEnoughData: It cannot be predicted there.
+    """
+    from phonenas.latency_model.peak_memory import fit_peak_memory
+
+    if model.conditions.origin in ("public", "imported"):
+        raise NotEnoughData(
+            f"peak_memory cannot be predicted on {model.device}: its times were measured by "
+            "others, who tell no memory. Limit peak_activation or params instead"
+        )
+    with open_store(db) as store:
+        known = store.measurements(model.conditions, "network")
+    return fit_peak_memory(model.conditions, [m for m in known if not m.entry.after(model.last)])
 
 
 def _as_begun(

@@ -11,11 +11,14 @@ import typer
 from phonenas.space.errors import InvalidArgument, UnstableDevice
 
 from .options import DeviceName, ModelFile, Output, Ray, Threads, command
-from .output import origin_note, table
+from .output import figures_table, origin_note, table
 from .stores import find_model, measurable, open_store, refit_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from phonenas.devices.measuring.events import Event
+    from phonenas.search.constraints import Limit
     from phonenas.search.validation.rounds import Ranked, Round, RoundBegan
     from phonenas.search.validation.validate import Validated
 
@@ -115,6 +118,7 @@ def validate(
             "rounds": [r.to_dict() for r in found.rounds],
             "stopped": found.stopped,
         }
+    result["limits"] = kept = _memory_kept(loaded.spec.limits, result["networks"])
     sign = last.conditions.mark
     header = [
         "id",
@@ -147,6 +151,10 @@ def validate(
             "" if v.verdict is None else SAID[v.verdict],
         ]
 
+    def figures(networks: list[tuple[str, Validated]]) -> list[str]:
+        shown = figures_table([(name, v.figures) for name, v in networks], sign, "id")
+        return [shown, ""] if shown else []
+
     def summary(r: Round) -> str:
         networks = r.validation.networks
         inside = sum(v.inside for v in networks)
@@ -167,9 +175,15 @@ def validate(
     def text() -> str:
         if rounds == 1:
             rows = [row(str(v.candidate.id), v) for v in last.networks]
-            lines = [table(header, rows), "", summary(found.rounds[0])]
+            lines = [
+                table(header, rows),
+                "",
+                *figures([(str(v.candidate.id), v) for v in last.networks]),
+            ]
+            lines.append(summary(found.rounds[0]))
         else:
             lines = [table(header, [row(b.name, b.validated) for b in found.best]), ""]
+            lines += figures([(b.name, b.validated) for b in found.best])
             measured = sum(len(r.validation.networks) for r in found.rounds)
             against = ""
             if last.target_ms is not None:
@@ -182,6 +196,7 @@ def validate(
                 lines += [] if r.ranked is None else [str(r.ranked)]
                 lines.append(f"round {r.number}: {summary(r)}")
             lines += [f"no further round: {found.stopped}"] if found.stopped else []
+        lines += [f"{k['limit']}: {k['kept']} of {k['of']} keep it as measured" for k in kept]
         lines += [f"not measured: {name}" for name in unmeasured]
         lines += [f"{gained}."] if gained and rounds == 1 else []
         lines += [
@@ -199,3 +214,17 @@ def validate(
             f"measurement ({'; '.join(unmeasured)}). The others are in "
             f"{run / 'validation.json'}. Close other programs, then give the same command again."
         )
+
+
+def _memory_kept(
+    limits: Sequence[Limit], networks: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """How many networks keep each limit on memory as measured; of those whose memory is known."""
+    import numpy as np
+
+    peaks = np.array([v["peak_bytes"] for v in networks if v.get("peak_bytes")], np.float64)
+    return [
+        {"limit": str(limit), "kept": int((limit.overstepped(peaks) <= 0).sum()), "of": len(peaks)}
+        for limit in limits
+        if limit.objective.name == "peak_memory" and len(peaks)
+    ]

@@ -113,6 +113,8 @@ class Timing:
     Args:
         device, precision, origin: As in its `Conditions`; of a measurement where they differ.
         measured_ms, spread, at: As of `Measurement`; None and "" where the store has none.
+        p50_ms, p90_ms, load_ms, first_ms, peak_bytes, model_bytes, file_bytes: As of
+            `Measurement.figures`.
         predicted_ms, low_ms, high_ms: With the 90 % interval; None where nothing predicts it.
         basis: "operators", "kernels" or "whole networks": what the prediction rests on.
         covered: Whether it rests on what was measured, and not on what was predicted from that.
@@ -135,6 +137,13 @@ class Timing:
     fitted_on: bool = False
     notes: tuple[str, ...] = ()
     reason: str = ""
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None
+    model_bytes: int | None = None
+    file_bytes: int | None = None
 
     @property
     def ms(self) -> float | None:
@@ -353,7 +362,7 @@ def measured_timing(m: Measurement) -> dict[str, Any]:
     c = m.conditions
     spread = None if math.isnan(m.spread) else m.spread
     own = {"device": c.device, "precision": c.precision, "origin": c.origin}
-    return {**own, "measured_ms": m.latency_ms, "spread": spread, "at": m.at}
+    return {**own, "measured_ms": m.latency_ms, "spread": spread, "at": m.at, **m.figures}
 
 
 def against(compared: Compared, row: NetworkRow, place: int) -> Ratio | None:

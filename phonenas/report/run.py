@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from html import escape
 from pathlib import Path
@@ -227,6 +227,7 @@ def _validation_sections(run: Loaded, validation: dict[str, Any], page: Page) ->
 
     body = ["<h2>Validated networks</h2>", listed(_NETWORKS, validation["networks"], _block_string)]
     body.append(_NETWORKS_EXPLAINED)
+    body.append(_figures(validation["networks"]))
     body += [
         f'<p class="bad">Network {u["id"]} gave no stable measurement: {escape(u["reason"])}.</p>'
         for u in validation["unmeasured"]
@@ -329,6 +330,32 @@ _NETWORKS_EXPLAINED = (
     "<b>extrapolated</b>: the network lies outside the data that the accuracy estimator was fitted "
     "on, so its top-1 is an extrapolation. A click selects a whole block string.</p>"
 )
+
+
+_FIGURES = (
+    ("p50, ms", "p50_ms", "● {:.2f}", 1.0),
+    ("p90, ms", "p90_ms", "● {:.2f}", 1.0),
+    ("load, ms", "load_ms", "● {:.1f}", 1.0),
+    ("first inference, ms", "first_ms", "● {:.2f}", 1.0),
+    ("peak memory, MB", "peak_bytes", "● {:.1f}", 1e6),
+    ("of the model, MB", "model_bytes", "● {:.1f}", 1e6),
+    ("file, MB", "file_bytes", "{:.1f}", 1e6),
+)
+
+
+def _figures(networks: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured besides the latency; "" where nothing was."""
+    known = [v for v in networks if any(v.get(key) is not None for _, key, _, _ in _FIGURES)]
+    if not known:
+        return ""
+    rows = [
+        (v["id"], *(number(v.get(key), form, per) for _, key, form, per in _FIGURES)) for v in known
+    ]
+    return table(("id", *(title for title, *_ in _FIGURES)), rows) + (
+        '<p class="soft">p50 and p90 are of single runs that the scheduler did not interrupt. '
+        "Loading, the first inference and memory are of a process of its own, which holds the "
+        "runtime and this network alone.</p>"
+    )
 
 
 def _block_string(v: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from phonenas.data import Conditions
+from phonenas.data.measurement import Startup
 from phonenas.devices import Device, Job
 from phonenas.devices.device import DeviceState, Reading
 from phonenas.devices.measuring.protocol import SENTINEL
-from phonenas.space.errors import DeviceUnavailable
+from phonenas.space.errors import DeviceError, DeviceUnavailable
 
 __all__ = ["DeviceContract", "FakeDevice"]
 
@@ -86,6 +88,15 @@ class FakeDevice(Device):
             beside = SENTINEL_MS * slow * self.rng_beside.normal(1, SENTINEL_NOISE, job.runs)
             yield Reading(samples, tuple(map(float, beside)), 0, "CPU")
 
+    def startup(self, model: Path) -> Startup:
+        if not self.entered:
+            raise DeviceUnavailable("fake is not entered")
+        if model.read_bytes()[:2] == b"no":
+            raise DeviceError("fake: no model")
+        size, ms = model.stat().st_size, self.true_ms(model)
+        self.clock_s += 20 * ms / 1e3
+        return Startup(5 * ms, 1.5 * ms, 30_000_000 + 2 * size, 2 * size, size)
+
     @staticmethod
     def true_ms(model: Path) -> float:
         """What a model file takes when nothing disturbs: by its bytes."""
@@ -137,6 +148,21 @@ class DeviceContract:
         assert not bad.samples_ms
         assert not good.error
         assert len(good.samples_ms) == (3 if self.every_inference else 1)
+
+    def test_a_startup_is_of_the_file_alone(self, device: Device, sentinel: Path) -> None:
+        broken = sentinel.with_name(f"broken{sentinel.suffix}")
+        broken.write_bytes(b"no model")
+        with device:
+            startup = device.startup(sentinel)
+            if startup is None:
+                return  # a device need not have any
+            with pytest.raises((DeviceError, DeviceUnavailable)):
+                device.startup(broken)
+            (reading,) = self.run(device, [Job(sentinel, 2)], sentinel)  # it goes on
+        assert not reading.error
+        known = {k: v for k, v in vars(startup).items() if v is not None}
+        assert known and all(v > 0 for v in known.values())
+        assert known.get("model_bytes", 0) < known.get("peak_bytes", math.inf)
 
     def test_conditions_are_equal_from_one_connection_to_the_next(self, device: Device) -> None:
         with device:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from phonenas.data import Conditions, MeasurementStore, Round
+from phonenas.data.measurement import Startup
 from phonenas.space.errors import InvalidArgument
 
 __all__ = ["HERE", "StoreContract", "fill"]
@@ -34,7 +35,13 @@ class StoreContract:
             pending = store.pending(HERE, "network", ["r1"])["r1"]
             rounds = [
                 Round((1.5, 1.25), (0.5, 0.625), 3, "2026-01-01T00:00:00+00:00", {"load": 0.5}),
-                Round((1.0, 2.0), (0.5, 0.5), 0, "2026-01-01T00:01:00+00:00"),
+                Round(
+                    (1.0, 2.0),
+                    (0.5, 0.5),
+                    0,
+                    "2026-01-01T00:01:00+00:00",
+                    startup=Startup(30.5, 2.25, 90_000_000, file_bytes=4_000_000),
+                ),
             ]
             store.add_rounds([(pending.id, n, r) for n, r in enumerate(rounds)])
             assert store.measurements(HERE) == []  # not before it is complete
@@ -44,6 +51,7 @@ class StoreContract:
         with MeasurementStore(location, create=False) as store:
             (measurement,) = store.measurements(HERE)
             assert measurement.rounds == tuple(rounds)
+            assert measurement.startup == rounds[1].startup
             assert measurement.conditions == HERE
             assert store.measurements(HERE, "operator") == []
             assert store.conditions() == [HERE]

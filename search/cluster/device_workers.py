@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from phonenas.data.files import TemporaryFolder
-from phonenas.data.measurement import Conditions
+from phonenas.data.measurement import Conditions, Startup
 from phonenas.devices import Device, DeviceState, Job, Reading, connect
 from phonenas.space.errors import (
     DeviceError,
@@ -258,6 +258,11 @@ class DeviceOnNode(Device):
         if lost is not None:
             raise lost
 
+    def startup(self, model: Path) -> Startup | None:
+        file = _identity(model)
+        startup: Startup | None = self._ask("startup", file, model.read_bytes())
+        return startup
+
     def refresh(self) -> None:
         self._ask("refresh")
 
@@ -328,6 +333,12 @@ class _Holder:
             stem = folder / "model"
             path = self.there().lower(model, stem)
             return path.name[len(stem.name) :], path.read_bytes()
+
+    def startup(self, file: Any, content: bytes) -> Startup | None:
+        with TemporaryFolder() as folder:
+            path = folder / f"startup{Path(file[0]).suffix}"
+            path.write_bytes(content)
+            return self.there().startup(path)
 
     def run(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -48,6 +48,7 @@ log = logging.getLogger("phonenas")
 
 DOCUMENT = Document("phonenas-validation", 2, "validation")
 _ROUNDS = 12  # of each network: more than a profile takes, since these decide
+_STARTUPS = 3  # the time to load varies by some 10 %
 #: What a measurement says of a target, from the best to the worst, in the words of a table.
 SAID = {
     "meets": "meets it",
@@ -100,6 +101,7 @@ class Validated:
         inside: Whether the measurement lies in the interval of the prediction.
         meets_target: Whether `measured_ms` alone is at or below the target; None without one.
         verdict: `target_verdict`, which takes the error bar into account.
+        figures: `Measurement.figures` of it: single runs, memory, time to load, size.
     """
 
     candidate: Candidate
@@ -113,13 +115,15 @@ class Validated:
     meets_target: bool | None
     rounds: int
     verdict: str | None = None
+    figures: Mapping[str, float | int | None] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        own = [f.name for f in fields(self) if f.name != "candidate"]
+        own = [f.name for f in fields(self) if f.name not in ("candidate", "figures")]
         return {
             **{name: getattr(self.candidate, name) for name in ("id", "block_args", "top1")},
             **{name: getattr(self, name) for name in own},
+            **self.figures,
         }
 
 
@@ -240,7 +244,7 @@ def validate(
         [Subject("network", c.architecture) for c in chosen],
         on=on,
         into=into,
-        protocol=Protocol(network_rounds=_ROUNDS),
+        protocol=Protocol(network_rounds=_ROUNDS, startups=_STARTUPS),
         purpose="validation",
         again=again,
         on_event=on_event,
@@ -274,6 +278,7 @@ def validate(
                 meets_target=None if front.target_ms is None else measured <= front.target_ms,
                 rounds=len(taken.rounds),
                 verdict=target_verdict(measured, taken.spread, front.target_ms),
+                figures=taken.figures,
             )
         )
     return Validation(

@@ -24,6 +24,13 @@ class _Network(msgspec.Struct):
     error: Number
     spread: Number | None = None
     inside: bool | None = None
+    p50_ms: Ms | None = None
+    p90_ms: Ms | None = None
+    load_ms: Ms | None = None
+    first_ms: Ms | None = None
+    peak_bytes: Count | None = None
+    model_bytes: Count | None = None
+    file_bytes: Count | None = None
 
 
 class _Round(msgspec.Struct):

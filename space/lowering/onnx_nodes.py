@@ -49,6 +49,12 @@ class Graph:
         self.initializers.append(tensor)
         return name
 
+    def arrays(
+        self, prefix: str, convolution: Convolution
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Weight and bias of a convolution of the layer at `prefix`."""
+        return folded(self.weights, self.seed, prefix, convolution)
+
     def operator(self, prefix: str, operator: Operator | HeadLayer, value: str) -> str:
         """The nodes of one layer; what they give."""
         source = value
@@ -59,7 +65,7 @@ class Graph:
             for convolution in hidden:
                 value = self.convolution(prefix, convolution, value)
             value = self.node("Flatten", f"{prefix}flatten", [value])
-            weight, bias = folded(self.weights, self.seed, prefix, classifier)
+            weight, bias = self.arrays(prefix, classifier)
             name = f"{prefix}{classifier.name}"
             inputs = [value, self.constant(f"{name}.w", weight.reshape(weight.shape[:2]))]
             return self.node("Gemm", name, [*inputs, self.constant(f"{name}.b", bias)], transB=1)
@@ -106,7 +112,7 @@ class Graph:
 
     def convolution(self, prefix: str, convolution: Convolution, value: str) -> str:
         name = f"{prefix}{convolution.name}"
-        weight, bias = folded(self.weights, self.seed, prefix, convolution)
+        weight, bias = self.arrays(prefix, convolution)
         pad, k, s = convolution.kernel // 2, convolution.kernel, convolution.stride
         inputs = [value, self.constant(f"{name}.w", weight)]
         if not convolution.plain:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phonenas.data import Conditions, Measurement, Round
-from phonenas.data.measurement import Entry, centre, spread
+from phonenas.data.measurement import Entry, Startup, centre, spread
 from phonenas.space.errors import InvalidArgument
 
 HERE = Conditions("d", "m", "f", "r", "1", "h", "p", "all", 1, "c", "none")
@@ -247,3 +247,36 @@ def test_seven_rounds_and_more_bound_their_bar() -> None:
     far = (0.8, *near[1:])
     assert spread(far) * centre(far) == pytest.approx(centre(far) - 0.8)
     assert spread(near) * centre(near) < 0.06
+
+
+def test_quantiles_are_of_all_single_runs() -> None:
+    rounds = (Round((1.0, 9.0, 3.0)), Round((2.0, 4.0)))
+    m = Measurement("network", "n", HERE, rounds)
+    assert m.run_ms(0.5) == 3.0
+    assert m.run_ms(0.9) == pytest.approx(7.0)  # 0.6 of the way from 4 to 9
+    assert m.run_ms(0) == 1.0 and m.run_ms(1) == 9.0
+    printed = Measurement("network", "n", replace(HERE, statistic="median of the runs"), rounds)
+    assert printed.run_ms(0.5) is None
+
+
+def test_startups_are_told_by_the_median_of_each_number() -> None:
+    startups = [
+        Startup(30.0, 2.0, 90, 40, 10),
+        Startup(50.0, None, 100, None, 10),
+        Startup(31.0, 3.0, 95, 45, 10),
+    ]
+    rounds = (Round((1.0,)), *(Round((1.0,), startup=s) for s in startups))
+    m = Measurement("network", "n", HERE, rounds)
+    assert m.startup == Startup(31.0, 2.5, 95, 42, 10)
+    assert m.figures == {
+        "p50_ms": 1.0,
+        "p90_ms": 1.0,
+        "load_ms": 31.0,
+        "first_ms": 2.5,
+        "peak_bytes": 95,
+        "model_bytes": 42,
+        "file_bytes": 10,
+    }
+    alone = Measurement("network", "n", HERE, rounds[:1])
+    assert alone.startup == Startup()
+    assert set(alone.figures.values()) == {1.0, None}

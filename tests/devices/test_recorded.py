@@ -393,6 +393,30 @@ def test_a_report_comes_to_these_milliseconds(name: str) -> None:
     assert found | {"fallback": words} == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "peak_bytes", "model_bytes"),
+    [
+        ("tflite_2021_imx8_nnapi", None, 16_089_140),
+        ("tflite_2025_termux_xnnpack", None, 58_191_879),
+        ("tflite_2026_logcat_app", None, 76_976_174),
+        ("litert_2025_linux", None, 7_413_432),
+        ("ort_2022_pixel6", 109_531_136, None),
+        ("ort_2025_board_spacemit", 91_336_704, None),
+        ("tflite_2020_phone_gpu", None, None),
+    ],
+)
+def test_a_report_tells_its_memory(
+    name: str, peak_bytes: int | None, model_bytes: int | None
+) -> None:
+    parse = parse_perf_test if name in PERF else parse_benchmark_model
+    text = recorded(f"{name}.txt")
+    printed = parse(text)
+    assert (printed.peak_bytes, printed.model_bytes) == (peak_bytes, model_bytes)
+    monitored = "INFO: Overall peak memory footprint (MB) via periodic monitoring: 41.5"
+    if name.startswith("tflite_2025"):
+        assert parse(f"{text}\n{monitored}\n").peak_bytes == 43_515_904
+
+
 @pytest.mark.parametrize("name", THERMAL)
 def test_android_tells_its_heat(name: str) -> None:
     status, throttling, hottest, sensors = THERMAL[name]

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 
 from phonenas import search
 from phonenas.latency_model import LatencyModel, chance_within
+from phonenas.latency_model.peak_memory import PeakMemory as MemoryModel
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.constraints import Limit, parse_limit
-from phonenas.search.objectives import Function, Latency, named
+from phonenas.search.objectives import Function, Latency, PeakMemory, named
 from phonenas.search.pareto import hypervolume, non_dominated
 from phonenas.space import Architecture, Operator
 from phonenas.space.errors import (
@@ -30,6 +32,7 @@ from phonenas.space.errors import (
     SettingsChanged,
     UnknownName,
 )
+from phonenas.space.lowering.onnx import to_onnx
 
 TINY = TinySpace(resolution=32)
 EVALUATIONS = {"nsga2": 150, "weighted": 150, "surrogate": 100, "rl": 200}
@@ -57,6 +60,29 @@ def test_counts_are_the_networks_own() -> None:
     assert search.Params().on(TINY)(genomes).tolist() == [n.params for n in networks]
     peaks = [4 * max(o.peak_activations for o in n.operators()) for n in networks]
     assert search.PeakActivation().on(TINY)(genomes).tolist() == peaks
+    sizes = [len(to_onnx(n).SerializeToString()) for n in networks[:4]]
+    assert named("file_size").on(TINY)(genomes[:4]).tolist() == sizes
+
+
+def test_predicted_memory_is_a_limit_like_any_other(fitted: LatencyModel) -> None:
+    model = MemoryModel(fitted.conditions, 30e6, 8.0, 0.0, 20, 0.01, 0.02)
+    limit = parse_limit("peak_memory<=40e6", memory_of=lambda: model)
+    genomes = TINY.sample(np.random.default_rng(1), 20)
+    params = [TINY.decode(g).params for g in genomes]
+    assert limit.objective.on(TINY)(genomes) == pytest.approx([30e6 + 32 * p for p in params])
+    bound = float(np.median(limit.objective.on(TINY)(genomes)))
+    found = go(fitted, limits=[parse_limit(f"peak_memory<={bound}", memory_of=lambda: model)])
+    assert all(c.values["peak_memory"] <= bound for c in found.front)
+    assert limit.objective.digest != PeakMemory(replace(model, per_weight=9.0)).digest
+
+
+@pytest.mark.parametrize("name", ["p50_ms", "p90_ms", "load_ms", "first_ms", "model_bytes"])
+def test_what_is_only_measured_is_no_objective(name: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse_limit(f"{name}<=20")
+    assert str(refused.value).startswith(f"{name} is measured and never predicted, so a search can")
+    assert "of each network that is validated. Known: " in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_peak_activations_by_hand() -> None:
@@ -286,6 +312,8 @@ def test_names_that_are_none(name: str) -> None:
 def test_unknown_objectives_offer_the_nearest(fitted: LatencyModel) -> None:
     with pytest.raises(UnknownName, match="'mac'.*macs"):
         named("mac")
+    with pytest.raises(UnknownName, match="peak_memory"):  # without a device there is none
+        named("peak_memory")
     with pytest.raises(UnknownName, match="latency:x"):
         named("latency:x")
     assert named("latency:fake", lambda _: fitted).name == "latency:fake"

@@ -17,12 +17,12 @@ import pytest
 from fakes import SENTINEL_MS, FakeDevice, TinySpace
 
 from phonenas import data, devices, space
-from phonenas.data.measurement import spread
+from phonenas.data.measurement import Startup, spread
 from phonenas.devices.device import Reading
 from phonenas.devices.measuring import profiling
-from phonenas.devices.measuring.events import Measured, Planned, Rejected
+from phonenas.devices.measuring.events import Measured, Planned, Rejected, Subject, Warned
 from phonenas.devices.measuring.protocol import Protocol
-from phonenas.space.errors import InvalidArgument, UnstableDevice
+from phonenas.space.errors import DeviceError, InvalidArgument, UnstableDevice
 from phonenas.space.lowering.onnx import to_onnx
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -413,3 +413,56 @@ def test_killed_at_twenty_random_moments_nothing_is_lost_or_doubled(
         ).fetchall()
     raw.close()
     assert doubles == []
+
+
+def test_whole_networks_are_brought_up_alone_too(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    with FakeDevice() as device:
+        protocol = Protocol(network_rounds=4, startups=3)
+        devices.profile(tiny, on=device, into=store, networks=3, protocol=protocol)
+        operators = store.measurements(device.conditions, "operator")
+        assert not any(r.startup for m in operators for r in m.rounds)
+        networks = store.measurements(device.conditions, "network")
+        for m in networks:
+            assert [r.startup is not None for r in m.rounds] == [True, True, True, False]
+            size = m.startup.file_bytes
+            assert size and size > 10_000
+            assert m.startup.peak_bytes == 30_000_000 + 2 * size
+            assert m.figures["load_ms"] == pytest.approx(5 * m.latency_ms, rel=0.01)
+        # What the store holds is not brought up again.
+        device.startup = None  # type: ignore[method-assign, assignment]
+        devices.profile(tiny, on=device, into=store, networks=3, protocol=protocol)
+
+
+def test_a_startup_that_fails_is_told_and_costs_no_round(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    class Short(FakeDevice):
+        def startup(self, model: Path) -> Startup | None:
+            raise DeviceError("fake: out of memory")
+
+    told: list[str] = []
+    with Short() as device:
+        outcome = devices.profile(
+            tiny,
+            on=device,
+            into=store,
+            networks=2,
+            protocol=Protocol(network_rounds=3),
+            on_event=lambda e: told.append(e.reason) if isinstance(e, Warned) else None,
+        )
+    assert not outcome.unstable
+    assert len([t for t in told if "fake: out of memory" in t]) == 2
+    assert all("no memory and no time to load is known of r1_" in t for t in told)
+    for m in store.measurements(device.conditions, "network"):
+        assert m.startup == Startup() and len(m.rounds) == 3
+
+
+def test_under_lasting_load_nothing_is_brought_up_alone(store: data.MeasurementStore) -> None:
+    subjects = [Subject("network", space.zoo.network("mnasnet-small", resolution=32))]
+    with FakeDevice() as device:
+        protocol = Protocol(network_rounds=2, mode="sustained", sustain_s=10)
+        outcome = devices.measure(subjects, on=device, into=store, protocol=protocol)
+    (m,) = outcome.results.values()
+    assert m.startup == Startup()

@@ -20,6 +20,7 @@ from phonenas.devices.transports.local import LocalTransport
 ENGINE = """
 class Model:
     provider = "CPU"
+    load_ms = 7.0
 
     def __init__(self, path):
         self.path = path
@@ -115,6 +116,36 @@ def test_where_every_run_loses_the_core_there_is_no_sample(
 ) -> None:
     found = measured(bench(tmp_path, monkeypatch, every=1), 5)
     assert found == {"error": "no undisturbed run among 15, or none within the limit"}
+
+
+def test_a_startup_counts_what_came_on_top_of_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench(tmp_path, monkeypatch, every=10**9)
+    (tmp_path / "model").write_bytes(b"12345")
+    monkeypatch.chdir(tmp_path)
+    resident = {"VmRSS": 40_000_000, "VmHWM": 90_000_000}
+    monkeypatch.setattr(worker, "resident_bytes", resident.get)
+    assert made.startup("model", 4) == {
+        "load_ms": 7.0,
+        "first_ms": pytest.approx(1.0),
+        "peak_bytes": 90_000_000,
+        "model_bytes": 50_000_000,
+        "file_bytes": 5,
+    }
+    assert made.engine.load.__globals__["RAN"] == ["model"] * 4
+    resident.clear()  # a system without /proc
+    startup = made.startup("model", 1)
+    assert startup["peak_bytes"] is None and startup["model_bytes"] is None
+
+
+def test_memory_of_this_process_is_read_where_proc_is() -> None:
+    peak, now = worker.resident_bytes("VmHWM"), worker.resident_bytes("VmRSS")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system has no /proc")
+    assert peak is not None and now is not None
+    assert 1 << 20 < now <= peak + (64 << 10)  # the kernel adds up the counts of several cores late
+    assert worker.resident_bytes("VmOther") is None
 
 
 def test_the_worker_says_which_processor_it_sees(
