@@ -404,6 +404,69 @@ def test_a_kernel_of_its_own_is_named_by_what_it_computes_alone() -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
+def _cast(m: Maker, number: str) -> str:
+    return m.node("Cast", number, to=onnx.TensorProto.FLOAT)
+
+
+def _scan(m: Maker) -> str:
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Add", ["e", m.constant(np.full(14, 2.0, np.float32))], ["s"])],
+        "body",
+        [info("e", onnx.TensorProto.FLOAT, [16, 14, 14])],
+        [info("s", onnx.TensorProto.FLOAT, [16, 14, 14])],
+    )
+    return m.node("Scan", "x", body=body, num_scan_inputs=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        # 1 · 16 · 14 · 14 numbers; 16 channels.
+        (lambda m: m.node("Pow", "x", _cast(m, m.node("Size", "x"))), lambda x: x**3136),
+        (
+            lambda m: m.node("Pow", "x", _cast(m, m.node("Shape", "x", start=1, end=2))),
+            lambda x: x**16,
+        ),
+        (_scan, lambda x: x + 2),  # its body reads a constant from around it
+    ],
+)
+def test_a_kernel_of_its_own_takes_along_what_it_reads(
+    body: Body, expected: Callable[[Any], Any]
+) -> None:
+    (lifted,) = to_measure(cut(Maker().model(body, opset=15)))
+    assert isinstance(lifted, LiftedKernel)
+    session = onnxruntime.InferenceSession(
+        lifted.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (given,) = session.get_inputs()
+    x = np.random.default_rng(0).uniform(0.9995, 1.0005, (1, 16, 14, 14))
+    (found,) = session.run(None, {given.name: x.astype(np.float32)})
+    assert found == pytest.approx(expected(x.astype(np.float32).astype(float)), rel=1e-3)
+
+
+def test_constants_of_one_number_or_a_few_stand_in_their_nodes() -> None:
+    def clip(m: Maker) -> str:
+        low, high = (m.node("Constant", value_float=v) for v in (0.0, 6.0))
+        return m.node("Clip", m.conv("x"), low, high)
+
+    def pad(m: Maker) -> str:
+        sides = m.node("Constant", value_ints=[0, 0, 1, 1, 0, 0, 1, 1])
+        return m.conv(m.node("Pad", "x", sides), k=3)
+
+    assert kernels(clip) == ["conv+relu6"]
+    assert cut(Maker().model(pad)).kernels == (Kernel("conv", 16, 16, (14, 14), (16, 16), (3, 3)),)
+
+
+def test_graphs_too_large_to_take_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedFormat, match="x is far too large"):
+        cut(Maker().model(lambda m: m.node("Relu", "x"), shape=(1, 1, 1 << 16, 1 << 16)))
+    monkeypatch.setattr("phonenas.latency_model.graphs.onnx_graph._MOST_NODES", 1)
+    assert len(cut(Maker().model(lambda m: m.conv("x"))).kernels) == 1
+    with pytest.raises(UnsupportedFormat, match="has 2 nodes; up to 1 are taken apart"):
+        cut(Maker().model(lambda m: m.conv(m.conv("x"))))
+
+
 def test_what_depends_on_the_data_is_told() -> None:
     network = cut(Maker().model(lambda m: m.node("Gather", "x", m.node("NonZero", "x"), axis=1)))
     assert [k.fused[0] for k in network.kernels] == ["nonzero", "gather"]
