@@ -68,6 +68,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "store": (
         ("data/store/store.py", "data/store/schema.py"),
         (
+            "tests/data/store/test_schema.py",
             "tests/data/store/test_store.py",
             "tests/data/store/test_order.py",
             "-k",  # not those with processes of their own, or whole models

@@ -62,9 +62,9 @@ MEASUREMENT = sa.Table(
     sa.Column("conditions", sa.ForeignKey("conditions.digest"), nullable=False),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("series", sa.Integer, nullable=False, default=0),
+    sa.Column("series", sa.Integer, nullable=False),
     sa.Column("purpose", sa.String(20), nullable=False),
-    sa.Column("complete", sa.Boolean, nullable=False, default=False),
+    sa.Column("complete", sa.Boolean, nullable=False),
     sa.Column("given_up", sa.Text),
     sa.UniqueConstraint("conditions", "subject", "series"),
 )

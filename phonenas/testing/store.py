@@ -146,6 +146,28 @@ class StoreContract:
                 ("c", "a percent sign: 5 % :x"),
             ]
 
+    def test_what_is_asked_of_some_conditions_is_of_these_alone(self, location: str) -> None:
+        other = replace(HERE, device="other")
+        with MeasurementStore(location) as store:
+            for conditions, subject in ((HERE, "a"), (other, "b"), (other, "c")):
+                fill(store, conditions, subject, 1.0)
+                store.reject(conditions, [(subject, "too hot")])
+                store.pending(conditions, "operator", [f"begun {subject}"])
+            store.set_relative(other, "source", "0123456789ab")
+            found = store.measurements(HERE) + store.measurements(other)
+            assert [m.subject for m in found] == ["a", "b", "c"]
+            assert (store.count(HERE), store.count(other)) == (1, 2)
+            assert store.begun(HERE, "operator") == ["begun a"]
+            assert store.begun(other, "operator") == ["begun b", "begun c"]
+            assert store.begun(HERE, "network") == []
+            assert [r[0] for r in store.rejections(HERE)] == ["a"]
+            assert [r[0] for r in store.rejections(other)] == ["b", "c"]
+            assert store.latest(HERE, ("operator", "network")) == found[0].entry
+            assert store.latest(other, ("operator",)) == found[2].entry
+            assert store.latest(HERE, ("network",)).number == 0
+            assert store.relative(HERE) is None
+            assert store.relative(other) == ("source", "0123456789ab")
+
     def test_a_subject_has_one_kind(self, location: str) -> None:
         with MeasurementStore(location) as store:
             fill(store, HERE, "a", 1.0)
