@@ -17,6 +17,7 @@ import numpy.typing as npt
 from phonenas.latency_model import LatencyModel, chance_within
 from phonenas.space import AdditiveTable, Genomes, SearchSpace
 from phonenas.space.errors import Infeasible, NotEnoughData
+from phonenas.space.narrowed import ConfinedSpace
 
 from .accuracy import AccuracyEstimator
 from .evaluations import CHANCE, COLUMNS, Evaluations, Generation
@@ -286,6 +287,15 @@ class Evaluator(History):
         assert known is not None
         return taken, *self._observed(known.take([self.rows[k] for k in keys[:taken]]))
 
+    def others(self) -> Genomes:
+        """The networks of a listed space that were not evaluated, (n, genes); of other spaces
+        none."""
+        space = self.space
+        listed = space.genomes if isinstance(space, ConfinedSpace) else np.empty((0, 0), np.int8)
+        new = [key not in self.rows for key in space.keys(listed)] if len(listed) else []
+        others: Genomes = listed[new]
+        return others
+
     def _observed(self, evaluated: Evaluations) -> tuple[Floats, Floats]:
         """Losses and violation as a strategy observes them: finite, and the failed behind all."""
         spec = self.spec
@@ -330,6 +340,7 @@ class Evaluator(History):
                 for gene, count in enumerate(self.space.option_counts):
                     options = np.repeat(here[None], count, axis=0)
                     options[:, gene] = np.arange(count)
+                    options = self.space.within(options)
                     evaluated = self.evaluate(options, cheap=True)
                     tried += count
                     over = spec.overstepped(evaluated, cheap=True)

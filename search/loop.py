@@ -244,15 +244,19 @@ def search(
 
         seconds, before = before_s, None
         over = folder is not None and folder.finished()
-        while not over and len(evaluator) < evaluations and stale < _STALE_ASKS:
+        nothing = np.empty((0, len(space.decisions)), np.int8)
+        while not over and len(evaluator) < min(evaluations, space.size):
             start = copy.deepcopy(strategy.state()), stale
-            genomes = strategy.ask(_ASKED)
+            genomes = space.within(strategy.ask(_ASKED)) if stale < _STALE_ASKS else nothing
+            if ended := not len(genomes):
+                genomes = evaluator.others()
             if not len(genomes):
                 break
             before, known = start, len(evaluator)
             taken, losses, violation = evaluator(genomes, evaluations - known)
-            strategy.tell(genomes[:taken], losses, violation)
-            stale = 0 if len(evaluator) > known else stale + 1
+            if not ended:
+                strategy.tell(genomes[:taken], losses, violation)
+                stale = 0 if len(evaluator) > known else stale + 1
             seconds = before_s + time.monotonic() - began
             row = evaluator.note(seconds)
             if on_event is not None:

@@ -56,7 +56,12 @@ _FILES: tuple[str, ...] = (
     *("report.html", "comparison.html"),
 )
 # Made of the front of a finished run: another front, other numbers.
-_OF_THE_FRONT = ("validation.json", "references.json", "networks.parquet", "promoted.json")
+_OF_THE_FRONT: tuple[str, ...] = (
+    "validation.json",
+    "references.json",
+    "networks.parquet",
+    "promoted.json",
+)
 _OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*")
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .kernels.kernel import Kernel
     from .operator import Operator
     from .search_space import Genomes, Part, SearchSpace
-    from .spaces import FileSpace, get, names
+    from .spaces import FileSpace, get, names, narrow
     from .spaces.accel_nasbench import AccelNASBench
     from .spaces.mnasnet import MnasNet
     from .spaces.mnasnet_flat import MnasNetFlat
@@ -42,6 +42,7 @@ __all__ = [
     "errors",
     "get",
     "names",
+    "narrow",
     "zoo",
 ]
 
@@ -60,7 +61,7 @@ _PLACES = {
     "kernels.kernel": ("Kernel",),
     "operator": ("Operator",),
     "search_space": ("Genomes", "Part", "SearchSpace"),
-    "spaces": ("FileSpace", "get", "names"),
+    "spaces": ("FileSpace", "get", "names", "narrow"),
     "spaces.accel_nasbench": ("AccelNASBench",),
     "spaces.mnasnet": ("MnasNet",),
     "spaces.mnasnet_flat": ("MnasNetFlat",),

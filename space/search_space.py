@@ -81,7 +81,7 @@ class SearchSpace(ABC):
             )
         self.resolution_px = int(resolution)
         # The smallest network is built to learn whether the resolution can be taken.
-        self.decode(np.zeros(len(self.decisions), np.int8))
+        self.example()
 
     @property
     @abstractmethod
@@ -95,6 +95,15 @@ class SearchSpace(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(resolution={self.resolution_px})"
+
+    @property
+    def whole(self) -> SearchSpace:
+        """The space itself, with all its options where this one has some of them."""
+        return self
+
+    def example(self) -> Architecture:
+        """One of its networks: input, stem, head and classes are those of all."""
+        return self.decode(np.zeros(len(self.decisions), np.int8))
 
     # -- genomes ------------------------------------------------------------------------------
 
@@ -154,6 +163,10 @@ class SearchSpace(ABC):
         if len(rows):
             raise InvalidArgument(f"{self!r}: no change of genes gives another network")
         return mutants
+
+    def within(self, genomes: Genomes) -> Genomes:
+        """For each genome, (n, genes), one of the space near to it: itself where all are."""
+        return genomes
 
     def check(self, genomes: npt.ArrayLike) -> Genomes:
         """Genomes as an (n, genes) int8 array.

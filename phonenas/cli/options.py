@@ -57,7 +57,10 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="Device, as `phonenas devices` lists it.")
 ]
 # The registry's names take the place of what stands in braces, when the help is shown.
-Space = Annotated[str, typer.Option("--space", help="{spaces}; or a .toml file.")]
+Space = Annotated[
+    str,
+    typer.Option("--space", help="{spaces}; a .toml file; or table:FILE, the networks of a table."),
+]
 Resolution = Annotated[
     int | None,
     typer.Option(help="Side of the input image, in pixels; default: the space's own, mostly 224."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phonenas.space.errors import NotEnoughData, UnknownName
+from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 from phonenas.space.naming import counted
 
 from .accuracy import estimating
@@ -87,6 +87,23 @@ def search(
             show_default="1.645, the lower end of the 90 % interval",
         ),
     ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Narrows the space: GENE=VALUE, the options that stay (block3_kernel=5, or "
+            "kernel=3,5 of all blocks); repeatable."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Narrows the space: GENE=VALUE, the options that go; repeatable."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting of the strategy: NAME=VALUE, as population=40; repeatable."
+        ),
+    ] = None,
     resolution: Resolution = None,
     seed: Seed = 0,
     model: ModelFile = None,
@@ -107,8 +124,8 @@ def search(
             "epochs, and goes on with it. For estimates of full schedules give another --out."
         )
     estimator, trust = begun
-    searched = spaces.get(space, resolution)
-    how = s.get(strategy, seed, soft=soft)
+    searched = spaces.narrow(spaces.get(space, resolution), fix or (), exclude or ())
+    how = s.get(strategy, seed, soft=soft, given=_settings(set_))
     if target is None:
         output.refuse("soft chance", "needs a target: give --target, too")
     target_ms = _number(target)
@@ -202,6 +219,19 @@ def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
     with open_store(db) as store:
         known = store.measurements(model.conditions, "network")
     return fit_peak_memory(model.conditions, [m for m in known if not m.entry.after(model.last)])
+
+
+def _settings(given: list[str] | None) -> dict[str, str]:
+    """Settings by name, as a user wrote them."""
+    settings: dict[str, str] = {}
+    for text in given or ():
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise InvalidArgument(f"--set takes NAME=VALUE, as population=40, got {text!r}")
+        if name in settings:
+            raise InvalidArgument(f"--set {name} is given twice: {settings[name]} and {value}")
+        settings[name] = value
+    return settings
 
 
 def _as_begun(

@@ -42,7 +42,12 @@ _LONGEST = 60  # characters of a block string, in a table
 @command
 def space(
     output: Output,
-    name: Annotated[str, typer.Argument(metavar="SPACE", help="{spaces}; or a .toml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE", help="{spaces}; a .toml file; or table:FILE, the networks of a table."
+        ),
+    ],
     resolution: Resolution = None,
 ) -> None:
     """Show the size of a search space and its choices."""

@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from phonenas import space as spaces
-from phonenas.space import Architecture, Block, SearchSpace
-from phonenas.space.errors import (
-    InvalidArgument,
-    NotEnoughData,
-    PhonenasError,
-    UnsupportedFormat,
-    nearest,
+from phonenas.space import Architecture, SearchSpace, spaces
+from phonenas.space.errors import InvalidArgument, NotEnoughData, nearest
+from phonenas.space.network_table import (
+    network_of,
+    networks_in,
+    parsed_network,
+    read_frame,
+    row_name,
 )
 
 __all__ = ["UNITS", "Results", "network_of", "read_any", "read_results"]
 
 Floats = npt.NDArray[np.float64]
 UNITS = ("share", "percent")
-NETWORKS = ("network", "block_args")
 TARGETS = ("top1", "val_top1")
 
 
@@ -63,31 +61,6 @@ class Results:
         return len(self.networks)
 
 
-def network_of(row: Mapping[Any, Any], space: SearchSpace) -> Architecture:
-    """The network of one row of a table whose columns are named like a space's decisions.
-
-    Values are those of the options, or close to them (a fourth layer where the space has three);
-    where the options are texts, also their numbers.
-    """
-    values: dict[str, Any] = {}
-    for name, options in space.decisions.items():
-        value = row[name]
-        texts = not all(isinstance(o, int | float) for o in options)
-        if texts and value not in options and float(value) == int(value):
-            if not 0 <= int(value) < len(options):
-                raise ValueError(f"{name} is {value}, it has {len(options)} options")
-            value = options[int(value)]
-        values[name] = value
-    blocks: list[Block] = []
-    for part in space.parts:
-        built = part.build(*(values[name] for name in part.decisions))
-        if isinstance(built, tuple):
-            blocks.extend(block.canonical() for block in built)
-    # Classes, resolution and stem are those of the space's own networks.
-    other = space.decode(np.zeros(len(space.decisions), np.int8))
-    return replace(other, blocks=tuple(blocks))
-
-
 def read_results(
     path: str | Path,
     *,
@@ -112,26 +85,14 @@ def read_results(
         UnsupportedFormat: The file is not a table, or a row holds no network; the row is named.
         NotEnoughData: It has no rows.
     """
-    import pandas as pd
-
     file = Path(path)
     if unit not in (None, *UNITS):
         raise InvalidArgument(f"a unit of top-1 is share or percent, got {unit!r}")
-    try:
-        content = file.read_bytes()
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    except pd.errors.EmptyDataError as error:
-        raise NotEnoughData(f"{file} is empty: it takes a row for each trained network") from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from error
-        raise UnsupportedFormat(f"{file} is not a table: {error}") from error
-    except ValueError as error:  # of pandas and of pyarrow alike
-        raise UnsupportedFormat(f"{file} is not a table: {error}") from error
+    frame = read_frame(file)
     target = _column(frame, file, target, TARGETS, "of top-1")
     if not len(frame):
         raise NotEnoughData(f"{file} has no rows: it takes one for each trained network")
-    networks = _networks(frame, file, space, column)
+    networks = networks_in(frame, file, known=spaces.each, space=space, column=column)
     failed = _reasons(frame, file)
     top1 = _numbers(frame, file, target)
     errors = np.full(len(frame), np.nan)
@@ -141,7 +102,7 @@ def read_results(
     lacking = np.flatnonzero(np.isnan(top1) & ~bad)
     if len(lacking):
         raise InvalidArgument(
-            f"{file}, {_row(lacking[0])}: {target} is not a number. Remove the row, or give the "
+            f"{file}, {row_name(lacking[0])}: {target} is not a number. Remove the row, or give the "
             "reason in a column 'failed'."
         )
     unit = _unit(top1[~bad], unit, file, target)
@@ -154,10 +115,10 @@ def read_results(
         if len(wrong):
             range_ = f"in [0, {scale:g}], the unit being {unit}" if values is top1 else "above 0"
             raise InvalidArgument(
-                f"{file}, {_row(wrong[0])}: {name} is {scale * values[wrong[0]]:g}; it lies "
+                f"{file}, {row_name(wrong[0])}: {name} is {scale * values[wrong[0]]:g}; it lies "
                 f"{range_}. Is the unit another, or the column?"
             )
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Results(file, networks, top1, errors, failed, digest, target, unit)
 
 
@@ -195,7 +156,7 @@ def read_any(
     nan = float("nan")
     return Results(
         file,
-        tuple(_parsed(text, file, i) for i, text in enumerate(texts)),
+        tuple(parsed_network(text, file, i) for i, text in enumerate(texts)),
         np.array([nan if v is None else v for v in top1], np.float64),
         np.array([nan if v is None else v for v in error], np.float64),
         tuple(failed),
@@ -223,17 +184,6 @@ def _promoted(file: Path) -> list[tuple[str, float | None, float | None, str]]:
     ]
 
 
-def _parsed(text: str, file: Path, row: int) -> Architecture:
-    try:
-        return Architecture.parse(text)
-    except PhonenasError as error:
-        raise UnsupportedFormat(f"{file}, {_row(row)}: no network: {error}") from error
-
-
-def _row(index: int | np.intp) -> str:
-    return f"row {int(index) + 1}"
-
-
 def _column(frame: Any, file: Path, given: str | None, usual: tuple[str, ...], of: str) -> str:
     names = [str(c) for c in frame.columns]
     if given is not None:
@@ -257,7 +207,7 @@ def _numbers(frame: Any, file: Path, column: str) -> Floats:
     wrong = np.flatnonzero((np.isnan(numbers) & values.notna().to_numpy()) | np.isinf(numbers))
     if len(wrong):
         raise InvalidArgument(
-            f"{file}, {_row(wrong[0])}: {column} is {values.iloc[wrong[0]]!r}, and no number"
+            f"{file}, {row_name(wrong[0])}: {column} is {values.iloc[wrong[0]]!r}, and no number"
         )
     return numbers
 
@@ -287,52 +237,3 @@ def _reasons(frame: Any, file: Path) -> tuple[str, ...]:
         return str(value)
 
     return tuple(reason(value) for value in frame["failed"].tolist())
-
-
-def _networks(
-    frame: Any, file: Path, space: SearchSpace | None, column: str | None
-) -> tuple[Architecture, ...]:
-    names = {str(c) for c in frame.columns}
-    if column is None:
-        column = next((c for c in NETWORKS if c in names), None)
-    elif column not in names:
-        raise InvalidArgument(f"{file} has no column {column!r}. {nearest(column, names)}")
-    if column is None:
-        space = space or _space_of(names, file)
-        lacking = [d for d in space.decisions if d not in names]
-        if lacking:
-            raise InvalidArgument(
-                f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor all "
-                f"decisions of {space.name}: {', '.join(lacking[:5])} "
-                f"{'is' if len(lacking) == 1 else 'are'} not there. Name the column of block "
-                "strings (--column) or the space (--space)."
-            )
-        rows: list[Any] = frame[list(space.decisions)].to_dict("records")
-    else:
-        rows = frame[column].tolist()
-    known: dict[Hashable, Architecture] = {}
-    networks = []
-    for i, row in enumerate(rows):
-        key = row if column is not None else tuple(row.values())
-        try:
-            if key not in known:
-                if column is None:
-                    assert space is not None
-                    known[key] = network_of(row, space)
-                else:
-                    known[key] = Architecture.parse(str(row))
-            networks.append(known[key])
-        except (PhonenasError, KeyError, TypeError, ValueError) as error:
-            raise UnsupportedFormat(f"{file}, {_row(i)}: no network: {error}") from error
-    return tuple(networks)
-
-
-def _space_of(names: set[str], file: Path) -> SearchSpace:
-    for name in spaces.names():
-        space = spaces.get(name)
-        if set(space.decisions) <= names:
-            return space
-    raise InvalidArgument(
-        f"{file} has neither a column of networks ({', '.join(NETWORKS)}) nor the decisions of a "
-        f"space ({', '.join(spaces.names())})."
-    )

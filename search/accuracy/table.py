@@ -61,7 +61,7 @@ class Imported(AccuracyEstimator):
 
     @classmethod
     def make(cls, request: Request) -> Imported:
-        return cls(request.argument, unit=request.unit, space=request.space)
+        return cls(request.argument, unit=request.unit, space=request.space and request.space.whole)
 
     def __len__(self) -> int:
         """How many networks it knows."""
@@ -86,8 +86,9 @@ class Imported(AccuracyEstimator):
             more = f" and {len(lacking) - 1:,} more of" if len(lacking) > 1 else ", one of"
             raise UncoveredNetwork(
                 f"{self.source} has no accuracy of '{lacking[0]}'{more} {len(architectures):,} "
-                f"networks to estimate. It holds {len(self):,}. Search a space that it covers, "
-                f"or fit a surrogate to it:  phonenas fit-accuracy {shlex.quote(str(self.source))}"
+                f"networks to estimate. It holds {len(self):,}. Search these alone:  phonenas "
+                f"search --space {shlex.quote(f'table:{self.source}')}  or fit a surrogate to "
+                f"them:  phonenas fit-accuracy {shlex.quote(str(self.source))}"
             )
         return Accuracy.joined(self._known[a.operators()] for a in architectures)
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from phonenas.space import AdditiveTable, Genomes, SearchSpace
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.narrowed import ConfinedSpace
 
 __all__ = ["ExactFront", "exact_front"]
 
@@ -76,6 +77,10 @@ def exact_front(
         True
     """
     costs, gains = (_choices(space, table) for table in (cost, gain))
+    if isinstance(space, ConfinedSpace):
+        summed, gained = cost(space.genomes), gain(space.genomes)
+        best = _front(summed, gained, 0.0)
+        return ExactFront(space.genomes[best], summed[best], gained[best])
     states: dict[tuple[int, ...], _Partial] = {
         (): _Partial(np.zeros(1), np.zeros(1), np.zeros(1, np.intp), np.zeros(1, np.intp))
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,7 @@ class Strategy(ABC):
     """
 
     name: str
+    given: Mapping[str, Any] = {}  # settings by name that differ from what the class would take
 
     def __init__(self, seed: int = 0) -> None:
         if seed < 0:
@@ -42,14 +45,21 @@ class Strategy(ABC):
         self.rng = np.random.default_rng(self.seed)
 
     @classmethod
-    def make(cls, seed: int, soft: bool) -> Strategy:
-        """One with default settings, for a soft target where `soft`, if it can follow one."""
-        return cls(seed)
+    def options(cls) -> dict[str, Any]:
+        """Settings that `make` takes, each with its type: parameters of the class but the seed."""
+        hints = get_type_hints(cls.__init__)
+        taken = inspect.signature(cls).parameters
+        return {n: t for n, t in hints.items() if n in taken and n not in ("seed", "exponents")}
+
+    @classmethod
+    def make(cls, seed: int, soft: bool, **settings: Any) -> Strategy:
+        """One for a soft target where `soft`, if it can follow one; see `options` for settings."""
+        return cls(seed, **settings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share, ready for JSON."""
-        return {"strategy": self.name, "seed": self.seed}
+        return {**self.given, "strategy": self.name, "seed": self.seed}
 
     @property
     def soft_target(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from phonenas.space.errors import InvalidArgument, MissingExtra, install
 from ..pareto import non_dominated
 from ..training.resources import computing
 from .base import ONE_GENE, Objectives, State, table_of, unseen
-from .reward import HARD, RewardStrategy, penalised, rewards_of, spans_of, targets_of
+from .reward import HARD, SOFT, RewardStrategy, penalised, rewards_of, spans_of, targets_of
 
 __all__ = ["Controller", "Hyperparameters"]
 
@@ -105,6 +105,14 @@ class Controller(RewardStrategy):
         self.hyperparameters = hyperparameters or Hyperparameters()
         self._torch = _torch()
 
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        return get_type_hints(Hyperparameters)
+
+    @classmethod
+    def make(cls, seed: int, soft: bool, **settings: Any) -> Controller:
+        return cls(seed, Hyperparameters(**settings), exponents=SOFT if soft else HARD)
+
     @property
     def settings(self) -> dict[str, Any]:
         own = asdict(self.hyperparameters)
@@ -177,7 +185,7 @@ class Controller(RewardStrategy):
         return ~unseen(self.space, genomes, self._seen)
 
     def _draw(self, places: Floats) -> Genomes:
-        """A genome for each place in the range of targets, (n, genes)."""
+        """A genome of the space for each place in the range of targets, (n, genes)."""
         torch, w = self._torch, self._weights
         count, genes = len(places), len(self._offsets)
         chance = self.rng.random((genes, count, 1)).astype(np.float32)
@@ -194,7 +202,7 @@ class Controller(RewardStrategy):
                 chosen = (torch.from_numpy(chance[gene]) > share[:, :-1]).sum(dim=1)
                 genomes[:, gene] = chosen.numpy()
                 token = chosen + first
-        return genomes
+        return self.space.within(genomes)
 
     def _set_targets(self, count: int) -> None:
         """Give each network of the turn its target."""

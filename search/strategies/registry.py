@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from phonenas.space.errors import InvalidArgument
+import msgspec
+
+from phonenas.space.errors import InvalidArgument, nearest
 from phonenas.space.registry import Registry
 
 from .base import Strategy
 
 __all__ = ["STRATEGIES", "get", "names"]
 
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS[float | None] = "a number or none"
 _ROOM = "phonenas.search.strategies"
 STRATEGIES: Registry[Any] = Registry(
     "strategy",
@@ -30,18 +35,48 @@ def names() -> list[str]:
     return STRATEGIES.names()
 
 
-def get(name: str, seed: int = 0, soft: bool = False) -> Strategy:
-    """A strategy by name, with its default settings.
+def get(
+    name: str, seed: int = 0, soft: bool = False, given: Mapping[str, Any] | None = None
+) -> Strategy:
+    """A strategy by name.
 
     Args:
         name: See `names`; or `module:Name` of a class.
         seed: Of all chance.
         soft: For a soft target, where the strategy can follow one.
+        given: Settings by name, as values or as a user wrote them; the others are the defaults.
     Raises:
         UnknownName: No such strategy; the message offers the nearest.
-        InvalidArgument: What bears the name is not a subclass of `Strategy`.
+        InvalidArgument: What bears the name is not a subclass of `Strategy`; a setting that it
+            does not have, or a value of another type or range.
+
+    >>> get("nsga2", given={"population": "40"}).settings["population"]
+    40
     """
     kind = STRATEGIES.get(name)
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         raise InvalidArgument(f"the strategy {name!r} is {kind!r}, which is not a Strategy class")
-    return kind.make(seed, soft)
+    if not given:
+        return kind.make(seed, soft)
+    settings = _settings(name, kind.options(), given)
+    made = kind.make(seed, soft, **settings)
+    made.given = settings
+    return made
+
+
+def _settings(name: str, types: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the types that a strategy takes."""
+    settings = {}
+    for setting, value in given.items():
+        if setting not in types:
+            known = nearest(setting, types) if types else "It has none."
+            raise InvalidArgument(f"the strategy {name} has no setting {setting!r}. {known}")
+        try:
+            text = "null" if value == "none" else value
+            settings[setting] = msgspec.convert(text, types[setting], strict=False)
+        except msgspec.ValidationError as error:
+            kind = _KINDS.get(types[setting], str(types[setting]))
+            raise InvalidArgument(
+                f"{setting} of the strategy {name} is {kind}, got {value!r}"
+            ) from error
+    return settings

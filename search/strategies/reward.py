@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +66,8 @@ class RewardStrategy(Strategy):
         self.exponents = check_exponents(exponents)
 
     @classmethod
-    def make(cls, seed: int, soft: bool) -> Self:
-        return cls(seed, exponents=SOFT if soft else HARD)
+    def make(cls, seed: int, soft: bool, **settings: Any) -> Self:
+        return cls(seed, exponents=SOFT if soft else HARD, **settings)
 
     @property
     def soft_target(self) -> bool:

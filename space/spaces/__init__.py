@@ -1,17 +1,20 @@
-"""Search spaces, one a file, by name: ours, those of other packages, and a user's TOML file."""
+"""Search spaces, one a file, by name: ours, those of other packages, a user's TOML file, the
+networks of a table; each whole or narrowed by hand."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from ..errors import InvalidArgument, PhonenasError
+from ..narrowed import narrow, parted
 from ..operator import Operator
 from ..registry import Registry
 from ..search_space import SearchSpace
 from .from_file import FileSpace, is_space_file
+from .from_table import is_table, table_space
 
-__all__ = ["SPACES", "FileSpace", "get", "names", "space_of"]
+__all__ = ["SPACES", "FileSpace", "each", "get", "names", "narrow", "space_of"]
 
 #: Classes of search spaces, or functions that make one, each called with a resolution or nothing.
 SPACES: Registry[Callable[..., SearchSpace]] = Registry(
@@ -37,6 +40,14 @@ def names() -> list[str]:
     return SPACES.names()
 
 
+def each(resolution: int | None = None) -> Iterator[SearchSpace]:
+    """Every search space by name that can take a resolution; another's that does not load is left
+    out."""
+    for name in names():
+        with contextlib.suppress(PhonenasError):
+            yield get(name, resolution)
+
+
 def space_of(operators: Collection[Operator]) -> SearchSpace | None:
     """The space by name that holds most of some operators, as of a profile; None for none of them.
 
@@ -45,11 +56,9 @@ def space_of(operators: Collection[Operator]) -> SearchSpace | None:
     resolution = max((o.in_px for o in operators), default=0)
     best: SearchSpace | None = None
     most = (len(operators) - 1) // 2
-    for name in names():
-        with contextlib.suppress(PhonenasError):  # another resolution; another's that does not load
-            space = get(name, resolution)
-            if (held := len(set(operators) & set(space.operators()))) > most:
-                best, most = space, held
+    for space in each(resolution):
+        if (held := len(set(operators) & set(space.operators()))) > most:
+            best, most = space, held
     return best
 
 
@@ -57,18 +66,26 @@ def get(name: str, resolution: int | None = None) -> SearchSpace:
     """A search space.
 
     Args:
-        name: One of `names()`, a TOML file (`my_space.toml`, described in docs/extending.md), or
-            `module:Name` of a class or function that makes a space.
+        name: One of `names()`, a TOML file (`my_space.toml`, described in docs/extending.md),
+            `table:FILE` for the networks of a table, or `module:Name` of a class or function that
+            makes a space. Conditions may follow (`mnasnet block3_kernel=5 op!=conv`), see
+            `narrow`.
         resolution: Side of the input in pixels; None for the space's own (224; 32 of CIFAR's).
     Returns:
         The space. `get(space.name)` gives an equal one, so a run that keeps `name` can reopen it.
     Raises:
         UnknownName: No such space or file; the message offers the nearest name.
         InvalidArgument: A resolution that its networks cannot take; a file that describes no
-            space; an object that makes none.
+            space; an object that makes none; an unknown gene or option.
+        UnsupportedFormat, NotEnoughData, SettingsChanged: As `table_space`.
     """
     if is_space_file(name):
         return FileSpace(name, resolution)
+    base, fix, exclude = parted(name)
+    if fix or exclude:
+        return narrow(get(base, resolution), fix, exclude)
+    if is_table(name):
+        return table_space(name, resolution, each)
     make = SPACES.get(name)
     if not callable(make):
         raise InvalidArgument(f"{name} is {type(make).__name__}, which makes no search space")

@@ -46,6 +46,20 @@ SEARCH = (
         (("show", "mnasnet-a1", "--all"), "--all applies to a run"),
         (("show", "mnasnet-a1", "--csv", "x.csv"), "--csv applies to a run"),
         (("show", "mnasnet-a1", "--parquet", "x"), "--parquet applies to a run"),
+        (
+            ("search", "--out", "r", "--set", "populaton=40"),
+            "nsga2 has no setting 'populaton'. Did you mean 'population'? Known: crossover, pop",
+        ),
+        (("search", "--out", "r", "--set", "population"), "--set takes NAME=VALUE"),
+        (
+            ("search", "--out", "r", "--set", "population=4", "--set", "population=5"),
+            "--set population is given twice: 4 and 5",
+        ),
+        (
+            ("search", "--out", "r", "--fix", "block3_kernl=5"),
+            "mnasnet has no gene 'block3_kernl'. Did you mean 'block3_kernel'?",
+        ),
+        (("search", "--out", "r", "--exclude", "op=cnv"), "op has no option 'cnv' in mnasnet"),
         ((*ONE[:-1], "--sustain", "9"), "--sustain acts only with --mode sustained"),
         ((*ONE, "--networks", "9"), "--networks is the number of random networks of a space"),
         (

@@ -119,7 +119,7 @@ class ImageNet(AccuracyEstimator):
         return self._answer(*features_of(architectures))
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Accuracy]:
-        some = space.decode(np.zeros(len(space.decisions), np.int8))
+        some = space.example()
         refuse_foreign(self.name, some.classes, some.resolution_px, _LEAST_PX)
         table = AdditiveTable(space, sums)
 

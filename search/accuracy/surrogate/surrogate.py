@@ -332,7 +332,7 @@ class Surrogate(AccuracyEstimator):
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Accuracy]:
         if self.shipped:
-            some = space.decode(np.zeros(len(space.decisions), np.int8))
+            some = space.example()
             refuse_foreign(self.name, some.classes, some.resolution_px, _LEAST_PX)
         table = AdditiveTable(space, partial(sums, resolution_px=space.resolution_px))
 

@@ -334,3 +334,48 @@ def test_each_strategy_says_whether_it_follows_a_soft_target(name: str) -> None:
     if name in ("weighted", "rl"):
         with pytest.raises(InvalidArgument, match="exponents=SOFT"):
             search.get(name).soft_target  # noqa: B018  # it raises
+
+
+@pytest.mark.fault(
+    "A search is given a setting that its strategy does not have, or a value of another kind.",
+    "`has no setting '…'. …`; `is a whole number, got '…'`",
+    "Take one of the names that the message lists.",
+)
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("nsga2", {"populaton": "3"}, "Did you mean 'population'? Known: crossover, population."),
+        (
+            "nsga2",
+            {"population": "x"},
+            "population of the strategy nsga2 is a whole number, got 'x'",
+        ),
+        ("weighted", {"population": "4.5"}, "is a whole number, got '4.5'"),
+        ("weighted", {"exponents": "1"}, "no setting 'exponents'"),
+    ],
+)
+def test_settings_are_checked_by_name_and_kind(name: str, given: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidArgument) as told:
+        search.get(name, given=given)
+    assert says in str(told.value)
+
+
+def test_settings_are_what_a_user_wrote() -> None:
+    made = search.get("nsga2", seed=3, given={"population": "40", "crossover": 0.5})
+    assert isinstance(made, search.NSGA2) and (made.population, made.crossover) == (40, 0.5)
+    assert made.settings == {"strategy": "nsga2", "seed": 3, "population": 40, "crossover": 0.5}
+    soft = search.get("weighted", soft=True, given={"tournament": "10"})
+    assert soft.soft_target and soft.settings["tournament"] == 10
+    with pytest.raises(InvalidArgument, match="4 or more, got 2"):
+        search.get("nsga2", given={"population": "2"})
+    for name, settings in (("random", "seed"), ("surrogate", "population")):
+        with pytest.raises(InvalidArgument, match=rf"{name} has no setting '{settings}'. It has"):
+            search.get(name, given={settings: "1"})
+
+
+def test_the_controller_takes_its_hyperparameters_as_settings() -> None:
+    pytest.importorskip("torch")
+    made = search.get("rl", given={"clip": "none", "batch": "20", "learning_rate": "0.01"})
+    assert isinstance(made, search.Controller)
+    own = made.hyperparameters
+    assert (own.clip, own.batch, own.learning_rate, own.hidden) == (None, 20, 0.01, 100)
