@@ -31,7 +31,12 @@ OPEN, FILLED = "circle-open", (None, "circle")
 
 
 def made_run(
-    folder: Path, *, n: int = 600, target_ms: float | None = TARGET_MS, target: str = "mobilenet-v2"
+    folder: Path,
+    *,
+    n: int = 600,
+    target_ms: float | None = TARGET_MS,
+    target: str = "mobilenet-v2",
+    population: int = 100,
 ) -> Loaded:
     """A finished run of random networks, as a search would leave it."""
     space, rng = MnasNet(), np.random.default_rng(3)
@@ -70,7 +75,7 @@ def made_run(
         "evaluations": n,
         "strategy": "nsga2",
         "seed": 7,
-        "population": 100,
+        "population": population,
     }
     run = RunFolder(folder, settings)
     done = Checkpoint({}, Evaluations.of_array(genomes, numbers), seconds=2.5)

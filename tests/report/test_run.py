@@ -149,6 +149,14 @@ def test_the_same_search_again_names_the_model_of_the_run(tmp_path: Path) -> Non
     assert f"--out {run.path} --model {run.path / 'model.json'}" in text
 
 
+def test_the_same_search_again_has_the_settings_of_its_strategy(tmp_path: Path) -> None:
+    for population, said in ((100, 0), (40, 1)):
+        run = made_run(tmp_path / str(population), population=population)
+        text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+        assert text.count("--set population=40") == said and text.count("--set") == said
+        assert f"population {population}" in text
+
+
 def test_before_validation_it_says_what_is_missing(tmp_path: Path) -> None:
     run = made_run(tmp_path / "my run", target_ms=None)
     out = write_report(run.path, tmp_path / "elsewhere" / "page.html")
