@@ -168,6 +168,36 @@ class StoreContract:
             assert store.relative(HERE) is None
             assert store.relative(other) == ("source", "0123456789ab")
 
+    def test_what_is_done_to_one_measurement_leaves_the_others(self, location: str) -> None:
+        with MeasurementStore(location) as store:
+            for subject in "abcde":
+                fill(store, HERE, subject, 1.0)
+            ids = {s: p.id for s, p in store.pending(HERE, "operator", list("abcde")).items()}
+            store.reopen([(ids["c"], 1)])
+            assert [m.subject for m in store.measurements(HERE)] == ["a", "b", "d", "e"]
+            assert [len(m.rounds) for m in store.measurements(HERE)] == [3] * 4
+            store.discard(ids["d"], HERE, "d", "it never settled")
+            assert [m.subject for m in store.measurements(HERE)] == ["a", "b", "e"]
+            store.reopen([(ids["b"], 2), (ids["a"], 0)])
+            assert store.begun(HERE, "operator") == ["a", "b", "c"]
+            store.complete([ids["b"]])
+            assert [m.subject for m in store.measurements(HERE)] == ["b", "e"]
+            left = store.pending(HERE, "operator", list("abcde"))
+            assert [len(p.rounds) for p in left.values()] == [0, 2, 1, 0, 3]
+            assert [p.given_up for p in left.values()] == ["", "", "", "it never settled", ""]
+
+    def test_conditions_follow_their_own_last_rounds(self, location: str) -> None:
+        made = [replace(HERE, runtime_version=str(n)) for n in range(4)]
+        with MeasurementStore(location) as store:
+            ids = [store.pending(c, "operator", ["a"])["a"].id for c in made]
+            for n in (1, 3, 0, 2):
+                store.add_rounds([(ids[n], 0, Round((1.0,)))])
+            store.complete(ids)
+            assert [c.runtime_version for c in store.conditions()] == ["1", "3", "0", "2"]
+            numbers = [store.latest(c, ("operator",)).number for c in made]
+            assert sorted(range(4), key=numbers.__getitem__) == [1, 3, 0, 2]
+            assert len(set(numbers)) == 4
+
     def test_a_subject_has_one_kind(self, location: str) -> None:
         with MeasurementStore(location) as store:
             fill(store, HERE, "a", 1.0)
