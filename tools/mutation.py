@@ -66,7 +66,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "store": (
-        ("data/store/store.py", "data/store/schema.py"),
+        ("data/store/store.py", "data/store/rows.py", "data/store/schema.py"),
         (
             "tests/data/store/test_schema.py",
             "tests/data/store/test_store.py",
