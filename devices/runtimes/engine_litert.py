@@ -9,7 +9,6 @@ to kernels that are several times slower. So each model is inspected after it is
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import time
 from pathlib import Path
@@ -53,6 +52,8 @@ class Engine:
 
     def identity(self) -> dict[str, Any]:
         """Runtime, its version, the hash of the library that holds its kernels, its providers."""
+        import hashlib  # loads a library of some megabytes, which a startup does not need
+
         package = importlib.import_module(self.package)
         wrapper = Path(self.module._interpreter_wrapper.__file__)
         # Newer packages have the code in a library that many small wrappers share.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,6 @@ class Engine:
 
         self.numpy, self.ort = numpy, onnxruntime
         self.provider = settings["provider"]
-        # Repeated to fill an input: drawing a million values takes longer than loading. A prime
-        # number, so that channels do not get equal values.
-        self.values = numpy.random.default_rng(0).standard_normal(65_537, dtype=numpy.float32)
         levels = onnxruntime.GraphOptimizationLevel
         self.options = onnxruntime.SessionOptions()
         threads = int(settings.get("threads", 1))
@@ -66,6 +62,15 @@ class Engine:
         if self.provider != "CPUExecutionProvider":
             # Nodes that the provider does not support would run on the CPU without a message.
             self.options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+
+    @cached_property
+    def values(self) -> Any:
+        """Numbers that are repeated to fill an input: drawing a million takes longer than loading.
+
+        A prime number of them, so that channels do not get equal values. Drawn when they are
+        needed: a process that brings up one model has loaded it then, and its peak is over.
+        """
+        return self.numpy.random.default_rng(0).standard_normal(65_537, dtype=self.numpy.float32)
 
     def _share_threads(self, threads: int) -> None:
         """One pool of threads for all sessions.
@@ -87,6 +92,8 @@ class Engine:
 
     def identity(self) -> dict[str, Any]:
         """Name, version, and hash of the binary that computes."""
+        import hashlib  # loads a library of some megabytes, which a startup does not need
+
         from onnxruntime.capi import onnxruntime_pybind11_state as binary
 
         digest = hashlib.sha256()

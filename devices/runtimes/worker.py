@@ -43,7 +43,6 @@ import json
 import os
 import queue
 import select
-import shutil
 import sys
 import threading
 import time
@@ -245,6 +244,8 @@ class Watch:
                     self.requests.put(line)
         # At once, whatever the main thread computes.
         if Path(self.folder).name.startswith("phonenas-"):
+            import shutil  # only here: it counts as memory of a startup
+
             shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(0)
 
