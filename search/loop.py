@@ -209,8 +209,8 @@ def search(
         stopped = None if folder is None else folder.checkpoint()
         if folder is not None and stopped is None and folder.finished():
             raise StoreError(
-                f"{folder.path / 'checkpoint.npz'} is gone, so that this finished run cannot be "
-                "given again. Show its front:  phonenas report "
+                f"{folder.path / 'checkpoint.npz'} is missing, so that this finished run cannot "
+                "be given again. Show its front:  phonenas report "
                 f"{shlex.quote(str(folder.path))}  or search again, with another --out."
             )
         if folder is not None and stopped is not None:

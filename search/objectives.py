@@ -172,7 +172,7 @@ class Recorded(Objective):
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Floats]:
         """InvalidArgument: see the class."""
-        raise InvalidArgument(f"{self.name} is known of the networks of a finished run alone")
+        raise InvalidArgument(f"{self.name} is known only for the networks of a finished run")
 
 
 class Function(Objective):

@@ -257,7 +257,7 @@ def _parse(text: str) -> Architecture:
     mixers = [name for name in MIXERS if name in settings]
     if len(mixers) > 1 or len(activations) > 1:
         twice = f"{mixers[0]} and {mixers[1]}" if len(mixers) > 1 else "two activations"
-        raise InvalidArchitecture(f"a head has one of its kind, and the text gives {twice}")
+        raise InvalidArchitecture(f"a network has one at most, and the text gives {twice}")
     stem = settings.get("stem", blocks[0].in_channels)
     if blocks[0].kind == "dsconv" and not blocks[0].se_ratio and blocks[0].repeats == 1:
         # MnasNet-small's published first block says i16 behind a stem of 8; at expansion 1

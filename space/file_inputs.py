@@ -186,7 +186,7 @@ def settled(
     if given.resolution_px is not None and not used:
         every = ", ".join(f"{i.name} {i}" for i in inputs) or "none"
         raise InvalidArgument(
-            f"--resolution does not apply to {file}, which has no image with free sides; its "
+            f"--resolution does not apply to {file}, which has no image input of free size; its "
             f"inputs: {every}"
         )
     for i in inputs:

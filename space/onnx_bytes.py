@@ -243,8 +243,8 @@ class _Left(list[bytes]):
         self.size += len(part) + _PIECE_BYTES
         if self.size > _MOST_LEFT_BYTES:
             raise UnsupportedFormat(
-                f"{self.name}: more than {_MOST_LEFT_BYTES >> 20} MiB are left without its "
-                "weights; no network of images is as large"
+                f"{self.name} has more than {_MOST_LEFT_BYTES >> 20} MiB without its weights; no "
+                "network of images is as large"
             )
         self.append(bytes(part))
 

@@ -48,7 +48,7 @@ def answers(every: int = 1) -> Iterator[tuple[str, str]]:
 
 def _kind(text: str) -> str:
     kinds = (
-        "runs what the data say",
+        "does work that depends on the input values",
         "and no tensor",
         "no fixed shape, or is no tensor",
         "computes nothing",

@@ -93,7 +93,7 @@ def _parse(stream: IO[bytes], dimensions: int) -> npt.NDArray[np.uint8]:
         )
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise UnsupportedFormat("it ends within its sizes")
+        raise UnsupportedFormat("it is cut short: it ends before its dimensions do")
     shape = tuple(map(int, np.frombuffer(sizes, ">u4")))
     needed = 1
     for side in shape:
@@ -110,5 +110,5 @@ def _parse(stream: IO[bytes], dimensions: int) -> npt.NDArray[np.uint8]:
             )
         content.write(piece)
     if stream.read(1):
-        raise UnsupportedFormat(f"it goes on after the {needed:,} bytes that its sizes need")
+        raise UnsupportedFormat(f"it is longer than the {needed:,} bytes that its dimensions need")
     return np.frombuffer(content.getbuffer(), np.uint8).reshape(shape)

@@ -82,8 +82,8 @@ def _read(path: Path, part: str, broken: str) -> ImageSet:
         names = ", ".join(a.name for a in archives[:5])
         raise InvalidArgument(f"{path} holds {len(archives)} .npz files ({names}): name one.")
     raise InvalidArgument(
-        f"{path} holds no images as they are read here: neither train/CLASS/*.jpg, nor "
-        "train-images-idx3-ubyte, nor a .npz file with x_train and y_train."
+        f"{path} holds no images in a known layout: train/CLASS/*.jpg, train-images-idx3-ubyte, or "
+        "a .npz file with x_train and y_train."
     )
 
 
@@ -114,8 +114,8 @@ def held_out(images: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, I
     counts = np.minimum(counts, np.maximum(sizes - 1, 0))
     if counts.sum() == 0:
         raise InvalidArgument(
-            f"{share:g} of {len(images):,} images in {len(images.classes):,} classes leaves none "
-            "to hold out, if every class is to keep one. Raise the share or bring more images."
+            f"{share:g} of {len(images):,} images in {len(images.classes):,} classes holds out "
+            "none, since each class keeps one for training. Raise the share or bring more images."
         )
     draws = np.random.default_rng(seed).random(len(images))
     # Within each class the images of the smallest numbers are held out.

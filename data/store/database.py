@@ -92,7 +92,7 @@ class Database:
         if self.sqlite:
             if (url.database or "").strip() in ("", ":memory:"):
                 raise InvalidArgument(
-                    f"{self.location!r} names no store: what is measured would be lost when the "
+                    f"{self.location!r} is no lasting store: measurements would be lost when the "
                     "command ends. Give a file, as in  --db phonenas.db"
                 )
             url = self._file(Path(str(url.database)), url, create)

@@ -89,7 +89,9 @@ class Protocol:
                 f"{self.sustain_s:g} s"
             )
         if self.mode == "sustained" and self.wait_below_c is not None:
-            raise InvalidArgument("sustained speed is that of a warm device: omit --wait-below")
+            raise InvalidArgument(
+                "sustained speed is that of a warm device: leave out --wait-below"
+            )
 
     @property
     def load_s(self) -> float:

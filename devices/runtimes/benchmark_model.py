@@ -52,9 +52,11 @@ class BenchmarkModel(CommandRuntime):
         from phonenas.space.lowering.write import write_tflite
 
         if getattr(model, "inputs", None) is not None:
-            raise InvalidArgument("--input: benchmark_model makes its inputs up")
+            raise InvalidArgument("--input does not apply: benchmark_model makes its own inputs")
         if getattr(model, "shapes", ()):
-            raise InvalidArgument("--shape: benchmark_model takes the shapes of the file")
+            raise InvalidArgument(
+                "--shape does not apply: benchmark_model takes the shapes of the file"
+            )
         return write_tflite(model, stem.with_suffix(".tflite"), self.name)
 
     def command(

@@ -49,7 +49,9 @@ class OnnxRuntimePerfTest(CommandRuntime):
         from phonenas.space.lowering.write import write_onnx
 
         if getattr(model, "inputs", None) is not None:
-            raise InvalidArgument("--input: onnxruntime_perf_test makes its inputs up")
+            raise InvalidArgument(
+                "--input does not apply: onnxruntime_perf_test makes its own inputs"
+            )
         return write_onnx(model, stem.with_suffix(".onnx"))
 
     def command(
@@ -88,5 +90,5 @@ class OnnxRuntimePerfTest(CommandRuntime):
     def samples_ms(self, printed: Printed, results: str, warmup_runs: int) -> tuple[float, ...]:
         samples = parse_perf_test_samples(results)[warmup_runs:]
         if not samples:
-            raise DeviceError(f"its results hold no more than the {warmup_runs} runs of warm-up")
+            raise DeviceError(f"it reported no run after the {warmup_runs} warm-up runs")
         return samples

@@ -156,8 +156,8 @@ class AdbTransport(Transport):
         for file, size in zip(files, sizes, strict=True):
             if size != file.stat().st_size:
                 raise DeviceUnavailable(
-                    f"{self.name} holds {size} of {file.stat().st_size} bytes of {file.name}: it "
-                    "was lost while files were pushed, or is full. Check the cable and free some "
+                    f"{self.name} holds {size} of {file.stat().st_size} bytes of {file.name}: the "
+                    "connection was lost, or it is full. Check the cable and free some "
                     "space; the same command continues from there."
                 )
 

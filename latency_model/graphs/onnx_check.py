@@ -128,8 +128,8 @@ def same_precision(path: str, own: str, conditions: Conditions) -> None:
         words = f"--device {shlex.quote(device)} --network {shlex.quote(path)}"
         advice = f"Measure the file:  phonenas profile {words}"
     raise PrecisionDiffers(
-        f"{path} computes in {own}, and {device} was measured in {precision}, which says nothing "
-        f"of it. {advice}"
+        f"{path} computes in {own}, but {device} was measured in {precision}, so that its latency "
+        f"cannot be predicted. {advice}"
     )
 
 

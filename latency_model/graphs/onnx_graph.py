@@ -135,13 +135,15 @@ def _refuse(model: Any, name: str) -> None:
         raise UnsupportedFormat(f"{name} holds no ONNX graph")
     if len(graph.node) > _MOST_NODES:
         raise UnsupportedFormat(
-            f"{name} has {len(graph.node):,} nodes; up to {_MOST_NODES:,} are taken apart"
+            f"{name} has {len(graph.node):,} nodes; at most {_MOST_NODES:,} can be cut into kernels. "
+            f"Measure the network whole:  phonenas profile --network {shlex.quote(name)}"
         )
     for node in graph.node:
         if node.op_type in _BY_DATA and node.domain in ("", "ai.onnx"):
             raise UncoveredOperator(
-                f"{name}: node {node.name or node.output[0]!r} of type {node.op_type} runs what "
-                "the data say: the network has no one latency. It can be measured whole:  "
+                f"{name}: node {node.name or node.output[0]!r} of type {node.op_type} does "
+                "work that depends on the input values, so that its latency cannot be predicted. "
+                "Measure the network whole:  "
                 f"phonenas profile --network {shlex.quote(name)}"
             )
     outside = elsewhere(model)
@@ -269,8 +271,8 @@ def _made(
         unknown = _unknown(needed, shapes, types)
     if unknown is not None:
         raise UnsupportedFormat(
-            f"{name}: what {unknown.op} {unknown.name} gives has no fixed shape, or is no tensor. "
-            f"It can be measured whole:  phonenas profile --network {shlex.quote(name)}"
+            f"{name}: the output of {unknown.op} {unknown.name} has no fixed shape, or is not a "
+            f"tensor. Measure the network whole:  phonenas profile --network {shlex.quote(name)}"
         )
     sized = [n for n in needed if n.op in _SIZED_BY_DATA]
     if sized:

@@ -53,7 +53,7 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
     Raises:
         UnknownName, InvalidArgument, MissingExtra: As `read_tflite`; or a side stays free.
         UnsupportedFormat: Damaged; or an input is set to another size than the file was made for.
-        UncoveredOperator: A node runs what the data say; it is named.
+        UncoveredOperator: A node does work that depends on the input values; it is named.
     """
     graph, file = read_tflite(path), TfliteFile.at(path, given=given)
     for name, shape in file.shapes:
@@ -61,8 +61,8 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
         made_for = tuple(n or 1 for n in graph.tensors[at].sides)
         if shape != made_for:
             raise UnsupportedFormat(
-                f"{path}: its inner shapes are those of {name}={','.join(map(str, made_for))}; at "
-                "another size it is measured whole:  phonenas profile --network FILE --shape ..."
+                f"{path} was made for {name}={','.join(map(str, made_for))}; at another size it can "
+                "only be measured whole:  phonenas profile --network FILE --shape ..."
             )
     with reading(str(path), "Convert the network again."):
         steps = _KernelBuilder(graph, str(path)).steps()
@@ -92,9 +92,9 @@ class _KernelBuilder:
         for number, node in enumerate(self.graph.nodes):
             if node.op in _BY_DATA:
                 raise UncoveredOperator(
-                    f"{self.name}: node {number} of type {node.op} runs what the data say: the "
-                    "network has no one latency. It can be measured whole:  phonenas profile "
-                    f"--network {self.name}"
+                    f"{self.name}: node {number} of type {node.op} does work that depends "
+                    "on the input values, so that its latency cannot be predicted. Measure the "
+                    f"network whole:  phonenas profile --network {self.name}"
                 )
             known = all(at in self.constants for at in node.inputs if at >= 0)
             if node.op in ("SHAPE", "RANK") or (known and node.inputs):

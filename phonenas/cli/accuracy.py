@@ -85,7 +85,9 @@ def accuracy(
     options: EstimatorOptions,
     space: Annotated[
         str | None,
-        typer.Option(help="Whose networks zero_cost and supernet compare with. {spaces}."),
+        typer.Option(
+            help="Space of the networks that zero_cost and supernet compare with: {spaces}."
+        ),
     ] = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,

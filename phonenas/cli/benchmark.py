@@ -217,8 +217,8 @@ def search(
     model_share: Annotated[
         float | None,
         typer.Option(
-            help="Strategies search the predictions of a model fitted on this share of the rows, "
-            "0 to 1; what they find is scored by the table."
+            help="Search by a model fitted on this share of the rows, 0 to 1; the table scores the "
+            "result."
         ),
     ] = None,
     limits: Annotated[

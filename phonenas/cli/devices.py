@@ -101,7 +101,7 @@ def profile(
     ] = None,
     measurements: Annotated[
         int | None,
-        typer.Option(help="With --like: operators and networks; 30. Of a ready phone: networks."),
+        typer.Option(help="With --like: number of operators and networks to measure; default: 30."),
     ] = None,
     networks: Annotated[
         int | None, typer.Option(help="Random whole networks of the space; 20.")

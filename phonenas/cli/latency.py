@@ -63,7 +63,7 @@ def fit(
     like: Annotated[
         str | None,
         typer.Option(
-            help="Source device or ready phone: use its model, and the few measurements there are."
+            help="Source device or ready phone: adapt its model to the few measurements there are."
         ),
     ] = None,
     out: Annotated[
@@ -219,8 +219,8 @@ def check(
     if fitted.part_of_kernels is fitted:
         again = command_line("profile", "--device", device, "--kernels", "400", "--again", db=db)
         raise NotEnoughData(
-            f"the model of {device} is of kernels alone, and a check measures operators. Measure "
-            f"the kernels again:  {again}"
+            f"a check measures operators, and the model of {device} is fitted on kernels alone. "
+            f"Measure its kernels again:  {again}"
         )
     with (
         open_store(db) as store,

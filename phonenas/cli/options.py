@@ -70,7 +70,7 @@ OwnResolution = Annotated[
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option("--shape", help="Of a file's input, as x=1,3,224,224; repeatable."),
+    typer.Option("--shape", help="Shape of a file's input, as x=1,3,224,224; repeatable."),
 ]
 InputFile = Annotated[
     Path | None,
@@ -92,7 +92,11 @@ WorkerCount = Annotated[
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option("--gpus", min=0.0, help="Share of a GPU that each training on workers holds."),
+    typer.Option(
+        "--gpus",
+        min=0.0,
+        help="GPUs that each training on a worker reserves: 1, or a share such as 0.5.",
+    ),
 ]
 LoaderProcesses = Annotated[
     int, typer.Option("--loaders", min=0, help="Processes that decode image files, a training.")
@@ -113,16 +117,19 @@ class EstimatorOptions:
     ] = "imagenet"
     data: Annotated[
         Path | None,
-        typer.Option(help="Images: folders, an .npz file, or idx files. Its training part."),
+        typer.Option(
+            help="Folders of images, an .npz file, or idx files; the training part is used."
+        ),
     ] = None
     workers: WorkerCount = None
     ray: Ray = None
     gpus: Gpus = None
     held_out: Annotated[
-        float | None, typer.Option(help="Share of the images that evaluate what is trained; 0.1.")
+        float | None, typer.Option(help="Share of the images kept for evaluation; default: 0.1.")
     ] = None
     epochs: Annotated[
-        int | None, typer.Option(help="Of each short training, instead of its recipe's.", min=1)
+        int | None,
+        typer.Option(help="Epochs of each short training; default: its recipe's.", min=1),
     ] = None
     loaders: LoaderProcesses = 0
     broken: BrokenImages = "stop"
@@ -131,7 +138,7 @@ class EstimatorOptions:
         Path | None, typer.Option(help="File that keeps accuracies, for many runs.")
     ] = None
     again: Annotated[
-        bool, typer.Option("--again", help="Ask again for what failed, according to the cache.")
+        bool, typer.Option("--again", help="Estimate again what failed, according to the cache.")
     ] = False
 
     def changed(self) -> dict[str, str]:
@@ -150,7 +157,7 @@ class TrainingOptions:
         typer.Option(help="Images: a folder with train/CLASS and val/CLASS, .npz or idx files."),
     ]
     recipe: Annotated[str, typer.Option(help="paper, proxy or small.")] = "paper"
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Epochs; default: the recipe's.")] = None
     batch: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None
     held_out: Annotated[
         float | None,

@@ -46,7 +46,7 @@ def search(
     out: Annotated[
         Path,
         typer.Option(
-            help="Run folder; a run in it goes on: a stopped one, or one of fewer evaluations."
+            help="Run folder. A stopped run in it continues, or one with fewer evaluations."
         ),
     ],
     estimator: EstimatorOptions,

@@ -285,11 +285,12 @@ def export_network(
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Weights that torch saved (.pth), of any names, in their order."
+            metavar="FILE",
+            help="Weights that torch saved (.pth): assigned by their order, whatever their names.",
         ),
     ] = None,
     eps: Annotated[
-        float, typer.Option(help="Of the BatchNorm that --weights were trained with.")
+        float, typer.Option(help="The eps of BatchNorm with which --weights were trained.")
     ] = 1e-5,
 ) -> None:
     """Write a network as an ONNX, TFLite or torch file, with random weights or those given."""

@@ -171,7 +171,7 @@ def fitted_path(db: str, device: str, out: Path | None) -> Path:
     refuse_other(path, DOCUMENT.format, alone=True)
     if path.name == "model.json" and path.exists() and (path.parent / "run.json").exists():
         raise StoreError(
-            f"{path} is the model that the run beside it was made with, and is not overwritten. "
+            f"{path} is the latency model of the run in this folder, and is not overwritten. "
             "Choose another --out."
         )
     return path

@@ -31,7 +31,8 @@ def train(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK)],
     options: TrainingOptions,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Largest one, for 256 images a step; the recipe's.")
+        float | None,
+        typer.Option(help="Largest learning rate, for 256 images a step; default: the recipe's."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder; a stopped training in it continues.")

@@ -73,8 +73,8 @@ class RewardStrategy(Strategy):
     def soft_target(self) -> bool:
         if self.exponents != SOFT:
             raise InvalidArgument(
-                f"a soft target needs soft exponents, and {self.name} has {self.exponents}: make "
-                "it with exponents=SOFT"
+                f"a soft target needs soft exponents, and {self.name} has {self.exponents}: "
+                "construct it with exponents=SOFT"
             )
         return True
 

@@ -46,8 +46,8 @@ def kernel_to_onnx(kernel: Kernel, *, seed: int = 0) -> onnx.ModelProto:
     """
     if kernel.kind == "node":
         raise InvalidArgument(
-            f"{kernel.key} is of a file, and is measured with it:  phonenas profile --kernels-of "
-            "FILE"
+            f"{kernel.key} can only be measured with the file that it is of:  phonenas profile "
+            "--kernels-of FILE"
         )
     graph = _Graph(seed)
     value = _BODIES[kernel.kind](graph, kernel)

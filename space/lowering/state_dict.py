@@ -62,7 +62,7 @@ def load_state_dict(
         if _plain(tensor.shape) != _plain(wanted.shape):
             raise InvalidArgument(
                 f"{path} is of another network than {_called(network)}: its tensor {at + 1}, "
-                f"{theirs}, is {tuple(tensor.shape)}, and {name} is {tuple(wanted.shape)}"
+                f"{theirs}, has the shape {tuple(tensor.shape)}, and {name} {tuple(wanted.shape)}"
             )
         own[name] = tensor.reshape(wanted.shape).to(wanted.dtype)
     if len(given) > len(own):

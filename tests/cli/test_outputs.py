@@ -21,8 +21,8 @@ MODEL = '{"format":"phonenas-latency-model","version":3'  # damaged, as after a 
 
 @pytest.mark.fault(
     "fit --out names a file that is no latency model, or the model that a run keeps.",
-    "`is there already (phonenas-run), and is not overwritten`; `is the model that the run beside "
-    "it was made with, and is not overwritten`",
+    "`is there already (phonenas-run), and is not overwritten`; `is the latency model of "
+    "the run in this folder, and is not overwritten`",
     "Choose another --out.",
 )
 def test_fit_replaces_models_alone(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_fit_replaces_models_alone(tmp_path: Path) -> None:
         out.write_text(text)
         assert fitted_path(db, "fake", out) == out
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(StoreError, match="is the model that the run beside it was made with"):
+    with pytest.raises(StoreError, match="is the latency model of the run in this folder"):
         fitted_path(db, "fake", out)
     assert fitted_path(db, "fake", None) == tmp_path / "s.fake.model.json"
 

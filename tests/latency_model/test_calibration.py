@@ -106,7 +106,7 @@ def test_the_range_of_the_measured_networks_has_a_thousandth_to_spare(
 
 @pytest.mark.parametrize("whole_ms", [0.0, -0.4])
 def test_no_network_takes_0_ms_or_less(whole_ms: float) -> None:
-    with pytest.raises(UncoveredOperator, match=f"comes out at {whole_ms:.3g} ms") as told:
+    with pytest.raises(UncoveredOperator, match=f"predicts {whole_ms:.3g} ms") as told:
         KNOWN.above_zero(np.array([3.0, whole_ms]))
     assert "the 20 networks of 2 to 10 ms" in str(told.value)
     assert "phonenas profile --device DEVICE --network 'BLOCKS'" in str(told.value)

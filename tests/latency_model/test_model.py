@@ -435,7 +435,7 @@ def test_a_prediction_below_zero_is_refused_wherever_it_is_made(
         lambda: below.on(tiny)(tiny.encode(network)[None]),
         lambda: below.intervals(tiny)(tiny.encode(network)[None]),
     ):
-        with pytest.raises(UncoveredOperator, match=r"comes out at -\d+ ms.*fit again"):
+        with pytest.raises(UncoveredOperator, match=r"predicts -\d+ ms.*fit again"):
             ask()
 
 

@@ -147,7 +147,7 @@ def test_what_was_asked_is_kept_as_values(run: Loaded, tmp_path: Path) -> None:
         ],
     }
     assert [o.name for o in run.spec.also] == ["peak_activation"]
-    with pytest.raises(InvalidArgument, match="of a finished run alone"):
+    with pytest.raises(InvalidArgument, match="only for the networks of a finished run"):
         run.spec.also[0].on(TINY)
     copy = Path(shutil.copytree(run.path, tmp_path / "r"))
     document["objectives"]["also"][0]["colour"] = "red"

@@ -223,13 +223,13 @@ def test_a_run_of_an_earlier_phonenas_goes_on_from_its_end(
 
 @pytest.mark.fault(
     "A finished run whose checkpoint.npz was removed is given more evaluations.",
-    "`checkpoint.npz is gone, so that this finished run cannot go on`",
+    "`checkpoint.npz is missing, so that this finished run cannot go on`",
     "As it says: search again with another --out.",
 )
 def test_a_run_without_its_checkpoint_does_not_go_on(go: Searching, tmp_path: Path) -> None:
     go("nsga2", 40, tmp_path / "r")
     (tmp_path / "r" / "checkpoint.npz").unlink()
-    with pytest.raises(StoreError, match="is gone, so that this finished run cannot go on"):
+    with pytest.raises(StoreError, match="is missing, so that this finished run cannot go on"):
         go("nsga2", 60, tmp_path / "r")
     assert len(search.load(tmp_path / "r").front) > 0
 

@@ -253,7 +253,7 @@ def test_a_finished_run_is_given_again(
 
 @pytest.mark.fault(
     "A finished run whose checkpoint.npz was removed is asked for again.",
-    "`checkpoint.npz is gone, so that this finished run cannot be given again`",
+    "`checkpoint.npz is missing, so that this finished run cannot be given again`",
     "As it says: the report still shows its front.",
 )
 def test_a_finished_run_without_its_checkpoint_is_kept(
@@ -263,7 +263,7 @@ def test_a_finished_run_without_its_checkpoint_is_kept(
     (tmp_path / "r" / "checkpoint.npz").unlink()
     before = {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()}
     assert {"run.json", "model.json"} <= before.keys()
-    with pytest.raises(StoreError, match="is gone, so that this finished run cannot be given"):
+    with pytest.raises(StoreError, match="is missing, so that this finished run cannot be given"):
         go(fitted, surrogate, into=tmp_path / "r")
     assert {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()} == before
     assert search.load(tmp_path / "r").front == first.front

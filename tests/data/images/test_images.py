@@ -316,10 +316,10 @@ def test_idx_files_are_read_plain_and_packed(tmp_path, packed):
         ("train-images-idx3-ubyte", b"PK\3\4" + b"\0" * 50, "not with 00 00"),
         ("train-images-idx3-ubyte", b"\0\0\x0d\3" + b"\0" * 12, "type 0x0d"),
         ("train-images-idx3-ubyte", b"\0\0\x08\1\0\0\0\7" + b"\0" * 7, "with 1 dimensions"),
-        ("train-images-idx3-ubyte", b"\0\0\x08\3\0\0\0\7", "within its sizes"),
+        ("train-images-idx3-ubyte", b"\0\0\x08\3\0\0\0\7", "before its dimensions do"),
         ("train-images-idx3-ubyte", b"\0\0\x08\3" + b"\xff" * 12, "more than the memory"),
         ("train-images-idx3-ubyte", b"\0\0\x08\3" + b"\0\0\x02\x00" * 3, "ends after 0"),
-        ("train-labels-idx1-ubyte", idx(np.arange(7) % 4) + b"\0", "goes on after"),
+        ("train-labels-idx1-ubyte", idx(np.arange(7) % 4) + b"\0", "is longer than"),
     ],
 )
 def test_idx_files_that_lie_are_refused(tmp_path, name, content, words):
@@ -436,7 +436,7 @@ def test_folders_that_are_missing_or_something_else_are_named(tmp_path):
         read_images(tmp_path / "nowhere")
     with pytest.raises(InvalidArgument, match="is not a path|there is no"):
         read_images("a\0b")
-    with pytest.raises(InvalidArgument, match="neither train/CLASS"):
+    with pytest.raises(InvalidArgument, match="in a known layout: train/CLASS"):
         read_images(tmp_path)
     (tmp_path / "train").write_text("a file")
     with pytest.raises(InvalidArgument, match="train is a file"):
@@ -709,9 +709,9 @@ def test_shares_that_leave_nothing_are_refused():
             held_out(images, share)
     with pytest.raises(InvalidArgument, match="seed"):
         held_out(images, 0.5, -1)
-    with pytest.raises(InvalidArgument, match="leaves none to hold out"):
+    with pytest.raises(InvalidArgument, match="holds out none"):
         held_out(images, 0.01)
-    with pytest.raises(InvalidArgument, match="leaves none to hold out"):
+    with pytest.raises(InvalidArgument, match="holds out none"):
         held_out(ImageSet.of(noise(2, 2, 2), [0, 1]), 0.5)
 
 

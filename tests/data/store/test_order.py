@@ -166,10 +166,10 @@ def test_a_store_that_is_removed_or_replaced_while_in_use_is_told(tmp_path: Path
 @pytest.mark.parametrize(
     ("location", "why"),
     [
-        ("", "names no store"),
-        (":memory:", "names no store"),
-        ("sqlite://", "names no store"),
-        ("sqlite:///:memory:", "names no store"),
+        ("", "is no lasting store"),
+        (":memory:", "is no lasting store"),
+        ("sqlite://", "is no lasting store"),
+        ("sqlite:///:memory:", "is no lasting store"),
         ("file::memory:", "of a URI of SQLite only the path is taken"),
         ("sqlite:///file:x?mode=memory&uri=true", "of a URL of SQLite only the path is taken"),
         ("/", "is a folder"),

@@ -232,13 +232,13 @@ class DatabaseContract(StoreContract):
 
 @pytest.mark.fault(
     "A store is named by an empty text, or as :memory:.",
-    "`names no store: what is measured would be lost when the command ends`",
+    "`is no lasting store: measurements would be lost when the command ends`",
     "Give a file.",
 )
 @pytest.mark.parametrize("location", ["", "  ", ":memory:", "sqlite://", "sqlite:///:memory:"])
 def test_a_store_that_would_be_lost_is_refused(location: str) -> None:
     with pytest.raises(
-        InvalidArgument, match="names no store: .* would be lost .* --db phonenas.db"
+        InvalidArgument, match="is no lasting store: .* would be lost .* --db phonenas.db"
     ):
         data.MeasurementStore(location)
 

@@ -61,7 +61,7 @@ def test_what_no_job_can_be() -> None:
         with pytest.raises(InvalidArgument, match=f"10 to 3600 s of load, not after {wrong:g} s"):
             Protocol(mode="sustained", sustain_s=wrong)
         Protocol(sustain_s=wrong)  # of no effect in the steady mode
-    with pytest.raises(InvalidArgument, match="omit --wait-below"):
+    with pytest.raises(InvalidArgument, match="leave out --wait-below"):
         Protocol(mode="sustained", wait_below_c=40.0)
     assert Protocol(wait_below_c=40.0).wait_below_c == 40.0
 

@@ -92,7 +92,7 @@ def test_a_strategy_by_name_is_soft_or_hard() -> None:
     assert soft.exponents == (-0.07, -0.07) and hard.exponents == (0.0, -1.0)
     assert soft.seed == 3
     assert soft.soft_target is True
-    with pytest.raises(InvalidArgument, match="make it with exponents=SOFT"):
+    with pytest.raises(InvalidArgument, match="construct it with exponents=SOFT"):
         _ = hard.soft_target
     assert WeightedProduct().exponents == (0.0, -1.0) and WeightedProduct().seed == 0
     with pytest.raises(InvalidArgument, match="alpha and beta"):

@@ -115,7 +115,7 @@ def test_logits_are_theirs_with_their_eps(
 def test_other_weights_are_refused_by_name(theirs: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save(theirs.state_dict(), path)
-    with pytest.raises(InvalidArgument, match=r"its tensor \d+, layers\..*, is \("):
+    with pytest.raises(InvalidArgument, match=r"its tensor \d+, layers\..*, has the shape \("):
         load_state_dict(path, zoo.network("mnasnet-a1"))
     state = dict(list(theirs.state_dict().items())[:-1])
     torch.save(state, path)
