@@ -249,7 +249,7 @@ def _as_begun(
 
 
 def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]:
-    from phonenas.search.evaluator import summarise_reasons
+    from phonenas.search.history import summarise_reasons
 
     front, note = found.front, accuracy.note
     shown = front.candidates

@@ -22,7 +22,7 @@ from phonenas.space import Architecture, Genomes
 from phonenas.space.errors import InvalidArgument, NotInSpace, UnsupportedFormat
 
 from ..evaluations import CHANCE, Evaluations
-from ..evaluator import History
+from ..history import History
 from ..run_folder import Checkpoint, Loaded, RunFolder, load
 from .round_model import damage_advice
 

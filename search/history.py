@@ -1,0 +1,184 @@
+"""History: all networks that a search evaluated, in order, and the best of them.
+
+A network whose accuracy failed counts as evaluated. Its top-1 is NaN, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from phonenas.space import AdditiveTable, Genomes, SearchSpace
+from phonenas.space.errors import Infeasible, NotEnoughData
+
+from .evaluations import COLUMNS, Evaluations, Generation
+from .pareto import Candidate, ParetoFront, non_dominated
+from .spec import Spec
+from .strategies.reward import reward
+
+__all__ = ["History", "Intervals", "summarise_reasons"]
+
+Floats = npt.NDArray[np.float64]
+# Genomes, (n, genes), to both ends of the 90 % interval in ms and whether all was measured, (n,).
+Intervals = Callable[[Genomes], tuple[Floats, Floats, npt.NDArray[np.bool_]]]
+_VOLUME = 3  # objectives up to which each generation's hypervolume is cheap
+_REASONS = 3  # named to people
+
+
+def summarise_reasons(reasons: Mapping[str, int]) -> str:
+    """Reasons with how often each came, the commonest first; at most three.
+
+    >>> summarise_reasons({"diverged": 2, "out of memory": 1})
+    'diverged (2), out of memory (1)'
+    """
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{why} ({count:,})" for why, count in ranked[:_REASONS]]
+    more = sum(count for _, count in ranked[_REASONS:])
+    return ", ".join([*named, *([f"other reasons ({more:,})"] if more else [])])
+
+
+class History:
+    """All networks that were evaluated, in order, and the best of them.
+
+    Args:
+        space: Of the networks.
+        spec: What is asked.
+        device: Its name, for messages.
+        origin: Of the latencies that its model was fitted on.
+    Attributes:
+        repeats: Proposals that were known already.
+        log: A row a generation. Without a hard target the hypervolume is of the box known by then,
+            which grows with the slowest network seen.
+    """
+
+    def __init__(self, space: SearchSpace, spec: Spec, device: str, origin: str) -> None:
+        self.space, self.spec, self.device, self.origin = space, spec, device, origin
+        self.rows: dict[bytes, int] = {}
+        self.repeats, self.failures = 0, 0
+        self.log: list[Generation] = []
+        self._parts: list[Evaluations] = []
+        self._front: Floats | None = None
+        self._range = np.array([[np.inf], [-np.inf]])
+        self._slowest_ms, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def evaluations(self) -> Evaluations | None:
+        """All that was evaluated, in order; None before the first."""
+        if len(self._parts) > 1:
+            self._parts = [Evaluations.concat(self._parts)]
+        return self._parts[0] if self._parts else None
+
+    def remember(self, evaluated: Evaluations) -> None:
+        """Add networks that were evaluated, now or in a run that stopped."""
+        if not len(evaluated):
+            return
+        self.failures += len(evaluated.failed)
+        for key in self.space.keys(evaluated.genomes):
+            self.rows.setdefault(key, len(self.rows))
+        self._parts.append(evaluated)
+        self._slowest_ms = max(self._slowest_ms, float(evaluated.latency_ms.max()))
+        self._fastest_ms = min(self._fastest_ms, float(evaluated.latency_ms.min()))
+        if evaluated.failed:
+            evaluated = evaluated.take(np.flatnonzero(evaluated.has_top1))
+        if not len(evaluated):
+            return
+        losses = self.spec.losses(evaluated)
+        low, high = np.minimum(self._range[0], losses.min(axis=0)), losses.max(axis=0)
+        self._range = np.stack([low, np.maximum(self._range[1], high)])
+        self._best_top1 = max(self._best_top1, float(evaluated.top1.max()))
+        within = losses[self.spec.met(evaluated)]
+        if self._front is not None:
+            within = np.concatenate([self._front, within])
+        self._front = within[non_dominated(within)]
+
+    def volume(self) -> float:
+        """Hypervolume of all that was evaluated; see `Spec.volume`."""
+        if self._front is None or not len(self._front):
+            return 0.0
+        return self.spec.volume(self._front, self._slowest_ms, self._range)
+
+    def note(self, seconds: float) -> Generation:
+        """Add a generation to the log, and give its row."""
+        cheap = len(self.spec.also) + 2 <= _VOLUME
+        volume = self.volume() if cheap else float("nan")
+        self.log.append(
+            Generation(len(self), self.repeats, volume, self._fastest_ms, self._best_top1, seconds)
+        )
+        return self.log[-1]
+
+    def reasons(self) -> dict[str, int]:
+        """Why networks have no accuracy, each reason with how often it came."""
+        evaluated = self.evaluations()
+        return {} if evaluated is None else dict(sorted(Counter(evaluated.failed.values()).items()))
+
+    def refuse_without_accuracy(self) -> None:
+        """End where no network that was evaluated has an accuracy.
+
+        Raises:
+            NotEnoughData: None has; the reasons are in the message.
+        """
+        if self.failures < len(self) or (evaluated := self.evaluations()) is None:
+            return
+        first = self.space.decode(evaluated.genomes[min(evaluated.failed)])
+        raise NotEnoughData(
+            f"none of {len(self):,} networks that were evaluated got an accuracy: "
+            f"{summarise_reasons(self.reasons())}. Try one of them alone, with the options of this "
+            f"search:  phonenas accuracy '{first}'. Then search with another --out."
+        )
+
+    def front(self, intervals: Intervals) -> ParetoFront:
+        """The front of all networks that meet the hard constraints, by rising latency.
+
+        Args:
+            intervals: Of latency, by genome.
+        Raises:
+            NotEnoughData: No network was evaluated, or none has an accuracy.
+            Infeasible: None meets the constraints; the closest is named.
+        """
+        self.refuse_without_accuracy()
+        spec, evaluated = self.spec, self.evaluations()
+        if evaluated is None:
+            raise NotEnoughData("the strategy proposed no network, so there is no front")
+        within = np.flatnonzero(spec.met(evaluated) & evaluated.has_top1)
+        if not len(within):
+            closest = int(np.argmin(spec.overstepped(evaluated)))
+            raise Infeasible(
+                f"none of {len(evaluated):,} networks evaluated meets {spec.constraints()} on "
+                f"{self.device}; the fastest takes {self._fastest_ms:.2f} ms, the closest has "
+                f"{spec.describe(evaluated, closest)}. Raise --target or the limit, lower "
+                "--resolution or give more --evaluations, with another --out."
+            )
+        losses = spec.losses(evaluated.take(within))
+        # By latency, then top-1, whatever the losses' order is.
+        losses[:, [0, 1]] = losses[:, [1, 0]]
+        best = evaluated.take(within[non_dominated(losses)])
+        low, high, covered = intervals(best.genomes)
+        counts = AdditiveTable(self.space, lambda o: (o.macs, o.params))(best.genomes)
+        ms, given, rewards = None, "", [None] * len(best)
+        if spec.target is not None:
+            ms, given = spec.target.ms, spec.target.given
+            rewards = (reward(best.top1, best.latency_ms, ms) * spec.weights(best)).tolist()
+        columns = {
+            **{name: getattr(best, name).tolist() for name in COLUMNS},
+            "low_ms": low.tolist(),
+            "high_ms": high.tolist(),
+            "covered": covered.tolist(),
+            "macs": counts[:, 0].astype(np.int64).tolist(),
+            "params": counts[:, 1].astype(np.int64).tolist(),
+            "reward": rewards,
+        }
+        candidates = tuple(
+            Candidate(
+                id=i,
+                block_args=str(self.space.decode(best.genomes[i])),
+                values={name: float(values[i]) for name, values in best.further.items()},
+                **{name: values[i] for name, values in columns.items()},
+            )
+            for i in range(len(best))
+        )
+        return ParetoFront(candidates, ms, given, self.volume(), self.origin)
