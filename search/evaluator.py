@@ -155,8 +155,8 @@ class Evaluator(History):
     def refuse_impossible(self) -> None:
         """Look, before a budget is spent, whether any network meets the hard constraints.
 
-        From a few starts, each gene in turn takes the option that oversteps least, until none
-        helps. Limits on costly objectives are left out; these networks do not count as evaluated.
+        Of listed networks each is looked at. In other spaces, from a few starts, each gene in turn
+        takes the option that oversteps least, until none helps. Limits on costly objectives are left out; these networks do not count as evaluated.
 
         Raises:
             Infeasible: None was found; the closest is named.
@@ -164,10 +164,17 @@ class Evaluator(History):
         spec = self.spec
         if not spec.constraints():
             return
-        rng = np.random.default_rng(0)
         closest: tuple[float, Evaluations] | None = None
-        tried = 0
-        for _ in range(_RESTARTS):
+        tried, starts = 0, _RESTARTS
+        if isinstance(self.space, ConfinedSpace):  # a change of one gene leads to no other network
+            evaluated = self.evaluate(self.space.genomes, cheap=True)
+            over = spec.overstepped(evaluated, cheap=True)
+            best = int(np.argmin(over))
+            if over[best] <= 0:
+                return
+            closest, tried, starts = (float(over[best]), evaluated.take([best])), len(over), 0
+        rng = np.random.default_rng(0)
+        for _ in range(starts):
             start = self.space.sample(rng, _PROBED)
             tried += len(start)
             over = spec.overstepped(self.evaluate(start, cheap=True), cheap=True)

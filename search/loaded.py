@@ -18,9 +18,15 @@ from phonenas.data.files import Lock, lock_folder, write_atomic
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model import load as load_model
 from phonenas.space import AdditiveTable, SearchSpace
-from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, UnsupportedFormat
+from phonenas.space.errors import (
+    InvalidArgument,
+    PhonenasError,
+    SettingsChanged,
+    UnknownName,
+    UnsupportedFormat,
+)
 
-from .checkpoint import read_checkpoint, run_digest
+from .checkpoint import BUDGET, read_checkpoint, run_digest
 from .evaluations import COLUMNS, Evaluations, Generation
 from .pareto import FRONT_COLUMNS, Candidate, ParetoFront
 from .run_document import DOCUMENT, read_run
@@ -181,6 +187,20 @@ class Loaded:
         frame.loc[known, "name"] = [f"{self.path}:{i}" for i in frame.id[known]]
         with lock_run(self.path) if file.parent == self.path else nullcontext():
             return write_atomic(file, lambda beside: frame.to_parquet(beside, index=False))
+
+    def check_unchanged(self) -> None:
+        """Check, with the folder locked, that its run is still the one that was read.
+
+        Raises:
+            SettingsChanged: A search went on in it meanwhile.
+        """
+        document = read_run(self.path)
+        networks = [row["block_args"] for row in document.get("front", ())]
+        if not document["complete"] or networks != [c.block_args for c in self.front]:
+            raise SettingsChanged(
+                f"the search in {self.path} went on to {document['settings'].get(BUDGET):,} {BUDGET} "
+                "after its front was read. Give the command again, for the front of now."
+            )
 
     def with_measured(self, measured_ms: dict[int, float]) -> None:
         """Write the measured latencies of some candidates, in ms by id, into the run."""

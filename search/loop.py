@@ -173,6 +173,11 @@ def search(
     strategy_ms = (
         None if spec.target is None or (soft and not strategy.soft_target) else spec.target.ms
     )
+    if double := {"space", "resolution_px", "device", "evaluations"} & strategy.settings.keys():
+        raise InvalidArgument(
+            f"the strategy {strategy.name} has a setting {min(double)}, which is one of every search: "
+            "give it another name"
+        )
     settings = {
         "space": space.name,
         "resolution_px": space.resolution_px,
@@ -264,7 +269,9 @@ def search(
                 best = (row.repeats, row.fastest_ms, row.best_top1, volume, seconds)
                 on_event(Evaluated(row.evaluations, evaluations, *best, evaluator.failures))
             if folder is not None and folder.due():
-                folder.save(checkpoint())
+                # The budget may have cut the last generation short.
+                last = len(evaluator) >= min(evaluations, space.size)
+                folder.save(checkpoint(before if last else None))
         front = evaluator.front(latency.intervals(space))
         seconds = before_s + time.monotonic() - began
         if folder is not None and (resumed < len(evaluator) or not folder.finished()):

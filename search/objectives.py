@@ -106,7 +106,11 @@ class PeakActivation(Objective):
 
 
 class FileSize(Objective):
-    """Bytes of the ONNX file of a network, exactly: as an export writes it."""
+    """Bytes of the ONNX file that `export-network` writes of a network, exactly.
+
+    The files of `train` and `promote` hold metadata besides (preprocessing, names of classes), and
+    a head of as many classes as the images have.
+    """
 
     name, unit = "file_size", "bytes"
 
@@ -203,7 +207,7 @@ class Function(Objective):
         processes: bool = False,
         version: str = "1",
     ) -> None:
-        taken = (*RESERVED, *_COUNTED)
+        taken = (*RESERVED, *_COUNTED, _PEAK)
         if name in taken or not re.fullmatch(NAME, name):
             raise InvalidArgument(
                 f"{name!r} cannot be the name of an objective: letters, digits, _ - : and . are "
@@ -311,6 +315,11 @@ def named(
     """
     if name == _PEAK and memory_of is not None:
         return PeakMemory(memory_of())
+    if name == _PEAK:
+        raise InvalidArgument(
+            f"{name} is predicted from the measurements of a device: give the search one that has "
+            "them, or use PeakMemory with a fitted model"
+        )
     if name in _MEASURED:
         raise InvalidArgument(
             f"{name} is measured and never predicted, so a search can neither minimise nor limit "

@@ -204,11 +204,18 @@ class RunFolder:
         """Keep the finished run, and what was made of its front, in a folder of its own."""
         kept = self.path / f"first{evaluations}"
         beside = self.path / f".{kept.name}"
-        skipped = shutil.ignore_patterns(".*", "first[0-9]*", "accuracy.db*")
         try:
             for old in (beside, kept):
                 shutil.rmtree(old, ignore_errors=True)
-            shutil.copytree(self.path, beside, ignore=skipped, copy_function=_linked)
+            beside.mkdir()
+            # The run's own files alone: a store, too, may lie in its folder.
+            for path in [p for own in (*_FILES, *_OF_THE_FRONT) for p in self.path.glob(own)]:
+                if path.is_dir():
+                    shutil.copytree(
+                        path, beside / path.name, copy_function=_linked, dirs_exist_ok=True
+                    )
+                elif not (beside / path.name).exists():
+                    _linked(str(path), str(beside / path.name))
             beside.replace(kept)
         except OSError as error:
             raise StoreError(

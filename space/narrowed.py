@@ -15,7 +15,7 @@ from .errors import InvalidArgument, NotInSpace, nearest
 from .operator import Operator
 from .search_space import Genomes, Part, SearchSpace
 
-__all__ = ["ConfinedSpace", "ListedSpace", "NarrowedSpace", "narrow", "parted"]
+__all__ = ["ConfinedSpace", "ListedSpace", "NarrowedSpace", "conditioned", "narrow", "parted"]
 
 _CONDITION = re.compile(r"(?P<gene>[^\s=!]+)(?P<other>!?)=(?P<values>[^\s=]+)")
 _FEW = 4  # rows nearest to a mutant, of which it becomes one: the very nearest is a dead end
@@ -176,19 +176,17 @@ class ListedSpace(ConfinedSpace, NarrowedSpace):
         return {self.decode(g).operators(): row for row, g in enumerate(self.genomes)}
 
 
-def parted(name: str) -> tuple[str, list[str], list[str]]:
-    """The name of a space, and what `fix` and `exclude` are by the conditions behind it.
+def parted(name: str) -> tuple[str, list[str]]:
+    """The name of a space, and the conditions behind it, as `conditioned` takes them.
 
-    >>> parted("mnasnet block3_kernel=5 op!=conv")
-    ('mnasnet', ['block3_kernel=5'], ['op=conv'])
+    >>> parted("mnasnet op!=conv block3_kernel=5")
+    ('mnasnet', ['op!=conv', 'block3_kernel=5'])
     """
     words = name.split(" ")
     conditions: list[str] = []
     while len(words) > 1 and _CONDITION.fullmatch(words[-1]):
         conditions.insert(0, words.pop())
-    fix = [text for text in conditions if "!=" not in text]
-    exclude = [text.replace("!=", "=") for text in conditions if "!=" in text]
-    return " ".join(words), fix, exclude
+    return " ".join(words), conditions
 
 
 def narrow(base: SearchSpace, fix: Sequence[str] = (), exclude: Sequence[str] = ()) -> SearchSpace:
@@ -208,7 +206,20 @@ def narrow(base: SearchSpace, fix: Sequence[str] = (), exclude: Sequence[str] = 
     >>> small.name, small.decisions["block3_kernel"], small.decisions["block1_op"]
     ('mnasnet block3_kernel=5 op!=conv', (5,), ('dsconv', 'mbconv3', 'mbconv6'))
     """
-    conditions = [*fix, *(text.replace("=", "!=", 1) for text in exclude)]
+    for text in (*fix, *exclude):
+        if (match := _CONDITION.fullmatch(text)) is None or match["other"]:
+            raise InvalidArgument(
+                f"what is fixed or excluded is GENE=VALUE, as block3_kernel=5, got {text!r}"
+            )
+    return conditioned(base, [*fix, *(text.replace("=", "!=", 1) for text in exclude)])
+
+
+def conditioned(base: SearchSpace, conditions: Sequence[str]) -> SearchSpace:
+    """A space under conditions, `GENE=VALUE` or `GENE!=VALUE`; its name holds them in this order.
+
+    Raises:
+        InvalidArgument: As for `narrow`.
+    """
     if not conditions:
         return base
     left = {name: list(options) for name, options in base.decisions.items()}

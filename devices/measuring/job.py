@@ -261,7 +261,11 @@ class MeasuringJob:
         if lost is None:
             self.work_s += self.device.now_s() - began
             self.worked_estimate_s += estimate_s * answered / len(batch)
-            self.start_up({text: files[text] for text in accepted})
+            try:
+                self.start_up({text: files[text] for text in accepted})
+            except BaseException:  # Ctrl-C above all: it may take a while
+                self.commit(accepted)
+                raise
         self.models.tidy()
         reason = self.commit(accepted)
         if lost is not None:

@@ -8,12 +8,15 @@ returned.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
+import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,17 +216,13 @@ def bounded(
         DeviceUnavailable: It cannot be started, or did not end in time.
     """
     try:
-        done = subprocess.run(
+        program = subprocess.Popen(
             list(command),
-            input=data,
-            stdin=subprocess.DEVNULL if data is None else None,
-            capture_output=True,
-            timeout=limit_s,
-            check=False,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise DeviceUnavailable(f"{name} did not answer within {limit_s:.0f} s. {HUNG}") from error
     except FileNotFoundError as error:
         hint = {
             "adb": "apt install adb, or Android's platform-tools",
@@ -235,8 +234,20 @@ def bounded(
         ) from error
     except OSError as error:
         raise DeviceUnavailable(f"{name}: {command[0]} cannot be started: {error}") from error
+    with program:
+        try:
+            output, errors = program.communicate(data, timeout=limit_s)
+        except BaseException as error:
+            # Its whole group: what it started would run on, on the core that is measured.
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise DeviceUnavailable(
+                    f"{name} did not answer within {limit_s:.0f} s. {HUNG}"
+                ) from error
+            raise
     return Answer(
-        done.returncode,
-        done.stdout.decode("utf-8", errors="replace"),
-        done.stderr.decode("utf-8", errors="replace"),
+        program.returncode,
+        output.decode("utf-8", errors="replace"),
+        errors.decode("utf-8", errors="replace"),
     )

@@ -423,9 +423,12 @@ def _set_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     if strategy not in names():
         return {}
     usual: Mapping[str, Any] = {}
-    with suppress(PhonenasError):  # as where its packages are not installed
+    own: Mapping[str, Any] = {}
+    # Where its packages are not installed; or one of another's that is no longer as it was.
+    with suppress(PhonenasError, AttributeError, NameError, TypeError):
+        own = STRATEGIES.get(strategy).options()
+    with suppress(PhonenasError):
         usual = get(strategy).settings
-    own = STRATEGIES.get(strategy).options()
     changed = [n for n in own if n in settings and settings[n] != usual.get(n, "")]
     return {n: "none" if settings[n] is None else settings[n] for n in changed}
 

@@ -178,6 +178,7 @@ def promote(
     if job.test is None:
         raise InvalidArgument("promoted networks are tested on images; none were given")
     with lock_run(run.path):
+        run.check_unchanged()
         return _promoted(run, job, top, latency, workers, resources, formats, send)
 
 

@@ -238,6 +238,7 @@ def validate_rounds(
             f"{run.path} was searched for {run.settings['device']}, not for {on.name}"
         )
     with lock_run(run.path):
+        run.check_unchanged()
         return _validated_rounds(run, latency, on, into, top, rounds, again, on_event)
 
 

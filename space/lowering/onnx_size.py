@@ -56,7 +56,7 @@ class _Counted(Graph):
 
 
 def onnx_bytes(network: Architecture) -> int:
-    """Size of the file that `write_onnx` and an export write of a network, in bytes, > 0."""
+    """Size of the file that `export-network` writes of a network, in bytes, > 0."""
     operators = network.operators()
     content, name, last = 0, INPUT, len(operators) - 1
     for index, operator in enumerate(operators):

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 
 from ..errors import InvalidArgument, PhonenasError
-from ..narrowed import narrow, parted
+from ..narrowed import conditioned, narrow, parted
 from ..operator import Operator
 from ..registry import Registry
 from ..search_space import SearchSpace
@@ -81,9 +81,9 @@ def get(name: str, resolution: int | None = None) -> SearchSpace:
     """
     if is_space_file(name):
         return FileSpace(name, resolution)
-    base, fix, exclude = parted(name)
-    if fix or exclude:
-        return narrow(get(base, resolution), fix, exclude)
+    base, conditions = parted(name)
+    if conditions:
+        return conditioned(get(base, resolution), conditions)
     if is_table(name):
         return table_space(name, resolution, each)
     make = SPACES.get(name)

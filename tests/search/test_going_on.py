@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import TinySpace, old_run
+from fakes import FakeDevice, TinySpace, old_run
 
 from phonenas import search
+from phonenas.data import MeasurementStore
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.evaluations import Evaluations, Generation
@@ -26,6 +27,10 @@ from phonenas.space.errors import SettingsChanged, StoreError
 
 class _Stop(Exception):
     pass
+
+
+def _stop(*_: Any) -> Any:
+    raise _Stop
 
 
 class Searching:
@@ -116,6 +121,53 @@ def test_a_run_stopped_after_it_went_on_goes_on(
     go(strategy, 90, tmp_path / "r")  # and was given more while it was under way
     ends_alike(tmp_path / "r", tmp_path / "whole")
     assert sorted(p.name for p in (tmp_path / "r").glob("first*")) == ["first33"]
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "weighted"])
+def test_a_run_stopped_between_its_last_generation_and_its_end_goes_on(
+    go: Searching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setattr(RunFolder, "due", lambda self: True)
+    go(strategy, 90, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("phonenas.search.evaluator.Evaluator.front", _stop)
+        with pytest.raises(_Stop):
+            go(strategy, 37, tmp_path / "r")
+    shutil.copytree(tmp_path / "r", tmp_path / "more")
+    go(strategy, 90, tmp_path / "more")
+    ends_alike(tmp_path / "more", tmp_path / "whole")
+    go(strategy, 37, tmp_path / "r")
+    go(strategy, 90, tmp_path / "r")
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+def test_a_store_in_the_folder_of_a_run_is_no_part_of_the_run(
+    go: Searching, tmp_path: Path
+) -> None:
+    go("random", 20, tmp_path / "r")
+    for name in ("phonenas.db", "phonenas.db-wal", "fake.model.json", "notes.txt"):
+        (tmp_path / "r" / name).write_text("the user's")
+    kept = go("random", 30, tmp_path / "r").kept
+    assert kept is not None
+    assert {p.name for p in kept.iterdir()} == {
+        *("run.json", "model.json", "checkpoint.npz", "evaluations.parquet", "log.csv")
+    }
+    assert (tmp_path / "r" / "phonenas.db").read_text() == "the user's"
+
+
+def test_a_front_that_was_read_before_the_search_went_on_is_not_measured(
+    go: Searching, tmp_path: Path
+) -> None:
+    go("random", 20, tmp_path / "r")
+    run = search.load(tmp_path / "r")
+    run.check_unchanged()
+    go("random", 60, tmp_path / "r")
+    device = FakeDevice()
+    device.name = run.settings["device"]
+    with pytest.raises(SettingsChanged, match="went on to 60 evaluations after its front was read"):
+        search.validate_rounds(
+            run, latency=go.given["latency"], on=device, into=MeasurementStore(tmp_path / "s.db")
+        )
 
 
 _JOB = """

@@ -12,8 +12,8 @@ import pytest
 from phonenas import latency_model, search, space
 from phonenas.latency_model import ready
 from phonenas.search.accuracy.table import Imported
-from phonenas.search.pareto import non_dominated
 from phonenas.space import AdditiveTable, NASBenchMacro
+from phonenas.space.errors import Infeasible
 
 MACRO = NASBenchMacro()
 NETWORKS = [MACRO.decode(g) for g in MACRO.sample(np.random.default_rng(3), 90)]
@@ -57,9 +57,23 @@ def test_with_enough_evaluations_the_front_is_that_of_the_table(
     top1 = pd.read_csv(table).top1.to_numpy()
     model = latency_model.load(ready.file_of(PHONE))
     ms = np.array([float(model.latency_ms([n])[0]) for n in NETWORKS])
-    best = {str(NETWORKS[i]) for i in non_dominated(np.column_stack([1 - top1, ms]))}
+    best = {
+        str(network)
+        for network, accurate, slow in zip(NETWORKS, top1, ms, strict=True)
+        if not ((top1 >= accurate) & (ms <= slow) & ((top1 > accurate) | (ms < slow))).any()
+    }
     assert {c.block_args for c in found.front} == best
     assert search.load(tmp_path / "r").space.size == 80
+
+
+def test_a_target_that_one_listed_network_meets_is_reached(table: Path) -> None:
+    model = latency_model.load(ready.file_of(PHONE))
+    ms = sorted((float(model.latency_ms([n])[0]), str(n)) for n in NETWORKS)
+    between = (ms[0][0] + ms[1][0]) / 2
+    found = go(table, "random", 80, spec=search.Spec(search.Target(between)))
+    assert [c.block_args for c in found.front] == [ms[0][1]]
+    with pytest.raises(Infeasible, match="the fastest of 80 tried takes"):
+        go(table, "random", 80, spec=search.Spec(search.Target(0.9 * ms[0][0])))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -78,6 +92,6 @@ def test_the_exact_front_is_that_of_the_rows(table: Path) -> None:
     cost = AdditiveTable(listed, lambda o: float(o.macs))
     gain = AdditiveTable(listed, lambda o: float(o.params))
     front = search.exact_front(listed, cost, gain)
-    rows = np.array([[n.macs, -n.params] for n in NETWORKS], float)
-    expected = rows[non_dominated(rows)]
-    assert sorted(zip(front.cost, -front.gain, strict=True)) == sorted(map(tuple, expected))
+    pairs = {(float(n.macs), -float(n.params)) for n in NETWORKS}
+    expected = [p for p in pairs if not any(q[0] <= p[0] and q[1] <= p[1] for q in pairs - {p})]
+    assert sorted(zip(front.cost, -front.gain, strict=True)) == sorted(expected)

@@ -29,7 +29,7 @@ class TestListed(SpaceContract):
 
 def test_what_is_fixed_stays_and_what_is_excluded_goes() -> None:
     small = space.get("nasbench-macro l0=mb3_k3 l1!=identity l2=identity,mb6_k5")
-    assert small.name == "nasbench-macro l0=mb3_k3 l2=identity,mb6_k5 l1!=identity"
+    assert small.name == "nasbench-macro l0=mb3_k3 l1!=identity l2=identity,mb6_k5"
     assert small.decisions["l0"] == ("mb3_k3",)
     assert small.decisions["l1"] == ("mb3_k3", "mb6_k5")
     assert small.decisions["l2"] == ("identity", "mb6_k5")
@@ -71,11 +71,20 @@ def test_the_end_of_a_name_is_the_gene_of_each_block() -> None:
         (["l1=identity", "l1=mb3_k3"], [], "leaves l1 of nasbench-macro none of its options"),
         (["l1"], [], "is GENE=VALUE, as block3_kernel=5, got 'l1'"),
         (["l1="], [], "is GENE=VALUE, as block3_kernel=5, got 'l1='"),
+        (["l1!=mb3_k3"], [], "is GENE=VALUE, as block3_kernel=5, got 'l1!=mb3_k3'"),
+        ([], ["l1!=mb3_k3"], "is GENE=VALUE, as block3_kernel=5, got 'l1!=mb3_k3'"),
     ],
 )
 def test_what_is_not_there_is_refused(fix: list[str], exclude: list[str], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         narrow(MACRO, fix, exclude)
+
+
+def test_a_space_narrowed_twice_is_reopened_by_its_name() -> None:
+    twice = narrow(space.get("mnasnet op!=conv"), ["block3_kernel=5"], ["block3_skip=none"])
+    assert twice.name == "mnasnet op!=conv block3_kernel=5 block3_skip!=none"
+    again = space.get(twice.name)
+    assert again.name == twice.name and again.decisions == twice.decisions
 
 
 def test_a_listed_space_holds_its_rows_alone() -> None:

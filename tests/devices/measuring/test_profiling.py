@@ -459,6 +459,25 @@ def test_a_startup_that_fails_is_told_and_costs_no_round(
         assert m.startup == Startup() and len(m.rounds) == 3
 
 
+def test_a_startup_that_is_interrupted_costs_no_round(tmp_path: Path) -> None:
+    class Interrupted(FakeDevice):
+        def startup(self, model: Path) -> Startup | None:
+            raise KeyboardInterrupt
+
+    network = space.zoo.network("mnasnet-small", resolution=32)
+    with data.MeasurementStore(tmp_path / "s.db") as own:
+        with Interrupted() as device, pytest.raises(KeyboardInterrupt):
+            devices.measure(
+                [Subject("network", network)],
+                on=device,
+                into=own,
+                protocol=Protocol(network_rounds=3),
+            )
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        assert connection.execute("select count(*) from round").fetchone() == (1,)
+    connection.close()
+
+
 def test_under_lasting_load_nothing_is_brought_up_alone(store: data.MeasurementStore) -> None:
     subjects = [Subject("network", space.zoo.network("mnasnet-small", resolution=32))]
     with FakeDevice() as device:

@@ -21,6 +21,7 @@ from phonenas.devices.measuring.rejection import DriftFilter
 from phonenas.devices.registry import assemble
 from phonenas.devices.runtimes import python_worker
 from phonenas.devices.settings import DeviceSettings
+from phonenas.devices.transports.base import bounded
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument, UnknownName
 from phonenas.space.lowering.onnx import to_onnx
 from phonenas.testing import DeviceContract
@@ -128,6 +129,22 @@ def test_bigger_operators_take_longer(tmp_path: Path) -> None:
             if all(r.samples_ms for r in readings):
                 break
     assert min(readings[1].samples_ms) > 10 * min(readings[0].samples_ms)  # 100 times the MACs
+
+
+def test_what_a_program_started_ends_with_it_when_it_takes_too_long(tmp_path: Path) -> None:
+    script = "sleep 60 >/dev/null 2>&1 & echo $! > started; wait"
+    with pytest.raises(DeviceUnavailable, match="did not answer within 1 s"):
+        bounded("x", ["sh", "-c", f"cd {tmp_path}; {script}"], limit_s=1.0)
+    process = int((tmp_path / "started").read_text())
+    for _ in range(100):  # it is this computer's to reap
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("it runs on")
 
 
 def test_several_threads_are_one_pool_and_an_older_runtime_is_refused_with_the_reason(
