@@ -129,8 +129,9 @@ class Calibration:
         """
         if len(whole_ms) and not whole_ms.min() > 0:
             raise UncoveredOperator(
-                f"the model predicts {whole_ms.min():.3g} ms for a network, which is impossible: it "
-                f"is too different from the {self.networks} networks of {self.low_ms:.3g} to {self.high_ms:.3g} ms that "
+                f"the model predicts {whole_ms.min():.3g} ms for a network, which is impossible: "
+                f"it is too different from the {self.networks} networks of {self.low_ms:.3g} to "
+                f"{self.high_ms:.3g} ms that "
                 "calibrate the model. Measure networks like it, then fit again:  phonenas profile "
                 "--device DEVICE --network 'BLOCKS'"
             )

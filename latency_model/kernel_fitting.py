@@ -73,8 +73,8 @@ def fit_kernels(
     times = kernel_times(measurements)
     if len(times) < MINIMUM:
         raise NotEnoughData(
-            f"{len(times)} kernels are measured; a model by kernels needs {MINIMUM}, and some 300 to "
-            "be accurate. Measure them:  phonenas profile --device DEVICE --kernels 400"
+            f"{len(times)} kernels are measured; a model by kernels needs {MINIMUM}, and some 300 "
+            "to be accurate. Measure them:  phonenas profile --device DEVICE --kernels 400"
         )
     wholes: dict[str, list[tuple[OnnxNetwork, float, float]]] = {"onnx": [], "network": []}
     subjects: dict[str, dict[str, Any]] = {}

@@ -156,7 +156,8 @@ class Evaluator(History):
         """Look, before a budget is spent, whether any network meets the hard constraints.
 
         Of listed networks each is looked at. In other spaces, from a few starts, each gene in turn
-        takes the option that oversteps least, until none helps. Limits on costly objectives are left out; these networks do not count as evaluated.
+        takes the option that oversteps least, until none helps. Limits on costly
+        objectives are left out; these networks do not count as evaluated.
 
         Raises:
             Infeasible: None was found; the closest is named.

@@ -198,8 +198,8 @@ class Loaded:
         networks = [row["block_args"] for row in document.get("front", ())]
         if not document["complete"] or networks != [c.block_args for c in self.front]:
             raise SettingsChanged(
-                f"the search in {self.path} went on to {document['settings'].get(BUDGET):,} {BUDGET} "
-                "after its front was read. Give the command again, for the front of now."
+                f"the search in {self.path} went on to {document['settings'].get(BUDGET):,} "
+                f"{BUDGET} after its front was read. Give the command again, for the front of now."
             )
 
     def with_measured(self, measured_ms: dict[int, float]) -> None:

@@ -175,8 +175,8 @@ def search(
     )
     if double := {"space", "resolution_px", "device", "evaluations"} & strategy.settings.keys():
         raise InvalidArgument(
-            f"the strategy {strategy.name} has a setting {min(double)}, which is one of every search: "
-            "give it another name"
+            f"the strategy {strategy.name} has a setting {min(double)}, which is one of every "
+            "search: give it another name"
         )
     settings = {
         "space": space.name,

@@ -185,8 +185,8 @@ class RunFolder:
         if before["complete"]:
             if checkpoint is None:
                 raise StoreError(
-                    f"{self._checkpoint} is missing, so that this finished run cannot go on. Search "
-                    "again, with another --out."
+                    f"{self._checkpoint} is missing, so that this finished run cannot go on. "
+                    "Search again, with another --out."
                 )
             if not checkpoint.before_last:
                 log.warning(

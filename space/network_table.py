@@ -133,7 +133,7 @@ def networks_in(
 def parsed_network(
     text: str, file: Path, row: int, parse: Callable[[str], Architecture] = Architecture.parse
 ) -> Architecture:
-    """The network that a row holds as text; UnsupportedFormat, with the row, where it holds none."""
+    """The network that a row holds as text; UnsupportedFormat, with the row, without one."""
     try:
         return parse(text)
     except PhonenasError as error:

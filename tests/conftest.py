@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,16 @@ def no_settings_of_the_user() -> None:
     """No variable of whoever runs the tests chooses a store or devices for them."""
     for name in ("PHONENAS_DB", "PHONENAS_DEVICES"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command run in this process, --quiet among its options, changes no later test's log."""
+    logger = logging.getLogger("phonenas")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers = handlers
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def cut(model: Path | Any, given: Given = NOT_GIVEN, *, run_once: bool = True) -
     Raises:
         UnknownName, InvalidArgument: No such file; or a side of an input stays free.
         UnsupportedFormat: Not a valid ONNX model, or its shapes are not fixed.
-        UncoveredOperator: A node does work that depends on the input values (`If`, `Loop`); it is named.
+        UncoveredOperator: A node does work that depends on the input values; it is named.
     """
     if isinstance(model, Path):
         data, path = graph_bytes(model), model

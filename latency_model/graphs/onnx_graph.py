@@ -135,8 +135,8 @@ def _refuse(model: Any, name: str) -> None:
         raise UnsupportedFormat(f"{name} holds no ONNX graph")
     if len(graph.node) > _MOST_NODES:
         raise UnsupportedFormat(
-            f"{name} has {len(graph.node):,} nodes; at most {_MOST_NODES:,} can be cut into kernels. "
-            f"Measure the network whole:  phonenas profile --network {shlex.quote(name)}"
+            f"{name} has {len(graph.node):,} nodes; at most {_MOST_NODES:,} can be cut into "
+            f"kernels. Measure the network whole:  phonenas profile --network {shlex.quote(name)}"
         )
     for node in graph.node:
         if node.op_type in _BY_DATA and node.domain in ("", "ai.onnx"):

@@ -61,8 +61,8 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
         made_for = tuple(n or 1 for n in graph.tensors[at].sides)
         if shape != made_for:
             raise UnsupportedFormat(
-                f"{path} was made for {name}={','.join(map(str, made_for))}; at another size it can "
-                "only be measured whole:  phonenas profile --network FILE --shape ..."
+                f"{path} was made for {name}={','.join(map(str, made_for))}; at another size it "
+                "can only be measured whole:  phonenas profile --network FILE --shape ..."
             )
     with reading(str(path), "Convert the network again."):
         steps = _KernelBuilder(graph, str(path)).steps()

@@ -139,8 +139,8 @@ class Spot:
 class Course:
     """Share of the joint front's hypervolume, by the number of evaluations of one run.
 
-    It is of the front that the run would have had then, by its own constraints, objectives and trust.
-    A run has none where its checkpoint is missing, or where what it asked for is not recorded.
+    It is of the front by the run's own constraints, objectives and trust. A run has none where its
+    checkpoint is missing, or where what it asked for is not recorded.
     """
 
     run: int
@@ -212,10 +212,7 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
                 runs[i], (names[i], group_of[i], place), len(numbers[i]), shares.get(i, _ALONE)
             )
             course = _course(i, runs[i], evaluated[i], scale) if i in shares else None
-            if (
-                course is not None
-                and abs(course.of_joint[-1] - (shares[i].of_joint or 0.0)) <= _SAME
-            ):
+            if course and abs(course.of_joint[-1] - (shares[i].of_joint or 0.0)) <= _SAME:
                 courses.append(course)
     spots = tuple(
         Spot(i, c.id, c.latency_ms, c.top1, c.measured_ms)

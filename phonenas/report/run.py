@@ -6,7 +6,7 @@ import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from phonenas.search.checkpoint import of_this_run
 from phonenas.search.promotion.result import read_promoted
 from phonenas.search.run_document import estimate_of
 from phonenas.search.run_folder import Loaded, load, lock_run
-from phonenas.search.strategies import STRATEGIES, get, names
+from phonenas.search.strategies import names, options_given
 from phonenas.search.validation.validate import DOCUMENT, SAID
 from phonenas.search.validation.validation_file import checked_validation
 from phonenas.space.errors import PhonenasError, UnsupportedFormat
@@ -417,22 +417,6 @@ def _conditions(validation: Mapping[str, Any]) -> str:
     return f'<h2>Conditions</h2><p class="{kind}">{escape(text)}</p>' + table((), rows, "words")
 
 
-def _set_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's strategy that are not its defaults, as `--set` takes them."""
-    strategy = str(settings.get("strategy", ""))
-    if strategy not in names():
-        return {}
-    usual: Mapping[str, Any] = {}
-    own: Mapping[str, Any] = {}
-    # Where its packages are not installed; or one of another's that is no longer as it was.
-    with suppress(PhonenasError, AttributeError, NameError, TypeError):
-        own = STRATEGIES.get(strategy).options()
-    with suppress(PhonenasError):
-        usual = get(strategy).settings
-    changed = [n for n in own if n in settings and settings[n] != usual.get(n, "")]
-    return {n: "none" if settings[n] is None else settings[n] for n in changed}
-
-
 def _settings(run: Loaded) -> str:
     s = run.settings
     options = ("device", "space", "resolution_px", "strategy", "target", "evaluations", "seed")
@@ -444,7 +428,7 @@ def _settings(run: Loaded) -> str:
     given += [("model", m)] if (m := run.path / "model.json").exists() else []
     given += [("accuracy", "surrogate")] if str(s["accuracy"]).startswith("surrogate-") else []
     given.append(("trust", s.get("trust", 0)))
-    given += [("set", f"{name}={value}") for name, value in _set_of(s).items()]
+    given += [("set", f"{name}={value}") for name, value in options_given(s).items()]
     told = estimate_of(s)
     parts = [f"--{o} {shlex.quote(str(v))}" for o, v in given]
     parts += ["--soft"] * bool(s.get("soft"))

@@ -102,8 +102,8 @@ def read_results(
     lacking = np.flatnonzero(np.isnan(top1) & ~bad)
     if len(lacking):
         raise InvalidArgument(
-            f"{file}, {row_name(lacking[0])}: {target} is not a number. Remove the row, or give the "
-            "reason in a column 'failed'."
+            f"{file}, {row_name(lacking[0])}: {target} is not a number. Remove the row, or give "
+            "the reason in a column 'failed'."
         )
     unit = _unit(top1[~bad], unit, file, target)
     scale = 100.0 if unit == "percent" else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import ONE_GENE, Objectives, State, Strategy, unseen
 from .random import RandomSearch
-from .registry import STRATEGIES, get, names
+from .registry import STRATEGIES, get, names, options_given
 
 __all__ = [
     "ONE_GENE",
@@ -15,5 +15,6 @@ __all__ = [
     "Strategy",
     "get",
     "names",
+    "options_given",
     "unseen",
 ]

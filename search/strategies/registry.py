@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from phonenas.space.errors import InvalidArgument, nearest
+from phonenas.space.errors import InvalidArgument, PhonenasError, nearest
 from phonenas.space.registry import Registry
 
 from .base import Strategy
 
-__all__ = ["STRATEGIES", "get", "names"]
+__all__ = ["STRATEGIES", "get", "names", "options_given"]
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
 _KINDS[float | None] = "a number or none"
@@ -33,6 +34,24 @@ STRATEGIES: Registry[Any] = Registry(
 def names() -> list[str]:
     """Every strategy by name, those of installed packages among them."""
     return STRATEGIES.names()
+
+
+def options_given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's settings those of its strategy that are not the defaults, as `--set` takes them.
+
+    None where the strategy is not installed, or is no longer as it was.
+    """
+    strategy = str(settings.get("strategy", ""))
+    if strategy not in names():
+        return {}
+    usual: Mapping[str, Any] = {}
+    own: Mapping[str, Any] = {}
+    with suppress(PhonenasError, AttributeError, NameError, TypeError):  # another's class
+        own = STRATEGIES.get(strategy).options()
+    with suppress(PhonenasError):
+        usual = get(strategy).settings
+    changed = [n for n in own if n in settings and settings[n] != usual.get(n, "")]
+    return {n: "none" if settings[n] is None else settings[n] for n in changed}
 
 
 def get(

@@ -111,8 +111,8 @@ class SSDLite:
         if self.backbone.total_stride != _LAST_STRIDE:
             raise InvalidArgument(
                 f"SSDLite needs feature maps at strides {_TAP_STRIDE} and {_LAST_STRIDE}, and this "
-                f"backbone ends at stride {self.backbone.total_stride}. Take one with five layers of stride 2, such as "
-                "mnasnet-a1"
+                f"backbone ends at stride {self.backbone.total_stride}. Take one with five "
+                "layers of stride 2, such as mnasnet-a1"
             )
         own = replace(self.backbone, resolution_px=self.resolution_px, classes=CLASSES)
         object.__setattr__(self, "backbone", own)

@@ -140,8 +140,8 @@ class FileSpace(SearchSpace):
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         if match[2] not in (None, digest):
             raise SettingsChanged(
-                f"{path} has changed since the run began: its digest was {match[2]} and is {digest} "
-                "now. Restore the file, or start a new run."
+                f"{path} has changed since the run began: its digest was {match[2]} and is "
+                f"{digest} now. Restore the file, or start a new run."
             )
         self.name = f"{path}@{digest}"
         top = _Keys(str(path), "", content, ("resolution", "classes", "stem", "head", "blocks"))

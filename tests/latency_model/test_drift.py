@@ -137,8 +137,8 @@ def test_drifted_operators_ask_for_a_fit(model: LatencyModel) -> None:
     ("sentinel_ms", "factor", "outdated"),
     [
         (0.65, 1.3, True),
-        (0.35, 0.7, True),
-        (0.53, 1.06, True),
+        pytest.param(0.35, 0.7, True, marks=pytest.mark.slow),
+        pytest.param(0.53, 1.06, True, marks=pytest.mark.slow),
         (0.52, 1.3, False),  # the sentinel is as it was: the model is wrong, not the device
         (0.65, 1.04, False),  # what counts did not follow it
         (0.65, 0.7, False),

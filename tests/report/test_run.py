@@ -11,7 +11,6 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from fakes import undigested
 
 from phonenas.cli.progress import Bars
 from phonenas.report import read_validation, write_report
-from phonenas.report import run as report
 from phonenas.search.evaluations import Generation
 from phonenas.search.loop import Evaluated
 from phonenas.search.run_folder import Loaded, RunFolder
@@ -157,20 +155,6 @@ def test_the_same_search_again_has_the_settings_of_its_strategy(tmp_path: Path) 
         text = Page(write_report(run.path).read_text(encoding="utf-8")).text
         assert text.count("--set population=40") == said and text.count("--set") == said
         assert f"population {population}" in text
-
-
-def test_a_strategy_of_another_package_that_changed_does_not_hinder_the_report(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(report, "names", lambda: ("nsga2", "theirs"))
-    monkeypatch.setattr(report, "get", _missing)
-    for broken in (_missing, lambda _: 3):
-        monkeypatch.setattr(report, "STRATEGIES", SimpleNamespace(get=broken))
-        assert report._set_of({"strategy": "theirs", "population": 40}) == {}
-
-
-def _missing(*_: Any) -> Any:
-    raise UnknownName("it is gone")
 
 
 def test_before_validation_it_says_what_is_missing(tmp_path: Path) -> None:

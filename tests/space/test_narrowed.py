@@ -59,7 +59,8 @@ def test_the_end_of_a_name_is_the_gene_of_each_block() -> None:
 
 @pytest.mark.fault(
     "A search space is narrowed by a gene or an option that it does not have.",
-    "`has no gene 'l9'. …`; `has no option 'mb3' …`; `none of its options: …`; `is GENE=VALUE, as block3_kernel=5`",
+    "`has no gene 'l9'. …`; `has no option 'mb3' …`; `none of its options: …`; "
+    "`is GENE=VALUE, as block3_kernel=5`",
     "Take one of the names that the message lists.",
 )
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def test_what_makes_no_space_is_named() -> None:
         space.get("json:dumps")
 
 
+@pytest.mark.slow
 def test_the_space_that_operators_are_of() -> None:
     every = space.MnasNet(192).operators()
     found = space_of(every)

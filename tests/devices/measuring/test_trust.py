@@ -58,6 +58,7 @@ class TwoSpeeds(FakeDevice):
             yield reading
 
 
+@pytest.mark.slow
 def test_a_device_of_two_speeds_is_measured_at_the_usual_one(tmp_path: Path) -> None:
     told: list[Event] = []
     with data.MeasurementStore(tmp_path / "x.db") as store:

@@ -381,6 +381,7 @@ def test_cells_are_predicted_from_ten_samples() -> None:
         assert found["mean"]["mape"] <= 0.08 and "a table of genes" in found["method"]
 
 
+@pytest.mark.slow
 def test_fbnets_devices_are_predicted_from_ten_samples() -> None:
     frame = published("help_fbnet.csv")
     asked: dict[str, Any] = {

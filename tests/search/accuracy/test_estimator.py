@@ -25,7 +25,7 @@ from phonenas.search.accuracy import (
     Request,
     Surrogate,
     estimator,
-    factory,
+    registry,
 )
 from phonenas.search.accuracy.distributed import Distributed, estimate_on
 from phonenas.search.cluster.workers import Serial
@@ -480,6 +480,6 @@ def no_class(): ...
     point = importlib.metadata.EntryPoint("half", "theirs:Half", "phonenas.estimators")
     theirs = Registry[Any]("accuracy estimator", "phonenas.estimators", ESTIMATORS.own)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
-    monkeypatch.setattr(factory, "ESTIMATORS", theirs)
+    monkeypatch.setattr(registry, "ESTIMATORS", theirs)
     assert "half" in theirs.help()
     assert estimator("half:0.75").estimate([zoo.network("mnasnet-a1")]).top1.tolist() == [0.75]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fakes import TinySpace
 
 from phonenas import search
 from phonenas.search.pareto import hypervolume
+from phonenas.search.strategies import registry
 from phonenas.search.strategies.base import Strategy
 from phonenas.search.strategies.controller import Controller, Hyperparameters
 from phonenas.search.strategies.reward import (
@@ -24,7 +26,7 @@ from phonenas.search.strategies.reward import (
     targets_of,
 )
 from phonenas.space import MnasNet, SearchSpace
-from phonenas.space.errors import InvalidArgument, MissingExtra
+from phonenas.space.errors import InvalidArgument, MissingExtra, UnknownName
 from phonenas.testing import StrategyContract
 
 
@@ -379,3 +381,15 @@ def test_the_controller_takes_its_hyperparameters_as_settings() -> None:
     assert isinstance(made, search.Controller)
     own = made.hyperparameters
     assert (own.clip, own.batch, own.learning_rate, own.hidden) == (None, 20, 0.01, 100)
+
+
+def test_a_strategy_of_another_package_that_changed_has_no_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*_: Any) -> Any:
+        raise UnknownName("it is gone")
+
+    monkeypatch.setattr(registry, "names", lambda: ["theirs"])
+    for broken in (missing, lambda _: 3):
+        monkeypatch.setattr(registry, "STRATEGIES", SimpleNamespace(get=broken))
+        assert registry.options_given({"strategy": "theirs", "population": 40}) == {}

@@ -199,7 +199,7 @@ def test_the_same_command_again_measures_nothing(store: Stored) -> None:
     assert (store.run.path / "round2" / "model.json").read_bytes() != before
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_in_a_round_it_goes_on(store: Stored, number: int) -> None:
     class Killed(Exception):
         pass
@@ -403,9 +403,11 @@ def test_a_run_is_ranked_again_by_what_it_holds(store: Stored, tmp_path: Path) -
     [
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("round2/model.json", "round2/run.json", "round2/validation.json")
+            for name in (
+                *("round2/model.json", "round2/run.json", "round2/validation.json"),
+                "round2/taught.json",
+            )
         ),
-        "round2/taught.json",
         "validation.json",
     ],
 )

@@ -121,6 +121,7 @@ def test_what_was_measured_before_a_phone_changed_is_measured_again(
     assert "SPACE" not in out
 
 
+@pytest.mark.slow
 def test_networks_of_a_former_speed_take_no_part_in_a_fit(
     searched: tuple[Path, float],
     capsys: pytest.CaptureFixture[str],

@@ -109,7 +109,7 @@ def validated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> search.Validat
     verdict = Verdict(True, "stable")
 
     def measured(*_: Any, **how: Any) -> Outcome:
-        assert how["protocol"] == Protocol(network_rounds=12)
+        assert how["protocol"] == Protocol(network_rounds=12, startups=3)
         return Outcome(4, 0, 0, {}, {}, 1.0, 1.0, device.conditions, verdict, results)
 
     class Named:

@@ -175,7 +175,7 @@ def test_what_the_backbone_was_for_does_not_matter() -> None:
         ("ssdlite", InvalidArchitecture, "holds no block"),
         ("ssdlite res320 res96 r1_k3_s11_e1_i32_o16", InvalidArchitecture, "res is given once"),
         ("ssdlite res32.5 r1_k3_s11_e1_i32_o16", InvalidArchitecture, "as in res320"),
-        ("ssdlite r1_k3_s11_e1_i32_o16", InvalidArgument, "strides multiply to 2"),
+        ("ssdlite r1_k3_s11_e1_i32_o16", InvalidArgument, "backbone ends at stride 2"),
         ("ssdlite classes1 MNASNET", InvalidArgument, "2 to 10,000 classes"),
         ("ssdlite width0 MNASNET", InvalidArgument, "a width multiplier lies in"),
         ("ssdlite res31 MNASNET", InvalidArgument, "a resolution of 31 px cannot be taken"),
@@ -194,7 +194,7 @@ def test_bad_words_are_named(text: str, error: type[Exception], says: str) -> No
 
 def test_backbones_that_end_at_another_stride_are_refused() -> None:
     deeper = Architecture.parse(f"{zoo.network('mobilenet-v2')} r1_k3_s22_e6_i320_o320")
-    with pytest.raises(InvalidArgument, match="strides 16 and 32.*multiply to 64"):
+    with pytest.raises(InvalidArgument, match="strides 16 and 32.*ends at stride 64"):
         SSDLite(deeper)
 
 
