@@ -55,7 +55,7 @@ def examine_metadata() -> None:
     told = importlib.metadata.metadata("phonenas")
     assert told["License-Expression"] == "Apache-2.0", "the wheel does not name its licence"
     assert told.get_all("License-File") == ["LICENSE"]
-    assert {*EXTRAS, "dev"} == set(told.get_all("Provides-Extra") or ())
+    assert {*EXTRAS, "docs", "dev"} == set(told.get_all("Provides-Extra") or ())
     assert "Programming Language :: Python :: 3.11" in (told.get_all("Classifier") or ())
     inside = importlib.resources.files("phonenas")
     assert inside.joinpath("py.typed").is_file(), "py.typed is not in the wheel"
