@@ -171,6 +171,7 @@ def _row(
     from phonenas.report import NetworkRow, Top1
     from phonenas.space import Architecture
     from phonenas.space.graph import NetworkGraph
+    from phonenas.space.precision import weight_bytes
 
     if isinstance(one, PhonenasError):
         return NetworkRow(text, timings=tuple(timings))
@@ -184,8 +185,7 @@ def _row(
         own["peak_activation_bytes"] = 4 * max(o.peak_activations for o in network.operators())
     size, stored = one.size_bytes, one.size_bytes is not None
     if size is None and one.params is not None:
-        precision = timings[0].precision if timings else ""
-        size = one.params * {"int8": 1, "float16": 2}.get(precision, 4)
+        size = one.params * weight_bytes(timings[0].precision if timings else "")
     return NetworkRow(
         text,
         "" if network is None else str(network),
