@@ -587,7 +587,7 @@ def test_threads_are_set_and_restored(
 def test_the_command(
     images: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    from phonenas.cli.supernet import supernet
+    from phonenas.cli.train import supernet
 
     monkeypatch.setattr(spaces, "get", lambda name, resolution=PX: Small(resolution))
     pixels = images.array()
