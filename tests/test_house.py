@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer.main
+import yaml
 
 from phonenas import __version__, cli
 from phonenas.latency_model import LatencyModel
@@ -246,6 +247,27 @@ def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == __version__
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_recipes_for_other_package_managers_agree_with_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    version = re.search(r'set version = "([^"]+)"', recipe)
+    assert version is not None and version[1] == project["version"]
+    run = recipe.partition("  run:\n")[2].partition("\ntest:")[0]
+    needed = {f"python {project['requires-python']}"}
+    needed |= {re.sub(r"(?=>=)", " ", d, count=1) for d in project["dependencies"]}
+    assert set(re.findall(r"- (.+)", run)) == needed
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")))
+def test_a_form_for_issues_is_whole(path: Path) -> None:
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(form)
+    ids = [part["id"] for part in form["body"]]
+    assert len(set(ids)) == len(ids) and all(p["attributes"]["label"] for p in form["body"])
 
 
 def documented_commands() -> list[str]:

@@ -2,6 +2,7 @@
 
     python tools/wheel.py [--keep FOLDER] [--python VERSION ...]
 
+Both pass `twine check` (their description can be shown) and `check-wheel-contents`.
 For each Python of 3.11 to 3.13 that is installed here: an empty virtual environment in a temporary
 folder, the wheel with the versions of constraints.txt, then tools/wheel_check.py there. On the
 oldest Python once more with the lowest versions that pyproject.toml admits.
@@ -83,6 +84,9 @@ def main() -> None:
         # The wheel is built from the sdist, so that the sdist is proven whole too.
         run([sys.executable, "-m", "build", "--outdir", str(place / "dist"), str(ROOT)], place)
         (wheel,) = (place / "dist").glob("*.whl")
+        (sdist,) = (place / "dist").glob("*.tar.gz")
+        run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)], place)
+        run([sys.executable, "-m", "check_wheel_contents", str(wheel)], place)
         print(f"built {wheel.name} ({wheel.stat().st_size:,} bytes)", flush=True)
         if keep is not None:
             shutil.copytree(place / "dist", keep, dirs_exist_ok=True)
