@@ -42,6 +42,7 @@ __all__ = [
     "Round",
     "Startup",
     "SubjectKind",
+    "taken_as",
 ]
 
 SubjectKind = Literal["operator", "network", "kernel", "onnx"]
@@ -57,6 +58,7 @@ _MOST_STEPS = 1000
 _T_OF_TWO = 6.314  # Student's t, one degree of freedom, 95 %
 _ENOUGH = 7  # rounds; all lie on one side of their centre in one case of 64
 _FAR = 8.0  # median absolute deviations; 5.4 standard deviations of a normal
+_HALF_ARITHMETIC = ("benchmark_model",)  # a flag of its delegates: any floats are computed so
 _TICK_MS = 5e-5  # of a phone's counter, at 19 to 26 MHz
 
 
@@ -75,7 +77,7 @@ class Conditions:
         threads: Threads that compute.
         cores: The class of core that it was pinned to.
         governor: Frequency governor, "none" where there is none.
-        precision: Number format.
+        precision: What was computed in: a name of `space.precision`, as the file says it.
         mode: "steady" (after warm-up), "first" (the first inference after loading) or
             "sustained" (after minutes of load).
         origin: "measured", "simulated", "emulated" (an emulator ran it), "imported", or "public":
@@ -163,6 +165,20 @@ class Conditions:
             + (f" after {self.load_s:g} s of load" if self.load_s else "")
             + (f", {self.statistic}" if self.statistic != "samples" else "")
         )
+
+
+def taken_as(precision: str, runtime: str) -> tuple[str, ...]:
+    """Precisions of files that a runtime computes in another one, as it is set.
+
+    >>> taken_as("float16", "benchmark_model"), taken_as("int8", "onnxruntime")
+    (('float32', 'float16-weights'), ())
+
+    Args:
+        precision: That the device was set to.
+        runtime: As `Conditions` names it.
+    """
+    half = precision == "float16" and runtime in _HALF_ARITHMETIC
+    return ("float32", "float16-weights") if half else ()
 
 
 @dataclass(frozen=True)

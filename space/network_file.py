@@ -26,7 +26,8 @@ class NetworkFile:
             times depend on the values of weights, too, where these are denormal.
         path: Where it lies.
         macs: Multiply-adds of one image, to estimate how long measuring takes.
-        precision: What it computes in: float32, float16, int8, ...
+        precision: What it computes in: a name of `space.precision`, or several joined by "+".
+        odd: Which of its layers compute in another precision than most, in words; "" for none.
         shapes: Of each input, where some were set.
         inputs: An .npz file that it is run on; None for random inputs.
         notes: What was set.
@@ -37,6 +38,7 @@ class NetworkFile:
     path: Path
     macs: int = 0
     precision: str = "float32"
+    odd: str = ""
     shapes: tuple[tuple[str, Shape], ...] = ()
     inputs: Path | None = None
     notes: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class NetworkFile:
         own: Sequence[Input],
         given: Given,
         macs: int,
-        precision: str,
+        computed: tuple[str, str],
     ) -> Self:
         """The file at a path with what a user says of its inputs.
 
@@ -58,7 +60,8 @@ class NetworkFile:
             pieces: The files whose content counts, in order.
             own: Inputs as the file has them.
             given: What the user says.
-            macs, precision: See the class.
+            macs: See the class.
+            computed: Its `precision` and `odd`.
         Raises:
             InvalidArgument: As `settled`.
         """
@@ -79,10 +82,10 @@ class NetworkFile:
             digest.hexdigest()[:_DIGITS],
             path,
             macs,
-            precision,
+            *computed,
             changed,
             given.file,
-            notes,
+            (*notes, *([computed[1]] if computed[1] else [])),
         )
 
     @property

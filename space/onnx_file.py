@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,22 @@ from .errors import UnsupportedFormat
 from .file_inputs import NOT_GIVEN, Given, Input, Shape, plain_file_name
 from .network_file import NetworkFile, short_digest
 from .onnx_bytes import beside, elsewhere, graph_bytes, parsed_onnx, whole_model, without_weights
+from .precision import Constant, FileNode, of_nodes
 
 __all__ = [
     "OnnxFile",
     "elsewhere",
     "graph_bytes",
     "inputs_of",
+    "kind_of",
     "precision_of",
     "set_shapes",
+    "text_of",
     "whole_model",
     "without_weights",
 ]
 
-_PRECISIONS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # TensorProto.DataType
-_INT4 = {21, 22}
-_QUANTISED = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm", "QAttention")
+_BFLOAT16, _INT4 = 16, {21, 22}  # of TensorProto.DataType
 
 
 class OnnxFile(NetworkFile):
@@ -47,8 +47,8 @@ class OnnxFile(NetworkFile):
     @classmethod
     def of(cls, graph: bytes, path: Path, macs: int = 0) -> OnnxFile:
         """A graph without its weights, in hand: it says nothing of their values."""
-        name, precision = plain_file_name(path), precision_of(graph, str(path))
-        return cls(name, short_digest(graph), path, macs, precision)
+        precision, odd = precision_of(graph, str(path))
+        return cls(plain_file_name(path), short_digest(graph), path, macs, precision, odd)
 
     def write(self, path: Path) -> Path:
         """Write it in one file with its shapes set; a link where it is that already.
@@ -70,11 +70,8 @@ class OnnxFile(NetworkFile):
         return path
 
 
-def precision_of(graph: bytes, name: str = "the model") -> str:
-    """What a network computes in: float32, float16, bfloat16, float64, int8 or int4.
-
-    It is that of most of its weights; integers where nodes quantise. Inputs and outputs may be of
-    another type.
+def precision_of(graph: bytes, name: str = "the model") -> tuple[str, str]:
+    """What a network computes in, and which layers differ from most: see `of_nodes`.
 
     Args:
         graph: As `graph_bytes` gives it.
@@ -83,22 +80,45 @@ def precision_of(graph: bytes, name: str = "the model") -> str:
         UnsupportedFormat: It is no ONNX model.
     """
     model = parsed_onnx(graph, name)
-    numbers: Counter[int] = Counter()
-    for body in (model.graph, *model.functions):
+    constants = {
+        t.name: Constant(kind_of(t.data_type), math.prod(t.dims)) for t in model.graph.initializer
+    }
+    nodes = []
+    for place, body in enumerate((model.graph, *model.functions)):
+        own = f"{place}:" if place else ""  # a function's names are its own
         for node in body.node:
-            op = str(node.op_type)  # bytes where a damaged file holds no text
-            if "Quantize" in op or op.startswith(_QUANTISED):
-                kinds = {t.data_type for t in model.graph.initializer}
-                return "int4" if kinds & _INT4 else "int8"
+            op, outputs = text_of(node.op_type), tuple(own + text_of(o) for o in node.output if o)
+            to = ""
             for a in node.attribute:
                 if op == "Constant" and a.HasField("t"):
-                    numbers[a.t.data_type] += math.prod(a.t.dims)
-    for tensor in model.graph.initializer:
-        numbers[tensor.data_type] += math.prod(tensor.dims)
-    for given in model.graph.input:
-        numbers[given.type.tensor_type.elem_type] += 0
-    known = {kind: n for kind, n in numbers.items() if kind in _PRECISIONS}
-    return _PRECISIONS[max(known, key=lambda k: known[k])] if known else "float32"
+                    kind = Constant(kind_of(a.t.data_type), math.prod(a.t.dims))
+                    constants.update(dict.fromkeys(outputs, kind))
+                if op == "Cast" and text_of(a.name) == "to":
+                    to = kind_of(a.i)
+            if op != "Constant":
+                inputs = tuple(own + text_of(i) for i in node.input)
+                nodes.append(FileNode(op, text_of(node.name), inputs, outputs, to))
+    given = [kind_of(i.type.tensor_type.elem_type) for i in model.graph.input]
+    return of_nodes(nodes, constants, given)
+
+
+def kind_of(number: int) -> str:
+    """numpy's name of an element type; "" where there is none."""
+    from onnx import helper
+
+    if number in _INT4:
+        return "int4"
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(number)) if number != _BFLOAT16 else "bfloat16"
+    except KeyError:
+        return ""
+
+
+def text_of(text: str | bytes | None) -> str:
+    """A text of a file; a damaged one holds bytes that are none."""
+    if text is None:
+        return ""
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
 def inputs_of(model: Any) -> list[Input]:

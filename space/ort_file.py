@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 from .errors import InvalidArgument, UnknownName, UnsupportedFormat, reading
 from .file_inputs import NOT_GIVEN, Given, Input, linked
 from .network_file import NetworkFile
+from .onnx_file import kind_of, text_of
+from .precision import Constant, FileNode, of_nodes
 
 __all__ = ["OrtFile"]
 
 _IDENTIFIER = b"ORTM"
 _MOST_BYTES = 4 << 30
 _MOST_PARTS = 100_000
-_PRECISIONS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # TensorProto.DataType
-_QUANTISED = ("QLinear", "Quantize", "Dequantize", "ConvInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class OrtFile(NetworkFile):
         if content[4:8] != _IDENTIFIER:
             raise UnsupportedFormat(f"{path} is not an ORT file: it does not say {_IDENTIFIER!r}")
         with reading(str(path), "Convert the network again."):
-            inputs, precision = _graph(content)
-        file = cls.given(path, (path,), inputs, given, macs, precision)
+            inputs, computed = _graph(content)
+        file = cls.given(path, (path,), inputs, given, macs, computed)
         return replace(file, kinds=tuple((i.name, i.dtype) for i in inputs))
 
     def write(self, path: Path) -> Path:
@@ -59,8 +58,8 @@ class OrtFile(NetworkFile):
         return linked(self.path, path, self.inputs, dict(self.shapes), dict(self.kinds))
 
 
-def _graph(content: bytes) -> tuple[list[Input], str]:
-    """Its inputs, and what it computes in: the type of most weights."""
+def _graph(content: bytes) -> tuple[list[Input], tuple[str, str]]:
+    """Its inputs, and what it computes in: as `of_nodes`."""
     from onnx import helper
     from onnxruntime.tools.ort_format_model.ort_flatbuffers_py import fbs
     from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import (
@@ -78,33 +77,40 @@ def _graph(content: bytes) -> tuple[list[Input], str]:
     )
     if max(counts) > _MOST_PARTS:
         raise ValueError(f"over {_MOST_PARTS:,} nodes or tensors")
-    stored = [graph.Initializers(i) for i in range(counts[2])]
-    numbers: Counter[int] = Counter()
-    for tensor in stored:
-        numbers[tensor.DataType()] += math.prod(
-            int(tensor.Dims(j)) for j in range(min(16, tensor.DimsLength()))
-        )
-    names = {tensor.Name() for tensor in stored}
-    wanted = [n for i in range(counts[3]) if (n := graph.Inputs(i)) not in names]
-    found: dict[bytes, Input] = {}
+    constants: dict[str, Constant] = {}
+    for i in range(counts[2]):
+        tensor = graph.Initializers(i)
+        sides = [int(tensor.Dims(j)) for j in range(min(16, tensor.DimsLength()))]
+        constants[text_of(tensor.Name())] = Constant(kind_of(tensor.DataType()), math.prod(sides))
+    wanted = [n for i in range(counts[3]) if (n := text_of(graph.Inputs(i))) not in constants]
+    found: dict[str, Input] = {}
+    kinds = []
     for i in range(counts[0]):
         value = graph.NodeArgs(i)
-        if value.Name() not in wanted or value.Type() is None:
+        name = text_of(value.Name())
+        if name not in wanted or value.Type() is None:
             continue
         kind = TensorTypeAndShape.TensorTypeAndShape()
         kind.Init(value.Type().Value().Bytes, value.Type().Value().Pos)
-        numbers[kind.ElemType()] += 0
+        kinds.append(kind_of(kind.ElemType()))
         dtype = str(helper.tensor_dtype_to_np_dtype(kind.ElemType()))
-        name = value.Name().decode("utf-8", "replace")
-        found[value.Name()] = Input(name, dtype, _sides(kind.Shape()))
+        found[name] = Input(name, dtype, _sides(kind.Shape()))
     if len(found) != len(wanted):
         raise ValueError("an input without a type")
-    ops = [(graph.Nodes(i).OpType() or b"").decode("utf-8", "replace") for i in range(counts[1])]
-    known = {k: n for k, n in numbers.items() if k in _PRECISIONS}
-    precision = _PRECISIONS[max(known, key=lambda k: known[k])] if known else "float32"
-    if any(op.startswith(_QUANTISED) for op in ops):
-        precision = "int8"
-    return [found[n] for n in wanted], precision
+    nodes = [_node(graph.Nodes(i)) for i in range(counts[1])]
+    return [found[n] for n in wanted], of_nodes(nodes, constants, kinds)
+
+
+def _node(node: Any) -> FileNode:
+    if max(node.InputsLength(), node.OutputsLength(), node.AttributesLength()) > _MOST_PARTS:
+        raise ValueError(f"a node of over {_MOST_PARTS:,} tensors")
+    inputs = tuple(text_of(node.Inputs(i)) for i in range(node.InputsLength()))
+    outputs = tuple(text_of(node.Outputs(i)) for i in range(node.OutputsLength()))
+    op, to = text_of(node.OpType()), ""
+    for i in range(node.AttributesLength() if op == "Cast" else 0):
+        if text_of(node.Attributes(i).Name()) == "to":
+            to = kind_of(node.Attributes(i).I())
+    return FileNode(op, text_of(node.Name()), inputs, outputs, to)
 
 
 def _sides(shape: Any) -> tuple[int | str, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from .errors import InvalidArgument, MissingExtra, UnknownName, UnsupportedFormat, install, reading
 from .file_inputs import NOT_GIVEN, Given, Input, Shape, linked
 from .network_file import NetworkFile
+from .precision import of_layers
 
 __all__ = ["TfliteFile", "TfliteGraph", "TfliteNode", "TfliteTensor", "read_tflite"]
 
@@ -22,7 +22,12 @@ _MOST_SIDES = 8
 _MOST_VALUES = 64
 _IDENTIFIER = b"TFL3"
 _NUMPY = {"BOOL": "bool", "STRING": "str"}
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+# Operations with weights: where the feature map stands among their inputs, and the weights.
+_WEIGHTED = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"), (0, 1)),
+    "TRANSPOSE_CONV": (2, 1),
+    "CONV_3D": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,54 @@ class TfliteGraph:
         return found
 
     @property
-    def precision(self) -> str:
-        """What it computes in: float32, float16, int8, int4, ...: the type of most weights.
+    def computed(self) -> tuple[str, str]:
+        """What it computes in, and which layers differ from most: as `of_layers`.
 
-        Weights that are stored in float16, and made float32 as they are loaded, count as that.
+        Of a layer with weights the weights and the feature map decide. Integers with a map of
+        floats are `int8-dynamic`; float16 made float32 as they are loaded are `float16-weights`.
         """
-        numbers: Counter[str] = Counter()
         wide = {n.outputs[0]: n.inputs[0] for n in self.nodes if n.op in ("DEQUANTIZE", "DENSIFY")}
+        layers = []
         for node in self.nodes:
-            for at in node.inputs if node.op in _WEIGHTED else ():
-                tensor = self.tensors[at] if at >= 0 else None
-                if tensor is not None and (tensor.constant or at in wide):
-                    numbers[tensor.kind] += math.prod(tensor.sides)
-        if not numbers:
-            numbers.update(self.tensors[at].kind for at in self.inputs)
-        kind = max(numbers, key=lambda k: numbers[k]) if numbers else "FLOAT32"
-        return {"UINT8": "int8", "INT16": "int16"}.get(kind, kind.lower())
+            map_, weights = _WEIGHTED.get(node.op, (0, 0))
+            if not weights or max(map_, weights) >= len(node.inputs):
+                continue
+            at, behind = node.inputs[weights], False
+            for _ in range(2):  # sparse weights that are dequantised too
+                if at in wide and not self.tensors[at].constant:
+                    at, behind = wide[at], True
+            if at >= 0 and self.tensors[at].constant:
+                kind = self.tensors[at].kind
+                given = self.tensors[node.inputs[map_]].kind if node.inputs[map_] >= 0 else ""
+                name = self.tensors[node.outputs[0]].name if node.outputs[0] >= 0 else ""
+                layers.append((_computed(kind, given, behind), f"{node.op} {name}".strip()))
+        if layers:
+            return of_layers(layers)
+        kinds = Counter(self.tensors[at].kind for at in self.inputs)
+        kinds.update(self.tensors[at].kind for n in self.nodes for at in n.outputs if at >= 0)
+        numbers = [k for k, _ in kinds.most_common() if "FLOAT" in k or k in ("INT8", "UINT8")]
+        kind = numbers[0] if numbers else "FLOAT32"
+        return _computed(kind, kind, False), ""
+
+
+def _computed(weights: str, given: str, behind: bool) -> str:
+    """What a layer computes in.
+
+    Args:
+        weights: Type of its weights, as they are stored.
+        given: Type of the feature map that it gets.
+        behind: Whether the weights are made floats first.
+    """
+    weights = {"UINT8": "INT8"}.get(weights, weights)
+    if weights == "INT8" and behind:
+        return "int8-weights"
+    if weights == "INT8" and given.startswith("FLOAT"):
+        return "int8-dynamic"
+    if weights == "INT8" and given == "INT16":
+        return "int16"
+    if weights == "FLOAT16" and given == "FLOAT32":
+        return "float16-weights"
+    return weights.lower()
 
 
 @dataclass(frozen=True)
@@ -108,7 +145,7 @@ class TfliteFile(NetworkFile):
                 side stays free.
         """
         graph = read_tflite(path)
-        return cls.given(path, (path,), graph.given, given, macs, graph.precision)
+        return cls.given(path, (path,), graph.given, given, macs, graph.computed)
 
     def write(self, path: Path) -> Path:
         """Link it at a path; shapes that are set go beside it, as an .npz file of inputs."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from phonenas.data.files import TemporaryFolder
-from phonenas.data.measurement import Conditions
+from phonenas.data.measurement import Conditions, taken_as
 from phonenas.space.errors import PrecisionDiffers, UnsupportedFormat
 from phonenas.space.file_inputs import Shape
 from phonenas.space.onnx_file import set_shapes, whole_model
@@ -100,13 +100,14 @@ except BaseException as error:
 """
 
 
-def same_precision(path: str, own: str, conditions: Conditions) -> None:
+def same_precision(path: str, own: str, conditions: Conditions, odd: str = "") -> None:
     """Refuse a file that computes in another precision than what a model was measured in.
 
     Args:
         path: Of the file.
         own: What it computes in.
         conditions: Of the model.
+        odd: Which of its layers compute in another precision than most, in words.
     Raises:
         PrecisionDiffers: It does; the message says what to do instead.
     """
@@ -116,8 +117,9 @@ def same_precision(path: str, own: str, conditions: Conditions) -> None:
         precision = device.rsplit("/", 1)[-1]
     elif conditions.origin == "imported" and conditions.provider.lower() == "gpu":
         precision = "float32" if precision == "float16" else precision
-    if own == precision:
+    if own in (precision, *taken_as(precision, conditions.runtime)):
         return
+    measure = f"phonenas profile --device {shlex.quote(device)} --network {shlex.quote(path)}"
     if conditions.origin == "public":
         advice = f"Look for a phone whose name ends in {own}:  phonenas devices --ready"
     elif conditions.origin == "imported":
@@ -125,8 +127,12 @@ def same_precision(path: str, own: str, conditions: Conditions) -> None:
             f"It is an imported table, with no device to measure: give a network in {precision}"
         )
     else:
-        words = f"--device {shlex.quote(device)} --network {shlex.quote(path)}"
-        advice = f"Measure the file:  phonenas profile {words}"
+        advice = f"Measure the file:  {measure}"
+    if odd:
+        raise PrecisionDiffers(
+            f"{path} mixes {own.replace('+', ' and ')} ({odd}): no model predicts such a file. "
+            + advice
+        )
     raise PrecisionDiffers(
         f"{path} computes in {own}, but {device} was measured in {precision}, so that its latency "
         f"cannot be predicted. {advice}"

@@ -45,6 +45,7 @@ class OnnxNetwork:
         notes: What was assumed, as a batch of 1.
         precision: What it computes in.
         graph: That it was cut from.
+        odd: Which of its layers compute in another precision than most, in words; "" for none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class OnnxNetwork:
     notes: tuple[str, ...] = ()
     precision: str = "float32"
     graph: Graph | None = field(default=None, repr=False, compare=False)
+    odd: str = ""
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -93,7 +95,8 @@ def cut(model: Path | Any, given: Given = NOT_GIVEN, *, run_once: bool = True) -
     with reading(str(path), "Export the network again."):
         graph = read_graph(data, str(path), given, observe if run_once else None)
         steps = laid_out(graph, _steps(KernelBuilder(graph)))
-    return OnnxNetwork(file.name, file.digest, steps, graph.notes, file.precision, graph)
+    notes = (*graph.notes, *([file.odd] if file.odd else []))
+    return OnnxNetwork(file.name, file.digest, steps, notes, file.precision, graph, file.odd)
 
 
 def to_measure(network: OnnxNetwork) -> list[Kernel | LiftedKernel]:

@@ -72,7 +72,7 @@ def cut_tflite(path: Path, given: Given = NOT_GIVEN) -> OnnxNetwork:
     sized = [n.op for n in graph.nodes if n.op in (*_SIZED_BY_DATA, _DETECTION)]
     if sized:
         notes += (f"its time depends on the input: {sized[0]}",)
-    return OnnxNetwork(file.name, file.digest, tuple(steps), notes, file.precision)
+    return OnnxNetwork(file.name, file.digest, tuple(steps), notes, file.precision, odd=file.odd)
 
 
 class _KernelBuilder:

@@ -205,7 +205,7 @@ def checked_file(path: str, conditions: Conditions, given: Given = NOT_GIVEN) ->
     from phonenas.latency_model.graphs.onnx_check import check_loads, same_precision
 
     network = cut_file(path, given)
-    same_precision(path, network.precision, conditions)
+    same_precision(path, network.precision, conditions, network.odd)
     if (file := on_disk(path, given)[0]).suffix == ".onnx":
         check_loads(file, conditions.runtime)
     return network

@@ -376,7 +376,9 @@ def test_an_ort_file_is_measured_whole(cases: Path, run: Run, tmp_path: Path) ->
     assert model.run()[0].shape == (1, 16, 1, 1)
     found = {n: network_file(str(ort_file(cases, n, tmp_path))) for n in ("plain", "int8_qdq")}
     assert {n: f.precision for n, f in found.items()} == {"plain": "float32", "int8_qdq": "int8"}
-    assert network_file(str(ort_file(cases, "float16", tmp_path))).precision == "float16"
+    # Saved for this processor: where it has no kernels for float16, the weights are made float32.
+    half = network_file(str(ort_file(cases, "float16", tmp_path)))
+    assert half.precision.startswith("float16")
     code, out, err = run("show", str(path))
     assert (code, out) == (1, "") and "is measured whole:  phonenas profile --network" in err
     content = path.read_bytes()

@@ -50,17 +50,21 @@ def conv(path: Path, precision: str, opset: int = 17, pads: int = 1, op: str = "
 
 
 def quantised(path: Path) -> Path:
-    """As ONNX Runtime's static quantisation writes it: float weights between Q and DQ."""
+    """As ONNX Runtime writes it: weights of 8 bits, and a map between Q and DQ."""
     model = onnx.load(conv(path, "float32"))
     scale = numpy_helper.from_array(np.float32(0.1), "s")
     zero = numpy_helper.from_array(np.int8(0), "z")
-    model.graph.initializer.extend([scale, zero])
+    weights = numpy_helper.to_array(model.graph.initializer[0])
+    bytes_ = numpy_helper.from_array(np.rint(weights * 10).clip(-127, 127).astype("i1"), "w8")
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([scale, zero, bytes_])
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w8", "s", "z"], ["w"]),
         *model.graph.node,
     ]
-    nodes[2].input[0] = "d"
+    nodes[3].input[0] = "d"
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)
@@ -99,6 +103,27 @@ def test_another_precision_is_refused_with_the_command(tmp_path: Path, precision
     with pytest.raises(PrecisionDiffers, match="int8"):
         other = quantised(tmp_path / "q.onnx")
         same_precision(str(other), OnnxFile.at(other).precision, conditions)
+
+
+def test_a_file_that_mixes_precisions_is_refused_with_its_odd_layer() -> None:
+    conditions = FakeDevice().conditions
+    odd = "1 of its 3 layers with weights computes in float32: MatMul last"
+    with pytest.raises(PrecisionDiffers) as told:
+        same_precision("m.onnx", "float32+int8", conditions, odd)
+    assert str(told.value) == (
+        f"m.onnx mixes float32 and int8 ({odd}): no model predicts such a file. "
+        "Measure the file:  phonenas profile --device fake --network m.onnx"
+    )
+
+
+def test_float_arithmetic_of_16_bits_takes_files_of_floats() -> None:
+    half = replace(FakeDevice().conditions, precision="float16")
+    delegate = replace(half, runtime="benchmark_model")
+    for own in ("float32", "float16-weights", "float16"):
+        same_precision("m.tflite", own, delegate)
+    for own, conditions in (("int8", delegate), ("float32", half), ("float16-weights", half)):
+        with pytest.raises(PrecisionDiffers, match=f"computes in {own}"):
+            same_precision("m.tflite", own, conditions)
 
 
 def test_what_no_runtime_loads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
