@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import accuracy, objectives, training
 from .benchmarks import table as benchmark
 from .benchmarks.exact_front import ExactFront, exact_front
+from .budget import Budget
 from .constraints import Limit, Target, parse_limit
 from .evaluations import Evaluations
 from .loop import Searched, run, search
@@ -18,6 +19,7 @@ from .strategies import RandomSearch, Strategy, get, names
 from .strategies.controller import Controller
 from .strategies.nsga2 import NSGA2
 from .strategies.reward import HARD, SOFT, check_target, reward
+from .strategies.start_from import StartFrom
 from .strategies.surrogate_assisted import SurrogateAssisted
 from .strategies.weighted_product import WeightedProduct
 from .validation.rounds import Rounds, validate_rounds
@@ -27,6 +29,7 @@ __all__ = [
     "HARD",
     "NSGA2",
     "SOFT",
+    "Budget",
     "Candidate",
     "Controller",
     "Evaluations",
@@ -45,6 +48,7 @@ __all__ = [
     "Rounds",
     "Searched",
     "Spec",
+    "StartFrom",
     "Strategy",
     "SurrogateAssisted",
     "Target",

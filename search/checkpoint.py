@@ -25,6 +25,7 @@ __all__ = [
     "BUDGET",
     "CHECKPOINT",
     "DERIVED",
+    "RULES",
     "Checkpoint",
     "of_this_run",
     "read_checkpoint",
@@ -37,6 +38,7 @@ CHECKPOINT = "checkpoint.npz"
 # Settings that follow from others.
 DERIVED = {"target", "columns", "estimator", "scale", "quantity", "schedule", "asked"}
 BUDGET = "evaluations"  # the setting that may grow, so that a run goes on
+RULES = ("patience", "time_s")  # by which a run ends before; they may change, too
 _SLOWEST_MS = 1e9
 
 
@@ -45,9 +47,9 @@ class Checkpoint:
     """Where a run stands: the strategy's state, and all evaluations so far.
 
     `repeats` counts proposals that were known already, `stale` asks in a row that brought nothing
-    new; `seconds` leave stops out; `log` has a row a generation. In a finished run the state is
-    `before_last`: that before the last generation, which the budget may have cut short; `stale`
-    is of then, too.
+    new; `seconds` leave stops out; `log` has a row a generation. In a run that evaluated all that
+    it was given the state is `before_last`: that before the last generation, which the budget may
+    have cut short; `stale` is of then, too. A rule ends a run after a whole generation.
     """
 
     state: dict[str, Any]
@@ -76,14 +78,14 @@ class Checkpoint:
 def run_digest(settings: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of a run's settings; each file of the run carries them.
 
-    The budget is not among them: a run with a greater one is the same run.
+    The budget and the rules by which it ends are not among them: with others it is the same run.
     """
     return run_digests(settings)[0]
 
 
 def run_digests(settings: Mapping[str, Any]) -> tuple[str, str]:
     """`run_digest`, and that of files written when the budget was among the settings."""
-    own = {name: value for name, value in settings.items() if name not in DERIVED}
+    own = {name: value for name, value in settings.items() if name not in {*DERIVED, *RULES}}
     lasting = {name: value for name, value in own.items() if name != BUDGET}
     digests = [
         hashlib.sha256(json.dumps(some, sort_keys=True).encode()).hexdigest()[:12]

@@ -88,7 +88,9 @@ class Evaluations:
     def take(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Evaluations:
         """Some of the networks, (m,), in the order of `rows`; a row may come twice."""
         at = np.asarray(rows, np.intp)
-        failed = {i: self.failed[r] for i, r in enumerate(at.tolist()) if r in self.failed}
+        failed = dict[int, str]()
+        if self.failed:
+            failed = {i: self.failed[r] for i, r in enumerate(at.tolist()) if r in self.failed}
         latency_ms, top1, top1_error = self.latency_ms[at], self.top1[at], self.top1_error[at]
         further = {name: values[at] for name, values in self.further.items()}
         outside, units = self.outside[at], self.units

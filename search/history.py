@@ -102,6 +102,23 @@ class History:
             return 0.0
         return self.spec.volume(self._front, self._slowest_ms, self._range)
 
+    def grown(self, last: int) -> float:
+        """Share of the hypervolume that the latest networks added, in [0, 1].
+
+        Args:
+            last: How many networks; with none before them, or none within the constraints, it is 1.
+        """
+        evaluated, whole = self.evaluations(), self.volume()
+        if evaluated is None or len(self) <= last or not whole:
+            return 1.0
+        earlier = evaluated.take(range(len(self) - last))
+        earlier = earlier.take(np.flatnonzero(earlier.has_top1))
+        losses = self.spec.losses(earlier)[self.spec.met(earlier)]
+        if not len(losses):
+            return 1.0
+        front = losses[non_dominated(losses)]
+        return 1 - self.spec.volume(front, self._slowest_ms, self._range) / whole
+
     def note(self, seconds: float) -> Generation:
         """Add a generation to the log, and give its row."""
         cheap = len(self.spec.also) + 2 <= _VOLUME

@@ -19,12 +19,15 @@ from phonenas.space.errors import InvalidArgument, StoreError, UnsupportedFormat
 
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
+from .budget import Budget
+from .checkpoint import BUDGET, RULES
 from .constraints import Target
 from .evaluator import Evaluator
 from .pareto import ParetoFront
 from .run_folder import Checkpoint, RunFolder
 from .spec import Spec
 from .strategies.base import State, Strategy
+from .strategies.start_from import StartFrom
 
 __all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 
@@ -79,7 +82,8 @@ class Searched:
     `evaluations` counts distinct networks, `repeats` proposals that were known already;
     `resumed_from` is the evaluation at which a run was taken up, 0 for a new one. `failed` counts
     the networks that got no accuracy, by reason; they are among the evaluations. `kept` is the
-    folder of the finished run as it was, where the search went on with one.
+    folder of the finished run as it was, where the search went on with one. `ended` is the rule of
+    its budget that ended it, "patience" or "time"; "" where it evaluated all networks.
     """
 
     front: ParetoFront
@@ -90,6 +94,7 @@ class Searched:
     resumed_from: int
     failed: Mapping[str, int] = field(default_factory=dict)
     kept: Path | None = None
+    ended: str = ""
 
 
 def run(
@@ -99,7 +104,7 @@ def run(
     accuracy: AccuracyEstimator,
     strategy: Strategy,
     target_ms: float | None = None,
-    evaluations: int = 8000,
+    evaluations: int | Budget = 8000,
     into: str | Path | None = None,
     spec: Spec | None = None,
 ) -> ParetoFront:
@@ -131,7 +136,7 @@ def search(
     accuracy: AccuracyEstimator,
     strategy: Strategy,
     spec: Spec | None = None,
-    evaluations: int = 8000,
+    evaluations: int | Budget = 8000,
     into: str | Path | None = None,
     on_event: Callable[[Evaluated | Estimated], None] | None = None,
 ) -> Searched:
@@ -145,16 +150,17 @@ def search(
             never enter the front. A soft target is followed by strategies with `soft_target`; the
             others look for the whole front.
         spec: Target, further objectives and limits; None for the whole front of both.
-        evaluations: Distinct networks to evaluate, ≥ 1.
+        evaluations: Distinct networks to evaluate, ≥ 1; or a `Budget`, which may end it before.
         into: Run folder; a run stopped in it is taken up and ends as if never stopped, and a
-            finished one goes on if `evaluations` are more than it had, to the front that all of
-            them at once give; as it was it stays in `first300`. Answers of a slow estimator are
+            finished one goes on if it is given a greater budget than it had, to the front that all
+            of it at once gives; as it was it stays in `first300`. Answers of a slow estimator are
             kept in its `accuracy.db`, network by network.
         on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
             for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
-        InvalidArgument: A budget out of range, or a soft target for a strategy that was made for
-            a hard one.
+        InvalidArgument: A budget out of range or below the networks that it starts from, or a soft
+            target for a strategy that was made for a hard one.
+        NotInSpace: The search starts from a network outside the space; it is named.
         SettingsChanged: The folder holds a run with other settings, or with more evaluations; both
             values are named.
         Infeasible: A short look beforehand found no network that meets the target and the
@@ -166,14 +172,19 @@ def search(
         StoreError: The folder cannot be written, another process works in it and is named, or it
             holds a finished run without its checkpoint.
     """
-    if evaluations < 1:
-        raise InvalidArgument(f"evaluations: 1 or more, got {evaluations}")
-    spec = spec or Spec()
+    budget = evaluations if isinstance(evaluations, Budget) else Budget(evaluations)
+    limit, spec = budget.evaluations, spec or Spec()
+    if isinstance(strategy, StartFrom) and (first := len(strategy.networks)) > limit:
+        raise InvalidArgument(
+            f"the search starts from {first:,} networks and evaluates {limit:,}: give "
+            f"{first:,} evaluations or more"
+        )
     soft = spec.target is not None and spec.target.soft
     strategy_ms = (
         None if spec.target is None or (soft and not strategy.soft_target) else spec.target.ms
     )
-    if double := {"space", "resolution_px", "device", "evaluations"} & strategy.settings.keys():
+    own = {"space", "resolution_px", "device", BUDGET, *RULES}
+    if double := own & strategy.settings.keys():
         raise InvalidArgument(
             f"the strategy {strategy.name} has a setting {min(double)}, which is one of every "
             "search: give it another name"
@@ -184,7 +195,7 @@ def search(
         "latency_model": latency.digest,
         "device": latency.device,
         "accuracy": accuracy.digest,
-        "evaluations": evaluations,
+        **budget.settings,
         **spec.settings,
         **strategy.settings,
         **accuracy.settings,
@@ -196,7 +207,7 @@ def search(
 
     def tell(done: int, networks: int, mean_s: float) -> None:
         if on_event is not None:
-            left = max(0, evaluations - len(evaluator) - done)
+            left = max(0, limit - len(evaluator) - done)
             on_event(Estimated(done, networks, mean_s, left))
 
     with ExitStack() as stack:
@@ -210,7 +221,7 @@ def search(
             if not folder.finished():
                 folder.keep_model(latency)
         strategy.start(space, strategy_ms, 2 + len(spec.also))
-        resumed, before_s, stale = 0, 0.0, 0
+        resumed, before_s, stale, rule = 0, 0.0, 0, ""
         stopped = None if folder is None else folder.checkpoint()
         if folder is not None and stopped is None and folder.finished():
             raise StoreError(
@@ -226,7 +237,7 @@ def search(
                     f"{folder.path / 'checkpoint.npz'} is damaged: {error}. Remove it to start "
                     "this run again."
                 ) from error
-            resumed = len(stopped.evaluations)
+            resumed, again = len(stopped.evaluations), stopped.before_last
             if not folder.finished():
                 evaluator.reuse(stopped.evaluations)
                 stopped = stopped.to_go_on()
@@ -239,6 +250,12 @@ def search(
                 "The checkpoint is damaged: remove it to start this run again.",
             ):
                 strategy.restore(stopped.state, stopped.evaluations.genomes)
+            if folder.finished():
+                rule = folder.ended()
+                if not rule and resumed < limit:  # as it was given no more time than it took
+                    rule = budget.rule_met(lambda last: 1.0, before_s)
+            elif not again:  # it was killed between its last generation and its end
+                rule = budget.rule_met(evaluator.grown, before_s)
 
         def checkpoint(before: tuple[State, int] | None = None) -> Checkpoint:
             evaluated = evaluator.evaluations()
@@ -248,9 +265,9 @@ def search(
             return Checkpoint(state, evaluated, *counts)
 
         seconds, before = before_s, None
-        over = folder is not None and folder.finished()
+        over = bool(rule) or (folder is not None and folder.finished())
         nothing = np.empty((0, len(space.decisions)), np.int8)
-        while not over and len(evaluator) < min(evaluations, space.size):
+        while not over and len(evaluator) < min(limit, space.size):
             start = copy.deepcopy(strategy.state()), stale
             genomes = space.within(strategy.ask(_ASKED)) if stale < _STALE_ASKS else nothing
             if ended := not len(genomes):
@@ -258,30 +275,33 @@ def search(
             if not len(genomes):
                 break
             before, known = start, len(evaluator)
-            taken, losses, violation = evaluator(genomes, evaluations - known)
+            taken, losses, violation = evaluator(genomes, limit - known)
             if not ended:
                 strategy.tell(genomes[:taken], losses, violation)
                 stale = 0 if len(evaluator) > known else stale + 1
             seconds = before_s + time.monotonic() - began
             row = evaluator.note(seconds)
+            # The evaluations may have cut the last generation short; a rule ends a whole one.
+            if last := len(evaluator) >= min(limit, space.size):
+                over = True
+            elif rule := budget.rule_met(evaluator.grown, seconds):
+                over, before = True, None
             if on_event is not None:
                 volume = None if np.isnan(row.hypervolume) else row.hypervolume
                 best = (row.repeats, row.fastest_ms, row.best_top1, volume, seconds)
-                on_event(Evaluated(row.evaluations, evaluations, *best, evaluator.failures))
+                on_event(Evaluated(row.evaluations, limit, *best, evaluator.failures))
             if folder is not None and folder.due():
-                # The budget may have cut the last generation short.
-                last = len(evaluator) >= min(evaluations, space.size)
                 folder.save(checkpoint(before if last else None))
         front = evaluator.front(latency.intervals(space))
         seconds = before_s + time.monotonic() - began
         if folder is not None and (resumed < len(evaluator) or not folder.finished()):
             done = checkpoint(before)
             folder.save(done)
-            folder.finish(front, space, done)
+            folder.finish(front, space, done, rule)
         counts = (len(evaluator), evaluator.repeats)
         kept_as = None if folder is None else folder.kept
         reasons = evaluator.reasons()
-        return Searched(front, strategy.name, *counts, seconds, resumed, reasons, kept_as)
+        return Searched(front, strategy.name, *counts, seconds, resumed, reasons, kept_as, rule)
 
 
 @contextmanager

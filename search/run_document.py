@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +35,8 @@ class _Settings(msgspec.Struct):
     accuracy: Text = ""
     strategy: Text = ""
     evaluations: Count = 0
+    patience: Annotated[int, Meta(ge=1)] | None = None
+    time_s: Annotated[float, Meta(gt=0, le=1e12)] | None = None
     soft: bool = False
     chance: Share | None = None
     also: list[Text] = []
@@ -70,6 +72,13 @@ class _Model(msgspec.Struct):
     examined: list[tuple[Text, Ms, Ms, Ms, Ms]] = []
 
 
+class _Ended(msgspec.Struct):
+    """The rule that ended a run before it had evaluated all networks, and after how many."""
+
+    rule: Literal["patience", "time"]
+    evaluations: Annotated[int, Meta(ge=1)]
+
+
 class _Done(_Begun, kw_only=True):
     """run.json of a finished run."""
 
@@ -79,6 +88,7 @@ class _Done(_Begun, kw_only=True):
     hypervolume: Number
     libraries: dict[str, Text]
     failed: dict[str, Count] = {}
+    ended: _Ended | None = None
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -40,7 +40,16 @@ from phonenas.latency_model import load as load_model
 from phonenas.space import SearchSpace
 from phonenas.space.errors import PhonenasError, SettingsChanged, StoreError, UnsupportedFormat
 
-from .checkpoint import BUDGET, DERIVED, Checkpoint, read_checkpoint, run_digest, write_checkpoint
+from .budget import Budget
+from .checkpoint import (
+    BUDGET,
+    DERIVED,
+    RULES,
+    Checkpoint,
+    read_checkpoint,
+    run_digest,
+    write_checkpoint,
+)
 from .loaded import Loaded, load, lock_run
 from .pareto import ParetoFront
 from .run_document import DOCUMENT, read_run
@@ -71,9 +80,10 @@ class RunFolder:
     """Lifetime: opened at the start of a search with its settings, saved to, then closed.
 
     Args:
-        path, settings: The folder, and all that a resumed run must share. It is this process's
-            until `close`; a finished run is only read, and needs no lock. One with a smaller
-            budget is under way again; as it was, it stays in a folder of its own, `first300`.
+        path, settings: The folder, and all that a resumed run must share, with its budget. It is
+            this process's until `close`; a finished run is only read, and needs no lock. One with
+            a smaller budget is under way again; as it was, it stays in a folder of its own,
+            `first300`.
         model, objectives: Summary of the latency model, and `Spec.to_dict` of what is asked.
         lock: Whether to take the folder's lock; without it the caller has it.
     Attributes:
@@ -115,7 +125,9 @@ class RunFolder:
             if same is None:
                 self._write_json({"complete": False})
                 self._made.append("run.json")
-            elif not same and read_run(self.path)["settings"].get(BUDGET) != settings.get(BUDGET):
+            elif not same and self._budget_of(read_run(self.path)) != self._budget_of(
+                {"settings": self.settings}
+            ):
                 self._go_on()
             if not same:
                 self._remove_of_first()
@@ -146,7 +158,7 @@ class RunFolder:
     def _same(self) -> bool | None:
         """Whether the run there, of these settings, is finished; None where there is no run.
 
-        One with a smaller budget is not finished.
+        One that has something left to do of this budget is not finished.
         """
         if not (self.path / "run.json").exists():
             return None
@@ -155,7 +167,7 @@ class RunFolder:
         before = document["settings"]
         changed = [
             f"{k} was {_described(before, k)} and is now {_described(self.settings, k)}"
-            for k in sorted({*before, *self.settings} - DERIVED - {BUDGET})
+            for k in sorted({*before, *self.settings} - DERIVED - {BUDGET, *RULES})
             if before.get(k) != self.settings.get(k)
         ]
         if changed:
@@ -170,13 +182,28 @@ class RunFolder:
                 f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
                 f"same settings to go on with it, or another --out for a new run.{refitted}"
             )
-        had, asked = before.get(BUDGET, 0), self.settings.get(BUDGET, 0)
+        had, asked = self._evaluated(document), self.settings.get(BUDGET, 0)
         if asked < had:
             raise SettingsChanged(
                 f"{self.path} holds a run of {had:,} {BUDGET}, and {asked:,} are asked for. Give "
                 f"{had:,} or more to go on with it, or another --out for a new run."
             )
-        return bool(document["complete"]) and asked == had
+        if not document["complete"]:
+            return False
+        budget, ended = Budget.of(self.settings), document.get("ended", {}).get("rule", "")
+        return budget.is_spent(ended, Budget.of(before), had, document["seconds"])
+
+    @staticmethod
+    def _evaluated(document: dict[str, Any]) -> int:
+        """How many networks a run evaluated, or is to evaluate."""
+        return int(
+            document.get("ended", {}).get("evaluations") or document["settings"].get(BUDGET, 0)
+        )
+
+    @staticmethod
+    def _budget_of(document: dict[str, Any]) -> list[Any]:
+        """What of a run's settings may change."""
+        return [document["settings"].get(name) for name in (BUDGET, *RULES)]
 
     def _go_on(self) -> None:
         """Take up the run there with the greater budget; a finished one is kept as it is."""
@@ -188,13 +215,13 @@ class RunFolder:
                     f"{self._checkpoint} is missing, so that this finished run cannot go on. "
                     "Search again, with another --out."
                 )
-            if not checkpoint.before_last:
+            if not (checkpoint.before_last or before.get("ended")):
                 log.warning(
                     "%s was finished by an earlier phonenas: it goes on from its end, which may "
                     "give another front than all evaluations at once",
                     self.path,
                 )
-            self._keep_first(before["settings"][BUDGET])
+            self._keep_first(self._evaluated(before))
         if checkpoint is not None:  # with a digest that does not hold the budget
             write_checkpoint(self.path, self.settings, checkpoint)
         self._digested = True
@@ -267,6 +294,10 @@ class RunFolder:
         """Whether the run came to its end."""
         return bool(read_run(self.path)["complete"])
 
+    def ended(self) -> str:
+        """The rule that ended a finished run, "patience" or "time"; "" for its evaluations."""
+        return str(read_run(self.path).get("ended", {}).get("rule", ""))
+
     def due(self) -> bool:
         """Whether the last checkpoint is a second old, and ten times as old as it took."""
         return time.monotonic() - self._saved_s >= self._pause_s
@@ -286,8 +317,15 @@ class RunFolder:
         """
         return read_checkpoint(self.path, self.settings, digested=self._digested)
 
-    def finish(self, front: ParetoFront, space: SearchSpace, done: Checkpoint) -> None:
-        """Write the front, and every evaluation as a table."""
+    def finish(
+        self, front: ParetoFront, space: SearchSpace, done: Checkpoint, rule: str = ""
+    ) -> None:
+        """Write the front, and every evaluation as a table.
+
+        Args:
+            front, space, done: What the run found, where, and all that it evaluated.
+            rule: That ended it before it had evaluated all networks, if one did.
+        """
         import pandas as pd
 
         evaluated = done.evaluations
@@ -301,6 +339,8 @@ class RunFolder:
         )
         reasons = dict(sorted(Counter(evaluated.failed.values()).items()))
         ended = {"complete": True, "seconds": done.seconds, "hypervolume": front.hypervolume}
+        if rule:
+            ended["ended"] = {"rule": rule, "evaluations": len(evaluated)}
         failed = {"failed": reasons} if reasons else {}
         self._write_json({**ended, **failed, "front": [c.to_dict() for c in front]})
 

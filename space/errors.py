@@ -66,6 +66,8 @@ __all__ = [
 ]
 
 
+_LISTED, _CLOSE = 20, 3  # names that are all told; of more only so many of the closest
+
 # What each extra of pyproject.toml brings. The package is on no index, so its own name cannot be
 # installed from one; these can, beside a checkout and beside a wheel.
 _EXTRAS = {
@@ -213,13 +215,27 @@ def reading(what: str, advice: str) -> Iterator[None]:
         ) from error
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Words that help after a wrong name: the closest known one, then the list.
+def nearest(name: str, known: Iterable[str], listed: str = "") -> str:
+    """Words that help after a wrong name: the closest known ones, then the list if it is short.
+
+    Args:
+        name: That was given.
+        known: All names there are.
+        listed: The command or the page that has the whole list, told where that is long.
 
     >>> nearest("mnasnet-a2", ["mnasnet-a1", "mobilenet-v2"])
     "Did you mean 'mnasnet-a1'? Known: mnasnet-a1, mobilenet-v2."
+    >>> nearest("layer17", [f"layer{i}" for i in range(9, 99, 3)], "docs/layers.md")
+    "Did you mean 'layer87', 'layer78' or 'layer75'? All 30 names:  docs/layers.md"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}."
+    short = len(names) <= _LISTED
+    close = difflib.get_close_matches(name, names, n=1 if short else _CLOSE, cutoff=0.6)
+    *others, last = map(repr, close or [""])
+    offered = f"{', '.join(others)} or {last}" if others else last
+    hint = f"Did you mean {offered}? " if close else ""
+    if short:
+        return f"{hint}Known: {', '.join(names)}."
+    if listed:
+        return f"{hint}All {len(names)} names:  {listed}"
+    return f"{hint}{len(names)} names are known."

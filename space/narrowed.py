@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -233,7 +234,10 @@ def conditioned(base: SearchSpace, conditions: Sequence[str]) -> SearchSpace:
         genes = [n for n in left if n == gene] or [n for n in left if n.endswith(f"_{gene}")]
         if not genes:
             known = {*left, *(n.partition("_")[2] for n in left if "_" in n)}
-            raise InvalidArgument(f"{base.name} has no gene {gene!r}. {nearest(gene, known)}")
+            listed = f"phonenas space {shlex.quote(base.name)} --genes"
+            raise InvalidArgument(
+                f"{base.name} has no gene {gene!r}. {nearest(gene, known, listed)}"
+            )
         named = {n: [o for o in base.decisions[n] if _named(o, values)] for n in genes}
         for value in values:
             options = [o for n in genes for o in base.decisions[n]]

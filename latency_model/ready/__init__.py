@@ -77,8 +77,8 @@ def known(name: str) -> str:
         raise UnknownName(f"no ready phone is called {name!r}. {told}")
     if name not in names():
         raise UnknownName(
-            f"no ready phone is called {name!r}. {nearest(name, names())} List them:  "
-            "phonenas devices --ready"
+            f"no ready phone is called {name!r}. "
+            + nearest(name, names(), "phonenas devices --ready")
         )
     return name
 

@@ -10,7 +10,7 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName, UnsupportedFormat
 
-from .options import BrokenImages, Output, Seed, command
+from .options import BrokenImages, Output, Seed, StrategySettings, command, settings_of
 from .output import table
 
 if TYPE_CHECKING:
@@ -208,12 +208,16 @@ def search(
     maximize: Annotated[str, typer.Option(help="Column of the quality.")],
     minimize: Annotated[str, typer.Option(help="Column of the cost.")],
     strategy: Annotated[
-        list[str] | None, typer.Option(help="{strategies}; repeatable; default: all.")
+        list[str] | None,
+        typer.Option(
+            help="{strategies}; with settings: 'nsga2 population=40'; repeatable; default: all."
+        ),
     ] = None,
     evaluations: Annotated[
         list[int] | None, typer.Option(help="Number of distinct networks; repeatable.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy, from seed 0.")] = 10,
+    set_: StrategySettings = None,
     model_share: Annotated[
         float | None,
         typer.Option(
@@ -241,7 +245,10 @@ def search(
     def show(name: str, seed: int) -> None:
         output.note(f"{name}, seed {seed} of {seeds}")
 
-    wanted = strategy or names()
+    settings = "".join(f" {name}={value}" for name, value in settings_of(set_).items())
+    if settings and not strategy:
+        raise InvalidArgument("--set goes with --strategy: name the strategies that have it")
+    wanted = [name + settings for name in strategy or names()]
     rows = table_room.read(read_table(file), genes=genes, maximize=maximize, minimize=minimize)
     if model_share is None:
         if limits is not None or chance:

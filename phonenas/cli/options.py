@@ -39,12 +39,14 @@ __all__ = [
     "Shapes",
     "Space",
     "Stopped",
+    "StrategySettings",
     "Threads",
     "TrainingOptions",
     "Unit",
     "Width",
     "WorkerCount",
     "command",
+    "settings_of",
 ]
 
 DEFAULT_DB = "phonenas.db"
@@ -100,6 +102,12 @@ Gpus = Annotated[
 ]
 LoaderProcesses = Annotated[
     int, typer.Option("--loaders", min=0, help="Processes that decode image files, a training.")
+]
+StrategySettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A setting of the strategy: NAME=VALUE, as population=40; repeatable."
+    ),
 ]
 Unit = Annotated[str | None, typer.Option("--unit", help="Of a table's top-1: share or percent.")]
 
@@ -171,6 +179,19 @@ class TrainingOptions:
     broken: BrokenImages = "stop"
     ray: Ray = None
     gpus: Gpus = None
+
+
+def settings_of(given: list[str] | None) -> dict[str, str]:
+    """Settings by name, as a user wrote them."""
+    settings: dict[str, str] = {}
+    for text in given or ():
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise InvalidArgument(f"--set takes NAME=VALUE, as population=40, got {text!r}")
+        if name in settings:
+            raise InvalidArgument(f"--set {name} is given twice: {settings[name]} and {value}")
+        settings[name] = value
+    return settings
 
 
 class Stopped(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,9 @@ from .options import (
     Resolution,
     Seed,
     Space,
+    StrategySettings,
     command,
+    settings_of,
 )
 from .output import origin_note, table, uncalibrated_note
 from .stores import command_line, find_model, open_store
@@ -30,12 +33,16 @@ if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.peak_memory import PeakMemory
     from phonenas.report import Reference
-    from phonenas.search import Candidate, Searched
+    from phonenas.search import Budget, Candidate, Searched
     from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.space import Architecture, SearchSpace
 
 __all__ = ["search"]
 
 _MOST_ROWS = 15
+_TIME = re.compile(
+    r"(?:(\d{1,9}(?:\.\d{1,9})?)h)?(?:(\d{1,9}(?:\.\d{1,9})?)m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?"
+)
 _TRUST = 1.645  # the lower end of the 90 % interval
 
 
@@ -59,6 +66,22 @@ def search(
     evaluations: Annotated[
         int, typer.Option(help="Number of distinct networks; a finished run goes on with more.")
     ] = 8000,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="End before, if so many networks added 0.1 % or less to the hypervolume.", min=1
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="End before, after so much time: 90s, 30m, 1h30m.")
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Known networks to begin with: a run (its front), or a CSV or Parquet table of "
+            "networks. They are evaluated and count."
+        ),
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,12 +121,7 @@ def search(
         list[str] | None,
         typer.Option(help="Narrows the space: GENE=VALUE, the options that go; repeatable."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A setting of the strategy: NAME=VALUE, as population=40; repeatable."
-        ),
-    ] = None,
+    set_: StrategySettings = None,
     resolution: Resolution = None,
     seed: Seed = 0,
     model: ModelFile = None,
@@ -125,7 +143,10 @@ def search(
         )
     estimator, trust = begun
     searched = spaces.narrow(spaces.get(space, resolution), fix or (), exclude or ())
-    how = s.get(strategy, seed, soft=soft, given=_settings(set_))
+    how = s.get(strategy, seed, soft=soft, given=settings_of(set_))
+    if start_from is not None:
+        how = s.StartFrom(how, _known(start_from, searched))
+    budget = s.Budget(evaluations, patience, None if time is None else _seconds(time))
     if target is None:
         output.refuse("soft chance", "needs a target: give --target, too")
     target_ms = _number(target)
@@ -159,7 +180,7 @@ def search(
             accuracy=accuracy,
             strategy=how,
             spec=s.Spec(target=given, also=further, limits=limits, trust=trust),
-            evaluations=evaluations,
+            evaluations=budget,
             into=out,
             on_event=bars.searching,
         )
@@ -176,6 +197,7 @@ def search(
         "hypervolume": front.hypervolume,
         "target_ms": front.target_ms,
         "resumed_from": found.resumed_from,
+        "ended": found.ended or None,
         "kept": None if found.kept is None else str(found.kept),
         "origin": fitted.conditions.origin,
         "accuracy": accuracy.name,
@@ -189,7 +211,7 @@ def search(
     }
 
     def text() -> str:
-        lines = [*_lines(found, accuracy, out)]
+        lines = [*_lines(found, accuracy, out), *_ended(found, budget)]
         lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
         if found.kept is not None:
             lines.append(f"the run as it was before it went on is in {found.kept}")
@@ -221,17 +243,45 @@ def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
     return fit_peak_memory(model.conditions, [m for m in known if not m.entry.after(model.last)])
 
 
-def _settings(given: list[str] | None) -> dict[str, str]:
-    """Settings by name, as a user wrote them."""
-    settings: dict[str, str] = {}
-    for text in given or ():
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise InvalidArgument(f"--set takes NAME=VALUE, as population=40, got {text!r}")
-        if name in settings:
-            raise InvalidArgument(f"--set {name} is given twice: {settings[name]} and {value}")
-        settings[name] = value
-    return settings
+def _known(text: str, space: SearchSpace) -> list[Architecture]:
+    """The networks that a search starts from: of a run's front, or of a table."""
+    from phonenas.search.run_folder import load
+    from phonenas.space.network_table import networks_in, read_frame
+
+    from .networks import is_run
+
+    path = Path(text)
+    if is_run(text) or path.is_dir():
+        return [candidate.architecture for candidate in load(path).front]
+    return [*networks_in(read_frame(path), path, known=lambda: [space], space=space)]
+
+
+def _seconds(text: str) -> float:
+    """A time as a user writes it, in seconds.
+
+    >>> _seconds("90s"), _seconds("30m"), _seconds("1h30m")
+    (90.0, 1800.0, 5400.0)
+    """
+    match = _TIME.fullmatch(text.replace(" ", ""))
+    if match is None or not any(match.groups()):
+        raise InvalidArgument(f"--time takes hours, minutes or seconds, as 1h30m or 90s: {text!r}")
+    return float(sum(float(n or 0) * s for n, s in zip(match.groups(), (3600, 60, 1), strict=True)))
+
+
+def _ended(found: Searched, budget: Budget) -> list[str]:
+    """Why a search ended before it had evaluated all networks, and how it goes on."""
+    from .progress import duration
+
+    if found.evaluations >= budget.evaluations:
+        return []
+    why, more = "no further network was found in the space", ""
+    if found.ended == "patience" and budget.patience is not None:
+        why = f"the last {counted(budget.patience, 'network')} added 0.1 % or less to the "
+        why, more = f"{why}hypervolume", "--patience"
+    elif found.ended == "time" and budget.time_s is not None:
+        why, more = f"{duration(budget.time_s)} are over", "--time"
+    goes_on = f"; the same command with more {more}, or without, goes on" if more else ""
+    return [f"ended before {counted(budget.evaluations, 'evaluation')}: {why}{goes_on}"]
 
 
 def _as_begun(

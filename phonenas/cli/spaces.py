@@ -48,6 +48,9 @@ def space(
             metavar="SPACE", help="{spaces}; a .toml file; or table:FILE, the networks of a table."
         ),
     ],
+    genes: Annotated[
+        bool, typer.Option("--genes", help="Print each gene with its options.")
+    ] = False,
     resolution: Resolution = None,
 ) -> None:
     """Show the size of a search space and its choices."""
@@ -65,13 +68,16 @@ def space(
         "size": searched.size,
         "operators": len(searched.operators()),
         "resolution_px": searched.resolution_px,
+        "genes": {gene: list(options) for gene, options in searched.decisions.items()},
     }
+    rows = [[gene, ", ".join(map(str, o))] for gene, o in searched.decisions.items()]
     output.print(
         result,
         lambda: (
             f"{name} at {searched.resolution_px} px: {searched.size:.3g} genomes in "
             f"{len(per_block)} blocks ({', '.join(map(str, per_block.values()))} choices), "
             f"{len(searched.operators()):,} distinct operators"
+            + (f"\n\n{table(['gene', 'options'], rows)}" if genes else "")
         ),
     )
 

@@ -60,7 +60,7 @@ def get(
     """A strategy by name.
 
     Args:
-        name: See `names`; or `module:Name` of a class.
+        name: See `names`; or `module:Name` of a class. Settings may follow it, as NAME=VALUE.
         seed: Of all chance.
         soft: For a soft target, where the strategy can follow one.
         given: Settings by name, as values or as a user wrote them; the others are the defaults.
@@ -71,7 +71,11 @@ def get(
 
     >>> get("nsga2", given={"population": "40"}).settings["population"]
     40
+    >>> get("nsga2 population=40").settings["population"]
+    40
     """
+    name, *words = name.split() or [name]
+    given = {**dict(_setting(word) for word in words), **(given or {})}
     kind = STRATEGIES.get(name)
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         raise InvalidArgument(f"the strategy {name!r} is {kind!r}, which is not a Strategy class")
@@ -81,6 +85,14 @@ def get(
     made = kind.make(seed, soft, **settings)
     made.given = settings
     return made
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """NAME=VALUE in two."""
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise InvalidArgument(f"a setting of a strategy is NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _settings(name: str, types: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def named(
 
 def _unknown(name: str) -> UnknownName:
     return UnknownName(
-        f"no network is called {name[:80]!r}. {nearest(name[:80], [*BLOCKS, *GRAPHS])}"
+        f"no network is called {name[:80]!r}. "
+        + nearest(name[:80], [*BLOCKS, *GRAPHS], "docs/networks.md")
     )
 
 

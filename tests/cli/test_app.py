@@ -186,6 +186,9 @@ def test_spaces_and_networks_as_json(run: Run) -> None:
     assert code == 0 and "3,504,872" in out
     code, out, _ = run("space", "mnasnet-flat")
     assert code == 0 and "operators" in out
+    assert described["genes"]["block3_kernel"] == [3, 5] and len(described["genes"]) == 42
+    code, out, _ = run("space", "mnasnet", "--genes")
+    assert code == 0 and ["block3_kernel", "3,", "5"] in [line.split() for line in out.splitlines()]
 
 
 def test_devices_as_json(run: Run) -> None:

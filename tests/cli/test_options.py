@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fakes import TinySpace
 
-from phonenas import space
+from phonenas import search, space
 from phonenas.cli import spaces as space_commands
 from phonenas.data import MeasurementStore
 from tests.cli.test_app import Run, run
@@ -57,8 +57,17 @@ SEARCH = (
         ),
         (
             ("search", "--out", "r", "--fix", "block3_kernl=5"),
-            "mnasnet has no gene 'block3_kernl'. Did you mean 'block3_kernel'?",
+            "no gene 'block3_kernl'. Did you mean 'block3_kernel', 'block7_kernel' or "
+            "'block6_kernel'? All 48 names:  phonenas space mnasnet --genes",
         ),
+        (("search", "--out", "r", "--time", "2x"), "--time takes hours, minutes or seconds"),
+        (("search", "--out", "r", "--time", "0s"), "the time of a search is above 0 s, got 0"),
+        (
+            ("search", "--out", "r", "--patience", "0"),
+            "'--patience': Input should be greater than or equal to 1",
+        ),
+        (("search", "--out", "r", "--start-from", "x.csv"), "x.csv cannot be read"),
+        (("search", "--out", "r", "--start-from", "."), "there is no run in ."),
         (("search", "--out", "r", "--exclude", "op=cnv"), "op has no option 'cnv' in mnasnet"),
         ((*ONE[:-1], "--sustain", "9"), "--sustain acts only with --mode sustained"),
         ((*ONE, "--networks", "9"), "--networks is the number of random networks of a space"),
@@ -194,6 +203,19 @@ def test_a_run_is_shown_and_its_networks_are_written(
     lines = (tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == searched["evaluations"] + 1 and "network" in lines[0].split(",")
     assert sum(by_id[0] in line for line in lines) == 1
+
+    fronts = [text for _, text in sorted(by_id.items())]
+    for known, first in (("r", fronts), ("all.csv", [n["network"] for n in every["networks"]])):
+        found = run.json(*SEARCH, "--start-from", known, "--out", f"from-{known}")
+        assert found["evaluations"] == 60 and found["ended"] is None
+        begun = search.load(f"from-{known}").to_frame().network
+        assert begun[: len(first)].tolist() == first
+    longer = ["600" if word == "60" else word for word in SEARCH]
+    code, out, _ = run(*longer, "--patience", "5", "--out", "p")
+    assert code == 0 and "ended before 600 evaluations: the last 5 networks added 0.1 % or" in out
+    assert "the same command with more --patience, or without, goes on" in out
+    code, out, _ = run(*longer, "--time", "0.000001s", "--out", "t")
+    assert code == 0 and "ended before 600 evaluations: 0 s are over; the same command with " in out
 
     written = run.json("show", "r", "--parquet", "named.parquet")
     assert written["parquet"] == "named.parquet" and written["networks"] == shown["networks"]

@@ -40,7 +40,9 @@ class Searching:
         self.space = space
         self.given: dict[str, Any] = {"latency": latency, "accuracy": accuracy}
 
-    def __call__(self, strategy: str, evaluations: int, into: Path, **more: Any) -> search.Searched:
+    def __call__(
+        self, strategy: str, evaluations: int | search.Budget, into: Path, **more: Any
+    ) -> search.Searched:
         if strategy == "rl":
             pytest.importorskip("torch")
         return search.search(
@@ -141,6 +143,69 @@ def test_a_run_stopped_between_its_last_generation_and_its_end_goes_on(
     ends_alike(tmp_path / "r", tmp_path / "whole")
 
 
+RULES = {"patience": search.Budget(600, patience=40), "time": search.Budget(600, time_s=1e-9)}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "strategy",
+    ["nsga2", "random", "weighted"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("rl", "surrogate")],
+)
+def test_a_run_that_a_rule_ended_goes_on_as_if_it_had_not(
+    go: Searching, tmp_path: Path, rule: str, strategy: str
+) -> None:
+    first = go(strategy, RULES[rule], tmp_path / "r")
+    assert first.ended == rule
+    n = 600 if strategy == "random" and rule == "patience" else first.evaluations + 37
+    again = go(strategy, RULES[rule], tmp_path / "r")
+    assert (again.ended, again.front, again.kept) == (rule, first.front, None)
+    assert again.resumed_from == again.evaluations == first.evaluations
+    found = go(strategy, n, tmp_path / "r")
+    assert (found.ended, found.evaluations, found.resumed_from) == ("", n, first.evaluations)
+    assert found.kept == tmp_path / "r" / f"first{first.evaluations}"
+    kept = search.load(found.kept)
+    assert kept.front == first.front and kept.settings["evaluations"] == 600
+    go(strategy, n, tmp_path / "whole")
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+    assert search.load(tmp_path / "r").settings.keys().isdisjoint({"patience", "time_s"})
+
+
+def test_more_patience_or_time_goes_on_and_fewer_evaluations_than_there_are_do_not(
+    go: Searching, tmp_path: Path
+) -> None:
+    had = go("nsga2", search.Budget(600, time_s=1e-9), tmp_path / "r").evaluations
+    more = go("nsga2", search.Budget(600, patience=30, time_s=1e6), tmp_path / "r")
+    assert more.ended == "patience" and had < more.evaluations < 600
+    go("nsga2", search.Budget(600, patience=30), tmp_path / "whole")
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+    most = go("nsga2", search.Budget(600, patience=60), tmp_path / "r")
+    assert most.resumed_from == more.evaluations < most.evaluations
+    with pytest.raises(SettingsChanged, match=f"a run of {most.evaluations} evaluations, and 20 a"):
+        go("nsga2", 20, tmp_path / "r")
+    assert go("nsga2", most.evaluations, tmp_path / "r").resumed_from == most.evaluations
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_stopped_between_a_rule_and_its_end_ends_there(
+    go: Searching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    monkeypatch.setattr(RunFolder, "due", lambda self: True)
+    go("nsga2", RULES[rule], tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("phonenas.search.evaluator.Evaluator.front", _stop)
+        with pytest.raises(_Stop):
+            go("nsga2", RULES[rule], tmp_path / "r")
+    assert go("nsga2", RULES[rule], tmp_path / "r").ended == rule
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+def test_a_run_that_takes_no_more_time_is_over(go: Searching, tmp_path: Path) -> None:
+    first = go("random", 20, tmp_path / "r")
+    found = go("random", search.Budget(60, time_s=1e-9), tmp_path / "r")
+    assert (found.ended, found.evaluations, found.front) == ("time", 20, first.front)
+
+
 def test_a_store_in_the_folder_of_a_run_is_no_part_of_the_run(
     go: Searching, tmp_path: Path
 ) -> None:
@@ -172,6 +237,7 @@ def test_a_front_that_was_read_before_the_search_went_on_is_not_measured(
 
 _JOB = """
 import os, signal, sys
+import numpy as np
 sys.path.insert(0, {tests!r})
 from fakes import TinySpace
 from phonenas import latency_model, search
@@ -180,39 +246,69 @@ RunFolder.due = lambda self: True
 def kill(event):
     if event.evaluations >= {at}:
         os.kill(os.getpid(), signal.SIGKILL)
+strategy = search.get({strategy!r}, seed=2)
+if {start}:
+    space, rng = TinySpace(resolution=32), np.random.default_rng(5)
+    strategy = search.StartFrom(strategy, [space.decode(g) for g in space.sample(rng, {start})])
 search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}),
-    accuracy=search.accuracy.Surrogate(), strategy=search.get({strategy!r}, seed=2),
-    evaluations={evaluations}, into={into!r}, on_event=kill)
+    accuracy=search.accuracy.Surrogate(), strategy=strategy,
+    evaluations=search.{evaluations}, into={into!r}, on_event=kill)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
-def test_killed_in_the_second_half_it_ends_the_same(
-    fitted: LatencyModel, tmp_path: Path, environment: dict[str, str], strategy: str
-) -> None:
-    if strategy == "rl":
-        pytest.importorskip("torch")
-    half = 60 if strategy == "surrogate" else 300
+@pytest.fixture
+def job(fitted: LatencyModel, tmp_path: Path, environment: dict[str, str]) -> Any:
+    """One search in a process of its own, killed after so many evaluations; its exit code."""
     model = fitted.save(tmp_path / "m.json")
 
-    def run(into: str, evaluations: int, at: float = 1e9) -> int:
-        """One search in a process of its own, killed after so many evaluations; its exit code."""
+    def run(
+        strategy: str, into: str, budget: search.Budget, at: float = 1e9, start: int = 0
+    ) -> int:
+        if strategy == "rl":
+            pytest.importorskip("torch")
         code = _JOB.format(
             tests=str(Path(__file__).parents[1]),
             model=str(model),
             strategy=strategy,
-            evaluations=evaluations,
+            evaluations=repr(budget),
             into=str(tmp_path / into),
             at=at,
+            start=start,
         )
-        job = [sys.executable, "-c", code]
-        return subprocess.run(job, env=environment, capture_output=True, timeout=200).returncode
+        words = [sys.executable, "-c", code]
+        return subprocess.run(words, env=environment, capture_output=True, timeout=200).returncode
 
-    assert run("whole", 2 * half) == run("r", half) == 0
+    return run
+
+
+STRATEGIES = ["nsga2", "random", "weighted", "rl", "surrogate"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_killed_in_the_second_half_it_ends_the_same(
+    job: Any, tmp_path: Path, strategy: str
+) -> None:
+    half = 60 if strategy == "surrogate" else 300
+    one, two = search.Budget(half), search.Budget(2 * half)
+    assert job(strategy, "whole", two) == job(strategy, "r", one) == 0
     for at in (half + 1, 1.4 * half, 2 * half - 5):
-        assert run("r", 2 * half, at) == -signal.SIGKILL
-    assert run("r", 2 * half) == 0
+        assert job(strategy, "r", two, at) == -signal.SIGKILL
+    assert job(strategy, "r", two) == 0
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_killed_with_patience_and_known_networks_it_ends_the_same(
+    job: Any, tmp_path: Path, strategy: str
+) -> None:
+    budget = search.Budget(120 if strategy == "surrogate" else 600, patience=40)
+    assert job(strategy, "whole", budget, start=25) == 0
+    end = len(search.load(tmp_path / "whole").evaluations())
+    for at in (1, 12, 27, 0.6 * end, end):  # among the known networks, after them, at the rule
+        assert job(strategy, "r", budget, at, 25) == -signal.SIGKILL
+    assert job(strategy, "r", budget, start=25) == 0
     ends_alike(tmp_path / "r", tmp_path / "whole")
 
 

@@ -207,6 +207,25 @@ def test_the_command(tmp_path: Path) -> None:
     assert "mean of 2" in text.stdout and "the exact front holds 11 networks" in text.stdout
 
 
+def test_settings_of_strategies_are_options_of_the_command(tmp_path: Path) -> None:
+    grid().to_csv(tmp_path / "t.csv", index=False)
+    words = ["benchmark", "search", str(tmp_path / "t.csv"), "--genes", "g*", "--maximize"]
+    words += ["quality", "--minimize", "cost", "--evaluations", "60", "--seeds", "1", "--json"]
+    two = ["--strategy", "nsga2", "--strategy", "nsga2 population=4"]
+    found = json.loads(CliRunner().invoke(cli.app, [*words, *two, "--quiet"]).stdout)
+    ratios = {r["strategy"]: r["hypervolume_ratio"] for r in found["means"]}
+    assert ratios.keys() == {"nsga2", "nsga2 population=4"} and len({*ratios.values()}) == 2
+    one = [*words, "--strategy", "nsga2", "--set", "population=4", "--quiet"]
+    (mean,) = json.loads(CliRunner().invoke(cli.app, one).stdout)["means"]
+    assert mean["hypervolume_ratio"] == ratios["nsga2 population=4"]
+    with pytest.raises(InvalidArgument, match="--set goes with --strategy"):
+        CliRunner().invoke(cli.app, [*words, "--set", "population=4"], catch_exceptions=False)
+    with pytest.raises(InvalidArgument, match="nsga2 has no setting 'size'"):
+        search.get("nsga2 size=3")
+    with pytest.raises(InvalidArgument, match="a setting of a strategy is NAME=VALUE, got 'big'"):
+        search.get("nsga2 big")
+
+
 @pytest.mark.slow
 def test_on_a_published_table_all_beat_random() -> None:
     path = SHARED / "nasbench_macro.csv"
