@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import NetworkGraph, Node
+from .calibration import Ranges
 from .tflite_nodes import CLAMPS, INPUT, OUTPUT, Graph
 from .weights import Arrays, folded, scale_and_shift
 
@@ -16,17 +17,26 @@ _LEAST = np.finfo(np.float32).min  # what a maximum never takes
 
 
 def graph_to_tflite(
-    network: NetworkGraph, *, weights: Arrays | None = None, seed: int = 0
+    network: NetworkGraph,
+    *,
+    weights: Arrays | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    ranges: Ranges | None = None,
 ) -> bytes:
-    """Build an inference model for one image; `weights` and `seed` are those of `graph_to_onnx`.
+    """Build an inference model for one image.
 
+    Args:
+        network: A network of the zoo.
+        weights, seed: As for `graph_to_onnx`.
+        precision, ranges: As for `to_tflite`; int8 with its ranges.
     Returns:
-        A float32 model with input `input` (1, px, px, 3) and output `output` (1, classes).
+        A model with input `input` (1, px, px, 3) and output `output` (1, classes), float32 both.
     Raises:
         MissingExtra: ai-edge-litert is not installed.
         InvalidArgument: Weights lack an array, or one has another shape; it is named.
     """
-    graph = _Graph(weights, seed)
+    graph = _Graph(weights, seed, precision, ranges)
     px = network.resolution_px
     image = graph.tensor(INPUT, (1, px, px, 3))
     values: list[int] = []
@@ -40,7 +50,12 @@ def graph_to_tflite(
         function = None if after is None else network.nodes[after].function
         if after is not None:
             merged[after] = f"{index}"
-        values.append(graph.lowered(f"{index}.", node, inputs, function))
+        value = graph.lowered(f"{index}.", node, inputs, function)
+        if after is not None:
+            graph.sources[value] = f"{after}.{function}"
+        elif node.op in ("add", "mul"):
+            graph.sources[value] = f"{index}.{node.op}"
+        values.append(value)
     out = values[-1]
     if len(graph.tensors[out].shape) == 4:
         classes = network.nodes[-1].channels
@@ -67,6 +82,9 @@ class _Graph(Graph):
                 return self.mean(name, inputs[0])
             case "activation":
                 return self.activation(prefix, node.function, inputs[0])
+            case "batch_norm" if self.ranges is not None:
+                pair = scale_and_shift(self.weights, name, node.channels)
+                return self.scaled(name, inputs[0], *pair, **fused)
             case "batch_norm":
                 pair = scale_and_shift(self.weights, name, node.channels)
                 scale, shift = (
@@ -102,10 +120,6 @@ class _Graph(Graph):
             case _:
                 size = self.constant(f"{name}.size", np.array([node.px] * 2, np.int32))
                 return self.node("RESIZE_NEAREST_NEIGHBOR", name, [inputs[0], size], shape)
-
-    def reshaped(self, name: str, value: int, shape: tuple[int, ...]) -> int:
-        to = self.constant(f"{name}.shape", np.array(shape, np.int32))
-        return self.node("RESHAPE", name, [value, to], shape, newShape=list(shape))
 
     def _zeros(
         self, name: str, value: int, pads: tuple[int, int, int, int], channels: int = 0
@@ -162,6 +176,8 @@ class _Graph(Graph):
         shape = (1, node.px, node.px, node.channels)
         kind = node.op.upper() + "_2D"
         kh, kw = node.kernel
+        if node.op == "average_pool" and self.ranges is not None:
+            return self._averaged_bytes(name, node, value, shape)
         options = {"filterHeight": kh, "filterWidth": kw, **self._steps(node)}
         if self._same(node) or not any(node.pads):
             padding = self.schema.Padding.SAME if self._same(node) else self.schema.Padding.VALID
@@ -180,10 +196,22 @@ class _Graph(Graph):
         # The mean over zeros, too, times the share of each window that is no padding.
         value = self._zeros(name, value, node.pads)
         value = self.node(kind, f"{name}_sum", [value], shape, padding=padding, **options)
-        inside = [
-            min(i * node.stride - top + kh, node.in_px) - max(i * node.stride - top, 0)
-            for i in range(node.px)
-        ]
+        inside = self._inside(node)
         factors = (kh * kw / np.outer(inside, inside)).reshape(1, node.px, node.px, 1)
         border = self.constant(f"{name}.border", factors.astype(np.float32))
         return self.node("MUL", name, [value, border], shape)
+
+    def _inside(self, node: Node) -> list[int]:
+        """Of the rows of each window of a pooling, how many are no padding."""
+        starts = (i * node.stride - node.pads[0] for i in range(node.px))
+        return [min(s + node.kernel[0], node.in_px) - max(s, 0) for s in starts]
+
+    def _averaged_bytes(
+        self, name: str, node: Node, value: int, shape: tuple[int, int, int, int]
+    ) -> int:
+        same = self._same(node)
+        if not same and any(node.pads):
+            value = self._zeros(name, value, node.pads)
+        padding = self.schema.Padding.SAME if same else self.schema.Padding.VALID
+        window = (node.kernel, node.stride, padding)
+        return self.averaged(name, value, shape, window, self._inside(node))

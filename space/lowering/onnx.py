@@ -13,14 +13,24 @@ import onnx
 from ..architecture import Architecture
 from ..graph import NetworkGraph
 from ..operator import Operator
+from ..precision import FLOAT32, checked_precision
+from .calibration import Ranges, settled_ranges
 from .onnx_nodes import INPUT, OUTPUT, Graph
 from .weights import Arrays
 
-__all__ = ["INPUT", "OUTPUT", "Graph", "to_onnx"]
+__all__ = ["INPUT", "OUTPUT", "PRECISIONS", "Graph", "float_model", "to_onnx"]
+
+#: Those that an ONNX file is written in.
+PRECISIONS = (FLOAT32, "float16", "int8", "int8-dynamic")
 
 
 def to_onnx(
-    subject: Architecture | NetworkGraph | Operator, *, weights: Arrays | None = None, seed: int = 0
+    subject: Architecture | NetworkGraph | Operator,
+    *,
+    weights: Arrays | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    ranges: Ranges | None = None,
 ) -> onnx.ModelProto:
     """Build an inference model for one image.
 
@@ -31,12 +41,36 @@ def to_onnx(
             `{index}.{convolution}_bn.weight`, `.bias`, `.running_mean`, `.running_var` (out,);
             index 0 for a single operator. None fills in random values.
         seed: Of the random values.
+        precision: Of `PRECISIONS`; see `onnx_precision`.
+        ranges: Of the values, as `calibrated` gives them, for int8; None: over random images.
     Returns:
-        A float32 model with input `input` (1, channels, px, px) and output `output`,
-        (1, classes) for a network or head, (1, channels, px, px) otherwise.
+        A model with input `input` (1, channels, px, px) and output `output`, (1, classes) for a
+        network or head, (1, channels, px, px) otherwise, float32 both. In int8 those of an operator
+        are bytes, as within a network, but for a stem's input and a head's output.
     Raises:
-        InvalidArgument: Weights lack an array, or one has another shape; it is named.
+        UnknownName, InvalidArgument: No such precision; or one without an ONNX form here.
+        InvalidArgument: Weights or ranges lack an array, or one has another shape; it is named.
     """
+    checked_precision(precision, "precision", PRECISIONS)
+    ranges = settled_ranges(subject, precision, ranges, weights=weights, seed=seed)
+    model = float_model(subject, weights=weights, seed=seed)
+    if precision == FLOAT32:
+        return model
+    from .onnx_precision import dynamic_int8, float16, static_int8
+
+    if ranges is None:
+        return float16(model) if precision == "float16" else dynamic_int8(model)
+    if not isinstance(subject, Operator):
+        return static_int8(model, ranges)
+    return static_int8(
+        model, ranges, bytes_in=subject.kind != "stem", bytes_out=subject.kind != "head"
+    )
+
+
+def float_model(
+    subject: Architecture | NetworkGraph | Operator, *, weights: Arrays | None = None, seed: int = 0
+) -> onnx.ModelProto:
+    """`to_onnx` in float32."""
     if isinstance(subject, NetworkGraph):
         from .graph_onnx import graph_to_onnx
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import MissingExtra, install
 from ..operator import Convolution, Operator
+from .calibration import SIGMOID_BOUNDS, Ranges
 from .weights import Arrays, folded
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
 _OPERATOR_VERSION = 1
 # The schema once held an operator's kind in one signed byte; readers of that field want both.
 _OLD_KINDS_END = 127
+_HALF = ("float16", "float16-weights")
+# Says that a model may be computed in float16: XNNPACK does so where the processor has it.
+_REDUCED = ("reduced_precision_support", b"fp16accfp16")
 _ALIGNMENT = 16  # bytes; runtimes map the file and compute on its constants in place
 #: Activations that a convolution has in itself.
 CLAMPS = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
@@ -35,6 +39,7 @@ _OPTIONS = {
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DEQUANTIZE": "DequantizeOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "HARD_SWISH": "HardSwishOptions",
     "MAX_POOL_2D": "Pool2DOptions",
@@ -43,11 +48,34 @@ _OPTIONS = {
     "MUL": "MulOptions",
     "PAD": "PadOptions",
     "PADV2": "PadV2Options",
+    "QUANTIZE": "QuantizeOptions",
     "RESHAPE": "ReshapeOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
     "SLICE": "SliceOptions",
     "TRANSPOSE": "TransposeOptions",
 }
+
+
+# The first version of each kind that has 8 bits, a scale for each channel of a weight included.
+_VERSIONS_OF_BYTES = {
+    "ADD": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "FULLY_CONNECTED": 4,
+    "LOGISTIC": 2,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "PADV2": 2,
+    "QUANTIZE": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2,
+    "SLICE": 2,
+    "TRANSPOSE": 2,
+}
+_VERSIONS_OF_HALF = {"DEQUANTIZE": 3}
 
 
 class _Constant:
@@ -65,12 +93,23 @@ class Graph:
     """Tensors, nodes and weights under construction; a value is the index of its tensor.
 
     Args:
-        weights, seed: As for `to_tflite`.
+        weights, seed, precision: As for `to_tflite`.
+        ranges: Of the values, for int8: the nodes are such as XNNPACK takes in 8 bits, too, and
+            `packed` makes all of them 8 bits wide. None: feature maps are float32.
+    Attributes:
+        sources: Where a tensor's scale comes from, if not from the range of the tensor's own name:
+            another name, or the range itself.
     Raises:
         MissingExtra: ai-edge-litert is not installed.
     """
 
-    def __init__(self, weights: Arrays | None, seed: int) -> None:
+    def __init__(
+        self,
+        weights: Arrays | None,
+        seed: int,
+        precision: str = "float32",
+        ranges: Ranges | None = None,
+    ) -> None:
         try:
             from ai_edge_litert import schema_py_generated
         except (ImportError, OSError) as error:  # OSError: its library does not load
@@ -81,6 +120,9 @@ class Graph:
         self.schema: Any = schema_py_generated
         self.weights = weights
         self.seed = seed
+        self.precision, self.ranges = precision, ranges
+        self.sources: dict[int, str | tuple[float, float]] = {}
+        self.entry = 0  # the input
         self.tensors: list[Any] = []
         self.nodes: list[Any] = []
         self.kinds: dict[str, int] = {}
@@ -165,7 +207,8 @@ class Graph:
         """The pool skip: 3×3 average at the layer's stride, channels cut or zero-padded."""
         name, stride, px = f"{prefix}skip_pool", operator.stride, operator.out_px
         shape = (1, px, px, operator.in_channels)
-        if _same_is_symmetric(3, stride, operator.in_px):
+        same = _same_is_symmetric(3, stride, operator.in_px)
+        if same and self.ranges is None:
             value = self.node(
                 "AVERAGE_POOL_2D",
                 name,
@@ -181,25 +224,14 @@ class Graph:
             # A pool behind a PAD counts the zeros, and XNNPACK does not merge the two. With a
             # depthwise convolution it does, and a map of factors makes up for the zeros at the
             # border. On 28×28×40, one x86 core, that took 7 µs; to pool a map that is longer by
-            # one and cut the result, which needs no factors, took 18.
-            channels = operator.in_channels
-            weight = np.full((1, 3, 3, channels), 1 / 9, np.float32)
-            inputs = [self.padded(name, value, 3), self.constant(f"{name}.w", weight)]
-            inputs.append(self.constant(f"{name}.b", np.zeros(channels, np.float32)))
-            value = self.node(
-                "DEPTHWISE_CONV_2D",
-                f"{name}_sum",
-                inputs,
-                shape,
-                padding=self.schema.Padding.VALID,
-                strideW=stride,
-                strideH=stride,
-                depthMultiplier=1,
-            )
-            inside = np.full(px, 3, np.float32)
-            inside[0] = 2
-            factors = (9 / np.outer(inside, inside)).reshape(1, px, px, 1).astype(np.float32)
-            value = self.node("MUL", name, [value, self.constant(f"{name}_border", factors)], shape)
+            # one and cut the result, which needs no factors, took 18. In 8 bits XNNPACK has no
+            # average pooling at all.
+            if not same:
+                value = self.padded(name, value, 3)
+            starts = range(-1, operator.in_px, stride)[:px]
+            inside = [min(s + 3, operator.in_px) - max(s, 0) for s in starts]
+            padding = self.schema.Padding.SAME if same else self.schema.Padding.VALID
+            value = self.averaged(name, value, shape, ((3, 3), stride, padding), inside)
         shape = (1, px, px, operator.out_channels)
         more = operator.out_channels - operator.in_channels
         if more > 0:
@@ -213,6 +245,43 @@ class Graph:
                 inputs.append(self.constant(f"{prefix}skip_{what}", np.array(bound, np.int32)))
             return self.node("SLICE", f"{prefix}skip_cut", inputs, shape)
         return value
+
+    def averaged(
+        self,
+        name: str,
+        value: int,
+        shape: tuple[int, int, int, int],
+        window: tuple[tuple[int, int], int, Any],
+        inside: Sequence[int],
+    ) -> int:
+        """A mean that leaves padding out, as a depthwise convolution and a map of factors.
+
+        Args:
+            name: Of what it gives.
+            value: A map.
+            shape: Of what it gives.
+            window: Kernel, stride and padding.
+            inside: Of the rows, and of the columns, of each window, how many are no padding.
+        """
+        (height, width), stride, padding = window
+        weight = np.full((1, height, width, shape[3]), 1 / (height * width), np.float32)
+        inputs = [value, self.constant(f"{name}.w", weight)]
+        inputs.append(self.constant(f"{name}.b", np.zeros(shape[3], np.float32)))
+        total = self.node(
+            "DEPTHWISE_CONV_2D",
+            f"{name}_sum",
+            inputs,
+            shape,
+            padding=padding,
+            strideW=stride,
+            strideH=stride,
+            depthMultiplier=1,
+        )
+        # Means have a narrower range than what they are of, and so a finer scale.
+        self.sources[total] = name
+        counts = np.outer(inside, inside)
+        factors = (height * width / counts).reshape(1, shape[1], shape[2], 1).astype(np.float32)
+        return self.node("MUL", name, [total, self.constant(f"{name}_border", factors)], shape)
 
     def padded(self, name: str, value: int, kernel: int) -> int:
         """An even map with the zeros that a convolution of stride 2 reads, all but one before."""
@@ -247,12 +316,16 @@ class Graph:
         inputs = [value, self.constant(f"{name}.w", weight), self.constant(f"{name}.b", bias)]
         shape = (1, out_px, out_px, convolution.out_channels)
         value = self.node(kind, name, inputs, shape, **options)
+        if clamp is not None:
+            self.sources[value] = f"{name}_{clamp}"
         alone = function != "none" and clamp is None
         return self.activation(f"{name}_", function, value) if alone else value
 
     def activation(self, prefix: str, function: str, value: int) -> int:
         """The nodes of an activation alone, named after `prefix` and it."""
         shape, name = self.tensors[value].shape, f"{prefix}{function}"
+        if self.ranges is not None:
+            return self._activation_of_bytes(name, function, value)
         if function in _BY_NAME:
             return self.node(_BY_NAME[function], name, [value], shape)
         if function == "swish":
@@ -270,31 +343,120 @@ class Graph:
         one = self.constant(f"{name}.one", np.array([1], np.float32))
         return self.node("MINIMUM", name, [value, one], shape)
 
-    def packed(self, name: str, *outputs: int) -> bytes:
+    def _activation_of_bytes(self, name: str, function: str, value: int) -> int:
+        """What XNNPACK has in 8 bits: what lies outside the range of a value is clamped to it."""
+        shape = self.tensors[value].shape
+        if function in ("relu", "relu6", "clip"):
+            return self.node("QUANTIZE", name, [value], shape)
+        if function in ("sigmoid", "swish"):
+            label = name if function == "sigmoid" else f"{name}.sigmoid"
+            gate = self.node("LOGISTIC", label, [value], shape)
+            self.sources[gate] = SIGMOID_BOUNDS
+            return gate if function == "sigmoid" else self.node("MUL", name, [value, gate], shape)
+        # x / 6 + 1/2, clamped to [0, 1]
+        label = name if function == "hard_sigmoid" else f"{name}.gate"
+        gate = self.scaled(label, value, 1 / 6, 0.5, source=(0.0, 1.0))
+        return gate if function == "hard_sigmoid" else self.node("MUL", name, [value, gate], shape)
+
+    def scaled(
+        self,
+        name: str,
+        value: int,
+        scale: Any,
+        shift: Any,
+        source: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> int:
+        """A map times a factor plus a summand, for each channel, as a convolution.
+
+        Args:
+            name: Of what it gives.
+            value: A map, or a vector of channels.
+            scale, shift: Of each channel, (channels,), or one for all.
+            source: Its range, if it is not that of its name.
+            options: Of the convolution.
+        """
+        shape = tuple(self.tensors[value].shape)
+        channels = shape[-1]
+        if len(shape) == 2:
+            value = self.reshaped(f"{name}_map", value, (1, 1, 1, channels))
+        weight = np.broadcast_to(np.float32(scale), (1, 1, 1, channels))
+        inputs = [value, self.constant(f"{name}.w", weight)]
+        inputs.append(self.constant(f"{name}.b", np.broadcast_to(np.float32(shift), channels)))
+        value = self.node(
+            "DEPTHWISE_CONV_2D",
+            name,
+            inputs,
+            self.tensors[value].shape,
+            padding=self.schema.Padding.SAME,
+            strideW=1,
+            strideH=1,
+            depthMultiplier=1,
+            **options,
+        )
+        if source is not None:
+            self.sources[value] = source
+        if len(shape) == 4:
+            return value
+        return self.reshaped(f"{name}_vector", value, shape)
+
+    def reshaped(self, name: str, value: int, shape: tuple[int, ...]) -> int:
+        to = self.constant(f"{name}.shape", np.array(shape, np.int32))
+        return self.node("RESHAPE", name, [value, to], shape, newShape=list(shape))
+
+    def _metadata(self) -> list[Any] | None:
+        if self.precision != "float16":
+            return None
+        name, text = _REDUCED
+        data = np.frombuffer(text, np.uint8)
+        self.buffers.append(_Constant(self.schema.BufferT(data=data)))
+        return [self.schema.MetadataT(name=name, buffer=len(self.buffers) - 1)]
+
+    def packed(
+        self, name: str, *outputs: int, bytes_in: bool = False, bytes_out: bool = False
+    ) -> bytes:
+        """The model in its precision.
+
+        Args:
+            name: Of the graph.
+            outputs: Values that it gives.
+            bytes_in, bytes_out: In int8, whether the input, the outputs are bytes, as within a
+                network; else they are float32.
+        Raises:
+            InvalidArgument: The ranges lack a value, or a node has no kernel of 8 bits.
+        """
         import flatbuffers  # comes with ai-edge-litert
 
+        from .tflite_precision import made_bytes, made_half
+
+        if self.ranges is not None:
+            outputs = made_bytes(self, outputs, bytes_in=bytes_in, bytes_out=bytes_out)
+        elif self.precision in _HALF:
+            made_half(self)
         schema = self.schema
-        codes = [getattr(schema.BuiltinOperator, kind) for kind in self.kinds]
+        codes = {kind: getattr(schema.BuiltinOperator, kind) for kind in self.kinds}
+        versions = _VERSIONS_OF_BYTES if self.ranges is not None else _VERSIONS_OF_HALF
         model = schema.ModelT(
             version=_SCHEMA_VERSION,
             operatorCodes=[
                 schema.OperatorCodeT(
                     deprecatedBuiltinCode=min(code, _OLD_KINDS_END),
                     builtinCode=code,
-                    version=_OPERATOR_VERSION,
+                    version=versions.get(kind, _OPERATOR_VERSION),
                 )
-                for code in codes
+                for kind, code in codes.items()
             ],
             subgraphs=[
                 schema.SubGraphT(
                     tensors=self.tensors,
-                    inputs=[0],
+                    inputs=[self.entry],
                     outputs=list(outputs),
                     operators=self.nodes,
                     name=name,
                 )
             ],
             description="phonenas",
+            metadata=self._metadata(),
             buffers=self.buffers,
         )
         # Room for all constants from the start: growing copies what is there.
