@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +87,13 @@ def calibrated(
         InvalidArgument: No image, one of another size, one with values that are no numbers, or a
             value of the network that is none; the first is named.
     """
-    from .onnx import float_model
+    from .onnx_floats import float_model
 
+    given = normal_images(subject, seed) if images is None else images
     shape = _input_shape(subject)
     return least_and_most(
         float_model(subject, weights=weights, seed=seed),
-        (_checked(i, n, shape) for n, i in enumerate(images or normal_images(subject, seed))),
+        (_checked(image, place, shape) for place, image in enumerate(given)),
     )
 
 
@@ -122,6 +124,10 @@ def least_and_most(model: onnx.ModelProto, images: Images) -> Ranges:
 
     name = model.graph.input[0].name
     rows = iter(images)
+    first = next(rows, None)
+    if first is None:
+        raise InvalidArgument("no image was given to calibrate on. Give at least one.")
+    rows = chain([first], rows)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Any] | None:
@@ -139,8 +145,6 @@ def least_and_most(model: onnx.ModelProto, images: Images) -> Ranges:
         )
         calibrator.collect_data(Reader())
         found = calibrator.compute_data()
-    if found is None:
-        raise InvalidArgument("no image was given to calibrate on. Give at least one.")
     ranges = {
         name: tuple(float(np.min(end)) for end in found[name].range_value) for name in found.data
     }
@@ -183,9 +187,9 @@ def _input_shape(subject: Architecture | NetworkGraph | Operator) -> tuple[int, 
 
 def _checked(image: npt.NDArray[Any], place: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if image.shape != shape:
+        sides, wanted = ("×".join(map(str, s)) for s in (image.shape, shape))
         raise InvalidArgument(
-            f"calibration image {place} is {'×'.join(map(str, image.shape))}, and the network takes "
-            f"{'×'.join(map(str, shape))}"
+            f"calibration image {place} is {sides}, and the network takes {wanted}"
         )
     if not np.isfinite(image).all():
         raise InvalidArgument(f"calibration image {place} has values that are no numbers")

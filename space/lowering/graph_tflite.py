@@ -9,6 +9,7 @@ import numpy as np
 from ..graph import NetworkGraph, Node
 from .calibration import Ranges
 from .tflite_nodes import CLAMPS, INPUT, OUTPUT, Graph
+from .tflite_precision import written
 from .weights import Arrays, folded, scale_and_shift
 
 __all__ = ["graph_to_tflite"]
@@ -61,7 +62,7 @@ def graph_to_tflite(
         classes = network.nodes[-1].channels
         out = graph.reshaped("flatten", out, (1, classes))
     graph.tensors[out].name = OUTPUT
-    return graph.packed(network.name, out)
+    return written(graph, network.name, out)
 
 
 class _Graph(Graph):
@@ -187,6 +188,10 @@ class _Graph(Graph):
         side = node.in_px + top + below
         table = np.array([[0, 0], [top, below], [left, right], [0, 0]], np.int32)
         wide = (1, side, side, node.channels)
+        if node.op == "max_pool" and self._positive(value):
+            # Zeros are the least, too. XNNPACK has a padding with another value in float32 alone.
+            value = self._zeros(name, value, node.pads)
+            return self.node(kind, name, [value], shape, padding=padding, **options)
         if node.op == "max_pool":
             least = np.array([_LEAST], np.float32)
             inputs = [value, self.constant(f"{name}.pads", table)]
@@ -215,3 +220,10 @@ class _Graph(Graph):
         padding = self.schema.Padding.SAME if same else self.schema.Padding.VALID
         window = (node.kernel, node.stride, padding)
         return self.averaged(name, value, shape, window, self._inside(node))
+
+    def _positive(self, value: int) -> bool:
+        """Whether a feature map of 8 bits is at least 0 everywhere."""
+        source = self.sources.get(value, self.tensors[value].name)
+        if self.ranges is None or isinstance(source, tuple) or source not in self.ranges:
+            return False
+        return self.ranges[source][0] >= 0

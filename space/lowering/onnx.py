@@ -15,10 +15,11 @@ from ..graph import NetworkGraph
 from ..operator import Operator
 from ..precision import FLOAT32, checked_precision
 from .calibration import Ranges, settled_ranges
+from .onnx_floats import float_model
 from .onnx_nodes import INPUT, OUTPUT, Graph
 from .weights import Arrays
 
-__all__ = ["INPUT", "OUTPUT", "PRECISIONS", "Graph", "float_model", "to_onnx"]
+__all__ = ["INPUT", "OUTPUT", "PRECISIONS", "Graph", "to_onnx"]
 
 #: Those that an ONNX file is written in.
 PRECISIONS = (FLOAT32, "float16", "int8", "int8-dynamic")
@@ -64,28 +65,4 @@ def to_onnx(
         return static_int8(model, ranges)
     return static_int8(
         model, ranges, bytes_in=subject.kind != "stem", bytes_out=subject.kind != "head"
-    )
-
-
-def float_model(
-    subject: Architecture | NetworkGraph | Operator, *, weights: Arrays | None = None, seed: int = 0
-) -> onnx.ModelProto:
-    """`to_onnx` in float32."""
-    if isinstance(subject, NetworkGraph):
-        from .graph_onnx import graph_to_onnx
-
-        return graph_to_onnx(subject, weights=weights, seed=seed)
-    operators = subject.operators() if isinstance(subject, Architecture) else (subject,)
-    graph = Graph(weights, seed)
-    value = INPUT
-    for index, operator in enumerate(operators):
-        value = graph.operator(f"{index}.", operator, value)
-    first, last = operators[0], operators[-1]
-    out_shape = [1, last.out_channels]
-    if last.kind != "head":
-        out_shape += [last.out_px, last.out_px]
-    return graph.packed(
-        "network" if isinstance(subject, Architecture) else subject.key,
-        [1, first.in_channels, first.in_px, first.in_px],
-        {OUTPUT: (value, out_shape)},
     )

@@ -2,9 +2,9 @@
 
 int8 is what `onnxruntime.quantization.quantize_static` makes of the model behind
 `quant_pre_process`: QDQ nodes, one scale for each output channel of a weight (symmetric, −127 to
-127), biases of 32 bits, feature maps of unsigned bytes. With signed bytes ONNX Runtime on x86 leaves
-a third of the convolutions of MnasNet-A1 in float32; with unsigned ones all are of 8 bits there,
-and on ARM its kernels take either.
+127), biases of 32 bits, feature maps of unsigned bytes. With signed bytes ONNX Runtime on x86
+leaves a third of the convolutions of MnasNet-A1 in float32; with unsigned ones all are of 8 bits
+there.
 """
 
 from __future__ import annotations

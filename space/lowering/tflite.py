@@ -23,6 +23,7 @@ from ..operator import Operator
 from ..precision import checked_precision
 from .calibration import Ranges, settled_ranges
 from .tflite_nodes import INPUT, OUTPUT, Graph
+from .tflite_precision import written
 from .weights import Arrays
 
 __all__ = ["INPUT", "OUTPUT", "PRECISIONS", "Graph", "to_tflite"]
@@ -62,8 +63,8 @@ def to_tflite(
     Raises:
         MissingExtra: ai-edge-litert is not installed.
         UnknownName, InvalidArgument: No such precision; or one without a TFLite form here.
-        InvalidArgument: Weights or ranges lack an array, or one has another shape; it is named. Or the
-            model would not fit into the 2 GB of a flatbuffer.
+        InvalidArgument: Weights or ranges lack an array, or one has another shape; it is named.
+            Or the model would not fit into the 2 GB of a flatbuffer.
     Source: tensorflow/lite/schema/schema.fbs, as `ai_edge_litert.schema_py_generated` has it.
     """
     if 4 * subject.params > _MAX_BYTES:
@@ -87,6 +88,6 @@ def to_tflite(
         value = graph.operator(f"{index}.", operator, value)
     graph.tensors[value].name = OUTPUT
     if isinstance(subject, Architecture):
-        return graph.packed("network", value)
+        return written(graph, "network", value)
     inside = {"bytes_in": subject.kind != "stem", "bytes_out": subject.kind != "head"}
-    return graph.packed(subject.key, value, **inside)
+    return written(graph, subject.key, value, **inside)

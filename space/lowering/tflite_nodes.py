@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,7 @@ _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
 _OPERATOR_VERSION = 1
 # The schema once held an operator's kind in one signed byte; readers of that field want both.
 _OLD_KINDS_END = 127
-_HALF = ("float16", "float16-weights")
-# Says that a model may be computed in float16: XNNPACK does so where the processor has it.
-_REDUCED = ("reduced_precision_support", b"fp16accfp16")
+_REDUCED = "reduced_precision_support"  # the name of a model's metadata
 _ALIGNMENT = 16  # bytes; runtimes map the file and compute on its constants in place
 #: Activations that a convolution has in itself.
 CLAMPS = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
@@ -56,28 +54,6 @@ _OPTIONS = {
 }
 
 
-# The first version of each kind that has 8 bits, a scale for each channel of a weight included.
-_VERSIONS_OF_BYTES = {
-    "ADD": 2,
-    "CONCATENATION": 2,
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "DEQUANTIZE": 2,
-    "FULLY_CONNECTED": 4,
-    "LOGISTIC": 2,
-    "MAX_POOL_2D": 2,
-    "MEAN": 2,
-    "MUL": 2,
-    "PAD": 2,
-    "PADV2": 2,
-    "QUANTIZE": 2,
-    "RESIZE_NEAREST_NEIGHBOR": 2,
-    "SLICE": 2,
-    "TRANSPOSE": 2,
-}
-_VERSIONS_OF_HALF = {"DEQUANTIZE": 3}
-
-
 class _Constant:
     """Bytes of a constant, packed at an aligned place: the generated class does not see to it."""
 
@@ -95,7 +71,7 @@ class Graph:
     Args:
         weights, seed, precision: As for `to_tflite`.
         ranges: Of the values, for int8: the nodes are such as XNNPACK takes in 8 bits, too, and
-            `packed` makes all of them 8 bits wide. None: feature maps are float32.
+            `written` makes all of them 8 bits wide. None: feature maps are float32.
     Attributes:
         sources: Where a tensor's scale comes from, if not from the range of the tensor's own name:
             another name, or the range itself.
@@ -404,38 +380,26 @@ class Graph:
         to = self.constant(f"{name}.shape", np.array(shape, np.int32))
         return self.node("RESHAPE", name, [value, to], shape, newShape=list(shape))
 
-    def _metadata(self) -> list[Any] | None:
-        if self.precision != "float16":
-            return None
-        name, text = _REDUCED
-        data = np.frombuffer(text, np.uint8)
-        self.buffers.append(_Constant(self.schema.BufferT(data=data)))
-        return [self.schema.MetadataT(name=name, buffer=len(self.buffers) - 1)]
-
     def packed(
-        self, name: str, *outputs: int, bytes_in: bool = False, bytes_out: bool = False
+        self, name: str, *outputs: int, versions: Mapping[str, int] | None = None, mark: str = ""
     ) -> bytes:
-        """The model in its precision.
+        """The model.
 
         Args:
             name: Of the graph.
             outputs: Values that it gives.
-            bytes_in, bytes_out: In int8, whether the input, the outputs are bytes, as within a
-                network; else they are float32.
-        Raises:
-            InvalidArgument: The ranges lack a value, or a node has no kernel of 8 bits.
+            versions: Of kinds of which the first version does not suffice.
+            mark: What its metadata says of reduced precision; "" for none.
         """
         import flatbuffers  # comes with ai-edge-litert
 
-        from .tflite_precision import made_bytes, made_half
-
-        if self.ranges is not None:
-            outputs = made_bytes(self, outputs, bytes_in=bytes_in, bytes_out=bytes_out)
-        elif self.precision in _HALF:
-            made_half(self)
         schema = self.schema
         codes = {kind: getattr(schema.BuiltinOperator, kind) for kind in self.kinds}
-        versions = _VERSIONS_OF_BYTES if self.ranges is not None else _VERSIONS_OF_HALF
+        versions, metadata = versions or {}, []
+        if mark:
+            data = np.frombuffer(mark.encode(), np.uint8)
+            self.buffers.append(_Constant(schema.BufferT(data=data)))
+            metadata.append(schema.MetadataT(name=_REDUCED, buffer=len(self.buffers) - 1))
         model = schema.ModelT(
             version=_SCHEMA_VERSION,
             operatorCodes=[
@@ -456,7 +420,7 @@ class Graph:
                 )
             ],
             description="phonenas",
-            metadata=self._metadata(),
+            metadata=metadata or None,
             buffers=self.buffers,
         )
         # Room for all constants from the start: growing copies what is there.

@@ -1,12 +1,12 @@
-"""A TFLite graph under construction in another precision than float32.
+"""written(): a TFLite graph under construction as a file in its precision.
 
-`made_half` stores weights as float16, which runtimes make float32 as they load them; or compute
+float16: weights are stored as float16, which runtimes make float32 as they load them; or compute
 with, where they have it.
 
-`made_bytes` makes weights and feature maps 8 bits wide. Weights: −127 to 127, zero point 0, one scale for each output channel, or one for the whole of a
-constant that is added or multiplied. Biases: 32 bits, their scale the input's times the weight's.
-Feature maps: −128 to 127, their scales from calibrated ranges. The same numbers as in
-`onnx_precision.static_int8`, whose bytes run from 0.
+int8: weights and feature maps are 8 bits wide. Weights: −127 to 127, zero point 0, one scale for
+each output channel, or one for the whole of a constant that is added or multiplied. Biases: 32
+bits, their scale the input's times the weight's. Feature maps: −128 to 127, their scales from
+calibrated ranges. The same numbers as in `onnx_precision.static_int8`, whose bytes run from 0.
 Source: the specification of 8 bits of TFLite, ai.google.dev/edge/litert/models/quantization_spec.
 """
 
@@ -24,8 +24,30 @@ from .calibration import scale_and_zero_point
 if TYPE_CHECKING:
     from .tflite_nodes import Graph
 
-__all__ = ["made_bytes", "made_half"]
+__all__ = ["written"]
 
+# The first version of each kind that has 8 bits, a scale for each channel of a weight included.
+_VERSIONS_OF_BYTES = {
+    "ADD": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "FULLY_CONNECTED": 4,
+    "LOGISTIC": 2,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "PADV2": 2,
+    "QUANTIZE": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2,
+    "SLICE": 2,
+    "TRANSPOSE": 2,
+}
+_VERSIONS_OF_HALF = {"DEQUANTIZE": 3}
+_HALF_MARK = "fp16accfp16"  # by which XNNPACK computes in 16 bits where the processor can
+_HALF = ("float16", "float16-weights")
 # The axis of the output channels in each kind's weight.
 _WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 # What moves values: what it gives has the scale of what it reads.
@@ -35,16 +57,34 @@ _LEAST, _MOST_OF_WEIGHT, _MOST_OF_BIAS = -128, 127, 2**31 - 1
 _QUARTER = 0.25  # the factors of a border are multiples of it, and so exact
 
 
-def made_bytes(
-    graph: Graph, outputs: Sequence[int], *, bytes_in: bool, bytes_out: bool
-) -> tuple[int, ...]:
-    """Make the tensors of a graph 8 bits wide, in place; see `Graph.packed` for the arguments.
+def written(
+    graph: Graph, name: str, *outputs: int, bytes_in: bool = False, bytes_out: bool = False
+) -> bytes:
+    """The model in the graph's precision.
 
-    Returns:
-        The values that it gives now.
+    Args:
+        graph: In float32; it is changed in place.
+        name: Of the graph.
+        outputs: Values that it gives.
+        bytes_in, bytes_out: In int8, whether the input, the outputs are bytes, as within a
+            network; else they are float32.
     Raises:
         InvalidArgument: The ranges lack a value, or a node has no kernel of 8 bits; it is named.
     """
+    if graph.ranges is not None:
+        outputs = _made_bytes(graph, outputs, bytes_in=bytes_in, bytes_out=bytes_out)
+        return graph.packed(name, *outputs, versions=_VERSIONS_OF_BYTES)
+    if graph.precision not in _HALF:
+        return graph.packed(name, *outputs)
+    _made_half(graph)
+    mark = _HALF_MARK if graph.precision == "float16" else ""
+    return graph.packed(name, *outputs, versions=_VERSIONS_OF_HALF, mark=mark)
+
+
+def _made_bytes(
+    graph: Graph, outputs: Sequence[int], *, bytes_in: bool, bytes_out: bool
+) -> tuple[int, ...]:
+    """Make the tensors of a graph 8 bits wide, in place; the values that it gives then."""
     tensors, kinds = _Tensors(graph, outputs), list(graph.kinds)
     nodes, graph.nodes = graph.nodes, []
     entry = graph.entry
@@ -63,7 +103,7 @@ def made_bytes(
     return tuple(taken)
 
 
-def made_half(graph: Graph) -> None:
+def _made_half(graph: Graph) -> None:
     """Store the weights and biases of a graph as float16, each behind a DEQUANTIZE, in place."""
     kinds = list(graph.kinds)
     nodes, graph.nodes = graph.nodes, []
@@ -108,9 +148,8 @@ class _Tensors:
             if kind == "CONCATENATION":
                 node.inputs = [self._rescaled(v, scale, zero_point) for v in node.inputs]
         else:
-            raise InvalidArgument(
-                f"int8: TFLite's {graph.tensors[given].name}, a {kind}, has no kernel of 8 bits here"
-            )
+            name = graph.tensors[given].name
+            raise InvalidArgument(f"int8: {name}, a {kind} of TFLite, has no kernel of 8 bits here")
         self.scale(given, scale, zero_point)
         graph.nodes.append(node)
 
