@@ -226,7 +226,7 @@ def nearest(name: str, known: Iterable[str], listed: str = "") -> str:
     >>> nearest("mnasnet-a2", ["mnasnet-a1", "mobilenet-v2"])
     "Did you mean 'mnasnet-a1'? Known: mnasnet-a1, mobilenet-v2."
     >>> nearest("layer17", [f"layer{i}" for i in range(9, 99, 3)], "docs/layers.md")
-    "Did you mean 'layer87', 'layer78' or 'layer75'? All 30 names:  docs/layers.md"
+    "Did you mean 'layer87', 'layer81' or 'layer78'? All 30 names:  docs/layers.md"
     """
     names = sorted(known)
     short = len(names) <= _LISTED
