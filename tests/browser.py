@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import servers
+from patience import PATIENCE_S
 
 __all__ = ["Tab", "opened"]
 
@@ -29,7 +30,6 @@ _FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-_WAIT_S = 60.0
 
 
 class Tab:
@@ -46,7 +46,7 @@ class Tab:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._into, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + _WAIT_S
+        end = time.monotonic() + PATIENCE_S
         while True:
             for got in self._received(end):
                 if got.get("id") == self._number:
@@ -57,7 +57,8 @@ class Tab:
     def _received(self, end: float) -> Iterator[dict[str, Any]]:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._out], [], [], max(0.0, end - time.monotonic()))
-            assert ready, "chromium does not answer"
+            if not ready:
+                raise TimeoutError("chromium does not answer")
             got = os.read(self._out, 1 << 20)
             assert got, "chromium ended"
             self._buffer += got
@@ -89,7 +90,7 @@ class Tab:
         self.call("Page.addScriptToEvaluateOnNewDocument", source=source)
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        end = time.monotonic() + _WAIT_S
+        end = time.monotonic() + PATIENCE_S
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
             self.events += self._received(end)
 

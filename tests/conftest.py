@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 from fakes import FakeDevice, TinySpace
+from hypothesis import HealthCheck, settings
 from quoted import not_told
 
 from phonenas import data, devices, latency_model, search
 from phonenas.data import files
 from phonenas.space.errors import PhonenasError
+
+# Tests never time: neither an example nor how long it takes to make one.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

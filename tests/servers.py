@@ -30,20 +30,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
 import pytest
+from patience import PATIENCE_S, wait_for
 
 __all__ = ["AdbPhones", "AdbServer", "Adbd", "Postgres", "Relay", "Sshd"]
 
 Cut = Literal["reset", "silent"]
-
-_PATIENCE_S = 20.0
-
 
 # -- missing parts --------------------------------------------------------------------------------
 
@@ -62,15 +60,6 @@ def program(name: str) -> str:
     if found is None:
         missing(f"{name} is not installed")
     return found
-
-
-def wait_for(what: str, ready: Callable[[], object], seconds: float = _PATIENCE_S) -> None:
-    """Ask until `ready` says yes; a TimeoutError after so many seconds."""
-    until = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > until:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.01)
 
 
 def free_port() -> int:
@@ -130,14 +119,14 @@ class Relay:
         """Close everything; may be called again."""
         if self._thread.is_alive():
             self._turn("stopped")
-            self._thread.join(_PATIENCE_S)
+            self._thread.join(PATIENCE_S)
         self._wake.close()
 
     def _turn(self, mode: str) -> None:
         with self._changed:
             self._wanted = mode
             self._wake.send(b"!")
-            if not self._changed.wait_for(lambda: self._mode == mode, _PATIENCE_S):
+            if not self._changed.wait_for(lambda: self._mode == mode, PATIENCE_S):
                 raise TimeoutError(f"the relay did not turn to {mode!r}")
 
     # From here on the relay's own thread.
@@ -213,7 +202,7 @@ class Relay:
         upstream = socket.socket(
             socket.AF_UNIX if isinstance(self._upstream, str) else socket.AF_INET
         )
-        upstream.settimeout(5)
+        upstream.settimeout(PATIENCE_S)
         try:
             upstream.connect(self._upstream)
         except OSError:
@@ -344,7 +333,7 @@ def _guard(task: dict[str, Any]) -> None:
             flags = fcntl.ioctl(s, 0x8913, struct.pack("16sH22x", b"lo", 0))
             up = struct.unpack_from("H", flags, 16)[0] | 1
             fcntl.ioctl(s, 0x8914, struct.pack("16sH22x", b"lo", up))
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + PATIENCE_S
         while not reap() and time.monotonic() < until:
             with socket.socket() as s:
                 if s.connect_ex(("127.0.0.1", task["port"])) == 0:
@@ -369,7 +358,7 @@ def _guard(task: dict[str, Any]) -> None:
     until = time.monotonic() + task["grace_s"]
     while not reap() and time.monotonic() < until:
         time.sleep(0.01)
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while (left := offspring()) and time.monotonic() < until:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -386,7 +375,7 @@ from __future__ import annotations
 import contextlib, json, os, selectors, shutil, signal, socket, struct, subprocess, sys
 import threading, time
 from pathlib import Path
-_PATIENCE_S = {_PATIENCE_S}
+PATIENCE_S = {PATIENCE_S}
 {inspect.getsource(Relay)}
 {inspect.getsource(_guard)}
 _guard(json.loads(sys.argv[1]))
@@ -446,7 +435,7 @@ class Guarded:
             )
         assert self._guard.stdout is not None
         try:
-            self.pid = int(_line(self._guard.stdout, _PATIENCE_S * 1.5) or 0)
+            self.pid = int(_line(self._guard.stdout, PATIENCE_S * 1.5) or 0)
             if not self.pid:
                 raise RuntimeError(f"{command[0]} did not start: {self.said()}")
         except BaseException:
@@ -478,10 +467,10 @@ class Guarded:
             self._guard.stdin.close()
         self._guard.stdout.close()
         try:
-            self._guard.wait(self._grace_s + 10)
+            self._guard.wait(self._grace_s + 1.5 * PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._guard.kill()
-            self._guard.wait(_PATIENCE_S)
+            self._guard.wait(PATIENCE_S)
             raise
 
 
@@ -501,7 +490,7 @@ def _line(stream: IO[bytes], seconds: float) -> bytes:
 
 
 def run(
-    command: Sequence[str], *, seconds: float = _PATIENCE_S, **more: Any
+    command: Sequence[str], *, seconds: float = PATIENCE_S, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """A program to its end, bounded; its output is text."""
     return subprocess.run(
@@ -642,7 +631,7 @@ class AdbServer:
             folder=self.folder,
             grace_s=0.5,
         )
-        wait_for("the adb server", self.answers)
+        wait_for("the adb server", self.answers, said=self._server.said)
 
     def answers(self) -> bool:
         """Whether a server listens on the port, this one or one that a command started."""
@@ -650,9 +639,7 @@ class AdbServer:
             s.settimeout(1)
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def adb(
-        self, *arguments: str, seconds: float = _PATIENCE_S
-    ) -> subprocess.CompletedProcess[str]:
+    def adb(self, *arguments: str, seconds: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run adb against this server."""
         return run([self._adb, *arguments], seconds=seconds, env=self.environment)
 
@@ -668,14 +655,15 @@ class AdbServer:
         def answers() -> bool:
             if self.state(serial) != "device":
                 return False
-            return self.adb("-s", serial, "shell", "echo", "hi", seconds=2).stdout == "hi\n"
+            hello = self.adb("-s", serial, "shell", "echo", "hi", seconds=seconds)
+            return hello.stdout == "hi\n"
 
-        for _ in range(3):
+        for seconds in (3, 10, 30, PATIENCE_S):  # a connection may come about that stays mute
             # It tells by its words alone: the exit code is 0 for a refused connection too.
             told = self.adb("connect", serial).stdout
             if told.startswith(("connected to", "already connected")):
                 with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
-                    wait_for("the device", answers, 3)
+                    wait_for("the device", answers, seconds)
                     return
             self.adb("disconnect", serial)
         raise RuntimeError(f"adb does not reach {serial}: {told} {device.said()}")
@@ -851,11 +839,11 @@ Host {self.host}
             folder=self.folder,
             grace_s=1.0,
         )
-        wait_for("sshd", lambda: self._answers() or not self._daemon.alive)
+        wait_for("sshd", lambda: self._answers() or not self._daemon.alive, said=self.said)
 
     def _answers(self) -> bool:
         with socket.socket() as s:
-            s.settimeout(1)
+            s.settimeout(10)
             if s.connect_ex(("127.0.0.1", self._port)):
                 return False
             try:
@@ -872,7 +860,7 @@ Host {self.host}
         return self._daemon.said()
 
     def ssh(
-        self, *command: str, options: Sequence[str] = (), seconds: float = _PATIENCE_S
+        self, *command: str, options: Sequence[str] = (), seconds: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
         return run(
@@ -1011,7 +999,7 @@ class Postgres:
         as_account: dict[str, Any] = (
             {} if self._account is None else {"user": self._account, "group": self._account}
         )
-        done = run([str(c) for c in command], seconds=60, cwd=self.folder, **as_account)
+        done = run([str(c) for c in command], cwd=self.folder, **as_account)
         assert done.returncode == 0, done.stderr
 
     def _start(self) -> None:
@@ -1030,7 +1018,9 @@ class Postgres:
             user=self._account,
             stop_signal=signal.SIGINT,  # its "fast": sessions are cut, nothing is lost
         )
-        wait_for("PostgreSQL", lambda: self.answers() or not self._daemon.alive, 60)
+        wait_for(
+            "PostgreSQL", lambda: self.answers() or not self._daemon.alive, said=self._daemon.said
+        )
 
     def answers(self) -> bool:
         """Whether it takes connections."""
@@ -1051,7 +1041,7 @@ class Postgres:
         import psycopg
 
         plain = self.url().replace("+psycopg", "")
-        with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
+        with psycopg.connect(plain, autocommit=True, connect_timeout=int(PATIENCE_S)) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"

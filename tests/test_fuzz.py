@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from phonenas.space.errors import UnsupportedFormat
 from tools.fuzz.__main__ import tried
@@ -63,7 +64,7 @@ def test_some_hundreds_of_each_kind(kind: str, environment: dict[str, str]) -> N
         env=environment,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=PATIENCE_S * 2,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counted = done.stdout.splitlines()[0]

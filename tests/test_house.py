@@ -200,6 +200,18 @@ def test_what_is_safe_is_left_alone(source: str) -> None:
     assert house.unsafe(source) == []
 
 
+def test_tests_wait_with_one_patience() -> None:
+    """A limit of a few seconds is enough on one computer and too short on another."""
+    short = re.compile(r"\btimeout=\d|monotonic\(\) \+ \d|wait_for\(.*, [\d.]+\)")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if short.search(line)
+    ]
+    assert not found, found
+
+
 def test_no_room_bears_a_standard_library_name() -> None:
     names = {p.stem for p in ROOMS if p.relative_to(ROOT).parts[0] != "phonenas"}
     # These two lie in packages and are imported by their full names, so they shadow nothing.

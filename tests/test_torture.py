@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE_S
 
 
 @pytest.mark.slow
@@ -15,7 +16,11 @@ def test_killed_processes_leave_one_run_and_lose_nothing(
 ) -> None:
     words = ["-m", "tools.torture", "--kills", "4", "--processes", str(processes)]
     done = subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S * 8,
     )
     assert done.returncode == 0, done.stderr
     counts = dict(line.split() for line in done.stdout.splitlines())

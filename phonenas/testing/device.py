@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,20 @@ class FakeDevice(Device):
         return DeviceState(self.name, "fake", "ready", "fake phone", 1, "fake 1", "")
 
 
+def undisturbed(
+    run_ms: Callable[..., Iterable[Reading]], jobs: Sequence[Job], **how: Any
+) -> list[Reading]:
+    """Readings of jobs, asked for again where other programs took the core in too many runs."""
+    for _ in range(100):
+        readings = list(run_ms(jobs, **how))
+        if not any(
+            "no undisturbed run" in r.error or (r.preempted and len(r.samples_ms) < job.runs)
+            for job, r in zip(jobs, readings, strict=False)
+        ):
+            break
+    return readings
+
+
 class DeviceContract:
     """A device runs model files, says what it is, and raises phonenas's own errors."""
 
@@ -125,7 +139,8 @@ class DeviceContract:
     every_inference = True
 
     def run(self, device: Device, jobs: list[Job], sentinel: Path) -> list[Any]:
-        return list(device.run_ms(jobs, sentinel=sentinel, warmup_runs=2, warmup_s=0.0))
+        how: dict[str, Any] = {"sentinel": sentinel, "warmup_runs": 2, "warmup_s": 0.0}
+        return undisturbed(device.run_ms, jobs, **how)
 
     def test_readings_come_in_order_and_are_times(self, device: Device, sentinel: Path) -> None:
         with device:

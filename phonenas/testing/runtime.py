@@ -16,6 +16,7 @@ from phonenas.space import zoo
 from phonenas.space.errors import DeviceUnavailable
 from phonenas.space.lowering.write import Measurable, write_onnx
 
+from .device import undisturbed
 from .transport import FakeTransport
 
 __all__ = ["FakeRuntime", "RuntimeContract"]
@@ -82,7 +83,9 @@ class RuntimeContract:
             identity = runtime.start(transport, (), sentinel)
             assert all((identity.runtime, identity.version, identity.sha256, identity.provider))
             jobs = [Job(sentinel, 3), Job(broken, 2), Job(network, 4)]
-            small, bad, large = runtime.run_ms(jobs, sentinel=sentinel, warmup_runs=1, warmup_s=0.0)
+            small, bad, large = undisturbed(
+                runtime.run_ms, jobs, sentinel=sentinel, warmup_runs=1, warmup_s=0.0
+            )
         finally:
             runtime.stop()
             runtime.stop()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeDevice, TinySpace
+from patience import PATIENCE_S
 
 from phonenas import cli, devices, space
 from phonenas.space.errors import UnknownName
@@ -343,7 +344,7 @@ def test_the_program_itself(environment: dict[str, str], tmp_path: Path) -> None
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     done = program("--help")
@@ -379,6 +380,10 @@ def test_import_pulls_in_nothing_heavy(environment: dict[str, str]) -> None:
     )
     code = f"import phonenas, sys; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "[]\n", done

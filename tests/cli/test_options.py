@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fakes import TinySpace
+from patience import PATIENCE_S
 
 from phonenas import search, space
 from phonenas.cli import spaces as space_commands
@@ -278,7 +279,11 @@ def test_help_imports_nothing_heavy(environment: dict[str, str]) -> None:
         f"print([m for m in {heavy!r} if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from phonenas.data import files
 from phonenas.space.errors import StoreError
@@ -103,7 +104,10 @@ def test_a_note_that_is_no_regular_file_is_refused_and_stays(tmp_path: Path, kin
     code = "import sys, pathlib; from phonenas.data import files; path = pathlib.Path(sys.argv[1]);"
     code += " print(files.owner(path / '.phonenas-owner')); files.lock_folder(path)"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(note.parent)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(note.parent)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "who it is was not written down yet\n"
     assert (
@@ -118,7 +122,9 @@ def test_an_output_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     code = "import sys, pathlib; from phonenas.data import files; "
     code += "files.refuse_other(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "pipe")], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "pipe")], check=True, timeout=PATIENCE_S
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"pid": Infinity}', '{"pid": NaN}', "[" * 10**5])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from phonenas import devices
 from phonenas.space.errors import InvalidArgument, UnknownName
@@ -131,7 +132,7 @@ def test_those_of_an_installed_package_are_there_by_name(tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     rows = {row["name"]: row for row in json.loads(done.stdout)}
@@ -146,7 +147,7 @@ def test_those_of_an_installed_package_are_there_by_name(tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     rows = {row["name"]: row for row in json.loads(done.stdout)}

@@ -29,7 +29,8 @@ from typing import Any
 
 import pytest
 import servers
-from servers import Adbd, AdbPhones, Guarded, Sshd, wait_for
+from patience import PATIENCE_S, wait_for
+from servers import Adbd, AdbPhones, Guarded, Sshd
 
 from phonenas import data, devices
 from phonenas.data import files
@@ -80,15 +81,18 @@ TWICE = Protocol(
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Short pauses and batches; no number is judged here, and nobody else's lock waited for."""
+    """Short pauses and batches; no number is judged here, and nobody else's lock waited for.
+
+    A device that answers may take its time: only tests of silence are `impatient`.
+    """
     monkeypatch.setattr(rejection.DriftFilter, "check", lambda self, reading: "")
     monkeypatch.setattr(supervisor, "_WATCH", 2)
     monkeypatch.setattr(supervisor, "_WATCH_RUNS", 3)
-    monkeypatch.setattr(supervisor, "_RECONNECT_S", (0.1,) * 12)
+    monkeypatch.setattr(supervisor, "_RECONNECT_S", (0.1,) * 100)
     monkeypatch.setattr(job, "_BATCH_S", 0.02)
     monkeypatch.setattr(assembled_device, "_WATCH_S", 0.0)
-    monkeypatch.setattr(adb, "SWEEP_S", 1.0)
-    monkeypatch.setattr(ssh, "SWEEP_S", 1.0)
+    monkeypatch.setattr(adb, "SWEEP_S", PATIENCE_S)
+    monkeypatch.setattr(ssh, "SWEEP_S", PATIENCE_S)
     monkeypatch.setattr(process, "_LEAVE_S", 0.5)
     monkeypatch.setattr(lock, "tempfile", SimpleNamespace(gettempdir=lambda: str(tmp_path)))
 
@@ -105,7 +109,7 @@ def nothing_is_left() -> Iterator[None]:
         return not left
 
     with contextlib.suppress(TimeoutError):
-        wait_for("the end of all programs", none, 5)
+        wait_for("the end of all programs", none)
     assert not left
 
 
@@ -242,6 +246,20 @@ def losses(events: Sequence[Event]) -> list[str]:
     return found
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.0) -> None:
+    """From now on wait no longer than this, twice, for an answer; to be called with the silence."""
+    for room in (python_worker, command):
+        monkeypatch.setattr(room, "MODEL_S", seconds)
+        monkeypatch.setattr(room, "_GRACE_S", seconds)
+    monkeypatch.setattr(python_worker, "_limit_s", lambda files: 30.0 * seconds)
+    for way in (adb, ssh):
+        monkeypatch.setattr(way, "SWEEP_S", seconds)
+
+
+def patient_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch, PATIENCE_S)
+
+
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Path:
     return here().lower(SENTINEL, tmp_path / "sentinel")
@@ -252,27 +270,36 @@ def sentinel(tmp_path: Path) -> Path:
 
 @pytest.mark.adbd
 @pytest.mark.parametrize("cut", ["reset", "silent"])
-def test_unplugged_in_mid_command(phones: AdbPhones, cut: Any) -> None:
+def test_unplugged_in_mid_command(
+    phones: AdbPhones, monkeypatch: pytest.MonkeyPatch, cut: Any
+) -> None:
     device = over_adb(phones.serials[0])
     device.transport.open()
     raw = subprocess.Popen(
-        ["adb", "-s", phones.serials[0], "shell", "sleep 30; echo late"],
+        ["adb", "-s", phones.serials[0], "shell", "sleep 5432; echo late"],
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
     )
-    threading.Timer(0.4, phones.devices[0].unplug, [cut]).start()
-    began = time.monotonic()
+
+    def pull_out() -> None:
+        wait_for("the commands", lambda: at_work("sleep 5432") and at_work("sleep 6543"))
+        phones.devices[0].unplug(cut)
+
+    hand = threading.Thread(target=pull_out)
+    hand.start()
     with raw, pytest.raises(DeviceUnavailable) as found:
         try:
-            device.transport.run(["sleep", "30"], limit_s=2)
+            limit_s = 4 if cut == "silent" else PATIENCE_S
+            device.transport.run(["sleep", "6543"], limit_s=limit_s)
         finally:
             if cut == "silent":
                 raw.kill()
-            said = raw.communicate(timeout=5)[0]
-    assert time.monotonic() - began < 4
+            said = raw.communicate(timeout=PATIENCE_S)[0]
+    hand.join()
     text = told(found)
     if cut == "silent":
-        assert "phone did not answer within 2 s" in text
+        impatient(monkeypatch)
+        assert "phone did not answer within 4 s" in text
     else:
         assert (raw.returncode, said) == (0, b"")  # the fault itself: adb says that all is well
         assert "lost in mid-command" in text and "Check the cable" in text
@@ -283,7 +310,9 @@ def test_unplugged_in_mid_command(phones: AdbPhones, cut: Any) -> None:
 
 @pytest.mark.adbd
 @pytest.mark.parametrize("cut", ["reset", "silent"])
-def test_unplugged_in_mid_push(phones: AdbPhones, tmp_path: Path, cut: Any) -> None:
+def test_unplugged_in_mid_push(
+    phones: AdbPhones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Any
+) -> None:
     device = over_adb(phones.serials[0])
     device.transport.open()
     big = tmp_path / "big.onnx"
@@ -297,17 +326,16 @@ def test_unplugged_in_mid_push(phones: AdbPhones, tmp_path: Path, cut: Any) -> N
 
     hand = threading.Thread(target=pull_out)
     hand.start()
-    began = time.monotonic()
     with pytest.raises(DeviceUnavailable) as found:
-        device.transport.push([big], limit_s=2)
+        device.transport.push([big], limit_s=4 if cut == "silent" else PATIENCE_S)
     hand.join()
-    assert time.monotonic() - began < 4
     if cut == "silent":
         assert 0 < there.stat().st_size < 1 << 30  # a part is left behind
+        impatient(monkeypatch)
     else:
-        wait_for("its end", lambda: not there.exists(), 2)  # adbd throws the part away
+        wait_for("its end", lambda: not there.exists())  # adbd throws the part away
     told(found)
-    assert re.search("lost while files were pushed|did not answer within 2 s", str(found.value))
+    assert re.search("lost while files were pushed|did not answer within 4 s", str(found.value))
     device.transport.close()
     phones.devices[0].plug()
     shutil.rmtree(there.parent, ignore_errors=True)
@@ -318,15 +346,18 @@ def test_unplugged_in_mid_push(phones: AdbPhones, tmp_path: Path, cut: Any) -> N
 def test_unplugged_in_mid_job_and_plugged_in_again(
     phones: AdbPhones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Any
 ) -> None:
-    monkeypatch.setattr(python_worker, "MODEL_S", 1.0)
-    monkeypatch.setattr(python_worker, "_GRACE_S", 1.0)
-    monkeypatch.setattr(python_worker, "_limit_s", lambda files: 2.0)
     device, phone = over_adb(phones.serials[0]), phones.devices[0]
-    strike(device, lambda: phone.unplug(cut))
+
+    def pull_out() -> None:
+        impatient(monkeypatch)
+        phone.unplug(cut)
+
+    strike(device, pull_out)
 
     def plug(event: Event) -> None:
         if isinstance(event, Lost):
             phone.plug()
+            patient_again(monkeypatch)
 
     outcome, events = measured(device, tmp_path / "x.db", plug)
     assert losses(events)
@@ -351,7 +382,7 @@ def test_the_daemon_is_restarted_in_mid_job(phones: AdbPhones, tmp_path: Path) -
     def restart() -> None:
         folders.append(device.transport.folder)
         phone.kill()
-        wait_for("offline", lambda: phones.server.state(phones.serials[0]) != "device", 5)
+        wait_for("offline", lambda: phones.server.state(phones.serials[0]) != "device")
         states.append(phones.server.state(phones.serials[0]))
         phone.restart()
 
@@ -649,7 +680,7 @@ def test_no_space_left_on_the_device(
         file.truncate(17 << 20)
     device.transport.open()
     with pytest.raises(DeviceError) as found:
-        device.transport.push([big], limit_s=20)
+        device.transport.push([big], limit_s=PATIENCE_S)
     text = told(found)
     assert "takes no more files" in text and "No space left on device" in text
     assert f"Free some space in {device.transport.folder}" in text
@@ -824,20 +855,24 @@ def test_a_binary_for_another_processor(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_ended_and_the_job_goes_on(
     phones: AdbPhones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(python_worker, "MODEL_S", 0.7)
-    monkeypatch.setattr(python_worker, "_GRACE_S", 0.7)
     device = over_adb(phones.serials[0])
     hung: dict[int, str] = {}
 
     def hang() -> None:
+        impatient(monkeypatch)
         hung.update(at_work(f"{device.transport.folder}/worker.py"))
         for pid in hung:
             os.kill(pid, signal.SIGSTOP)
 
+    def lost(event: Event) -> None:
+        if isinstance(event, Lost):
+            patient_again(monkeypatch)
+
     strike(device, hang)
-    outcome, events = measured(device, tmp_path / "x.db")
-    assert hung and not any(Path(f"/proc/{pid}").exists() for pid in hung)
-    assert "did not answer within 1 s" in losses(events)[0]
+    outcome, events = measured(device, tmp_path / "x.db", lost)
+    assert hung
+    wait_for("their end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in hung))
+    assert "did not answer within 2 s" in losses(events)[0]
     whole(outcome, tmp_path / "x.db")
 
 
@@ -853,8 +888,6 @@ def test_a_benchmark_program_that_hangs_is_ended(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     litert()
-    monkeypatch.setattr(command, "MODEL_S", 0.5)
-    monkeypatch.setattr(command, "_GRACE_S", 0.5)
     hangs = tmp_path / "hangs"
     binary = program(
         tmp_path / "benchmark_model",
@@ -872,11 +905,13 @@ def test_a_benchmark_program_that_hangs_is_ended(
     model = device.lower(SENTINEL, tmp_path / "model")
     sentinel = device.lower(SENTINEL, tmp_path / "sentinel")
     with device:
+        for name in ("MODEL_S", "_GRACE_S"):
+            monkeypatch.setattr(command, name, 2.0)  # the sentinel is answered for within it, too
         with pytest.raises(DeviceUnavailable) as found:
             list(device.run_ms([Job(model, 2)], sentinel=sentinel, warmup_runs=1, warmup_s=0))
-        assert "did not answer within 1 s" in told(found)
+        assert "did not answer within 4 s" in told(found)
     hung = Path(f"/proc/{int(hangs.read_text())}")
-    wait_for("its end", lambda: not hung.exists(), 2)
+    wait_for("its end", lambda: not hung.exists())
 
 
 SPOILED = {  # what a program prints where a time should be, and what is told of it
@@ -1091,11 +1126,9 @@ def test_junk_before_an_answer(puppet: Puppet, tmp_path: Path, at: str) -> None:
 
 def test_a_line_without_end(puppet: Puppet, tmp_path: Path) -> None:
     puppet.amiss("run", endless=20_000_000, once=True)
-    began = time.monotonic()
     with puppet.device, pytest.raises(DeviceError, match="sent 168[0-9]* bytes") as found:
-        puppet.readings()
+        puppet.readings()  # it is not read to its end
     told(found)
-    assert time.monotonic() - began < 8
     outcome, _ = measured(puppet.device, tmp_path / "x.db")
     whole(outcome, tmp_path / "x.db")
 
@@ -1140,9 +1173,9 @@ def test_two_phones_of_one_model_are_never_confused(phones: AdbPhones, tmp_path:
         assert one.conditions != two.conditions
         phones.devices[0].unplug()
         with pytest.raises(DeviceUnavailable, match="^phone0 ") as found:
-            one.transport.run(["echo", "1"], limit_s=5)
+            one.transport.run(["echo", "1"], limit_s=PATIENCE_S)
         told(found)
-        assert two.transport.run(["echo", "2"], limit_s=5).output == "2\n"
+        assert two.transport.run(["echo", "2"], limit_s=PATIENCE_S).output == "2\n"
     with data.MeasurementStore(tmp_path / "x.db") as store, two:
         devices.measure(SUBJECTS, on=two, into=store, protocol=TWICE)
         assert {c.device for c in store.conditions()} == {"phone1"}
@@ -1198,7 +1231,7 @@ def test_a_host_key_that_changed_is_never_taken(
     assert state.state == "unreachable" and "has changed" in state.detail
     assert stored(tmp_path / "x.db") == before
     # The advice works: without the old key it is an unknown one, refused too until it is accepted.
-    subprocess.run(shlex.split(advised), check=True, capture_output=True, timeout=10)
+    subprocess.run(shlex.split(advised), check=True, capture_output=True, timeout=PATIENCE_S)
     with pytest.raises(
         DeviceUnavailable, match="host key is not known yet. Connect once by hand"
     ) as found:
@@ -1237,12 +1270,13 @@ def test_ssh_lost_in_mid_run(
     )
     device = over_ssh(sshd)
     left: dict[int, str] = {}
-    at_s: list[float] = []
+
+    def ended() -> None:
+        wait_for("its end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
 
     def lose() -> None:
         left.update(at_work(f"{device.transport.folder}/worker.py"))
         assert left
-        at_s.append(time.monotonic())
         if way == "dropped":
             sshd.drop()
         else:
@@ -1250,23 +1284,13 @@ def test_ssh_lost_in_mid_run(
 
     def plug(event: Event) -> None:
         if isinstance(event, Lost) and way != "dropped" and sshd.cable._mode != "up":
-            wait_for("its end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 5)
+            ended()  # by itself: nobody reaches it
             sshd.plug()
 
-    gone: list[float] = []
-
-    def watch() -> None:
-        wait_for("the loss", lambda: at_s, 20)
-        wait_for("its end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 8)
-        gone.append(time.monotonic() - at_s[0])
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     strike(device, lose)
     outcome, events = measured(device, tmp_path / "x.db", plug)
-    watcher.join()
-    assert gone[0] < 5
     assert losses(events)
+    ended()
     whole(outcome, tmp_path / "x.db")
 
 
@@ -1581,30 +1605,34 @@ class Command:
 
     def __init__(self, folder: Path, table: str, environment: Mapping[str, str]) -> None:
         (folder / "devices.toml").write_text(f"[mine]\n{table}")
-        self.path = folder / "x.db"
+        self.path, self._said = folder / "x.db", folder / "said"
         words = ["profile", "--device", "mine", "--network", str(SMALL), "--db", str(self.path)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "phonenas", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            start_new_session=True,
-            env={**environment, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
-        )
+        with self._said.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "phonenas", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd=folder,
+                start_new_session=True,
+                env={**environment, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
+            )
+
+    def said(self) -> str:
+        """What it printed, the bars and the log."""
+        return self._said.read_text(errors="replace")
 
     def wait_until_it_measures(self) -> Path:
         """The device's folder, once rounds are in the store and a program works there."""
         folders: set[str] = set()
 
         def begun() -> bool:
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.said()
             for line in at_work().values():
                 folders.update(re.findall(r"(/\S*/phonenas-\w{10})/", line))
             return bool(folders) and self.rounds() > 0
 
-        wait_for("the first round", begun)
+        wait_for("the first round", begun, said=lambda: f"{folders} {at_work()} {self.said()}")
         (folder,) = folders
         return Path(folder)
 
@@ -1613,14 +1641,14 @@ class Command:
             return len(stored(self.path)) if self.path.exists() else 0
         return 0  # its tables are being made
 
-    def end(self, *signals: signal.Signals) -> tuple[int, str, float]:
-        """Exit code, the last line, and how many seconds it took."""
-        began = time.monotonic()
+    def end(self, *signals: signal.Signals) -> tuple[int, str]:
+        """Exit code and the last line."""
         for number in signals:
             self.process.send_signal(number)
             time.sleep(0.3)
-        said = self.process.communicate(timeout=15)[1].splitlines()
-        return self.process.returncode, said[-1] if said else "", time.monotonic() - began
+        wait_for("its end", lambda: self.process.poll() is not None, said=self.said)
+        said = self.said().splitlines()
+        return self.process.returncode, said[-1] if said else ""
 
 
 @pytest.fixture
@@ -1645,7 +1673,7 @@ def command_over(phones: AdbPhones, sshd: Sshd, tmp_path: Path) -> Iterator[Call
     for each in begun:
         if each.process.poll() is None:
             each.process.kill()
-            each.process.communicate()
+            each.process.wait()
 
 
 def clients(*words: str) -> list[str]:
@@ -1666,15 +1694,14 @@ def test_ctrl_c(command_over: Callable[..., Command], way: str, times: int) -> N
     begun = command_over(way)
     folder = begun.wait_until_it_measures()
     before = stored(begun.path)
-    code, last, seconds = begun.end(*[signal.SIGINT] * times)
-    assert seconds < 8
+    code, last = begun.end(*[signal.SIGINT] * times)
     if times == 1:
         assert code == 130
         assert (
             note(last) == "Stopped. What was finished is kept; the same command goes on from there."
         )
     assert code != 0
-    wait_for("its end", lambda: not at_work() and not folder.exists(), 5)
+    wait_for("its end", lambda: not at_work() and not folder.exists())
     assert before <= stored(begun.path)
 
 
@@ -1687,10 +1714,9 @@ def test_ctrl_c_while_nobody_answers(
     begun.wait_until_it_measures()
     phones.devices[0].unplug("silent")
     time.sleep(0.5)
-    code, last, seconds = begun.end(signal.SIGINT)
+    code, last = begun.end(signal.SIGINT)
     assert (code, last[:8]) == (130, "Stopped.")
-    assert seconds < 10
-    wait_for("its end", lambda: not at_work(), 6)
+    wait_for("its end", lambda: not at_work())
 
 
 @pytest.mark.adbd
@@ -1715,19 +1741,19 @@ def test_killed(
     begun = command_over(way, **more)
     folder = begun.wait_until_it_measures()
     before = stored(begun.path)
-    code, _, _ = begun.end(signal.SIGKILL)
+    code, _ = begun.end(signal.SIGKILL)
     assert code == -signal.SIGKILL
-    wait_for("its end", lambda: not at_work(), 5)
+    wait_for("its end", lambda: not at_work())
     if runtime == "onnxruntime":  # between two batches of a program nobody is there to clean up
-        wait_for("the end of its folder", lambda: not folder.exists(), 1)
+        wait_for("the end of its folder", lambda: not folder.exists())
     mine = (phones.serials[0], "shell") if way == "adb" else (str(sshd.config), sshd.host)
-    wait_for("the end of what was started here", lambda: not clients(*mine), 5)
+    wait_for("the end of what was started here", lambda: not clients(*mine))
     assert before <= stored(begun.path)
 
 
 @pytest.mark.adbd
 def test_a_benchmark_program_ends_when_its_cable_falls_silent(
-    phones: AdbPhones, tmp_path: Path
+    phones: AdbPhones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     litert()
     text = recorded(WELL)
@@ -1739,9 +1765,10 @@ def test_a_benchmark_program_ends_when_its_cable_falls_silent(
         jobs = [Job(sentinel, 1)] * 4 + [Job(model, 1)]
         readings = device.run_ms(jobs, sentinel=sentinel, warmup_runs=1, warmup_s=0.0)
         next(readings)
-        wait_for("the long run", lambda: at_work("sleep 4321"), 5)
+        wait_for("the long run", lambda: at_work("sleep 4321"))
         phones.devices[0].unplug("silent")
-        wait_for("its end", lambda: not at_work("sleep 4321") and not at_work(), 6)
+        impatient(monkeypatch)
+        wait_for("its end", lambda: not at_work("sleep 4321") and not at_work())
         readings.close()
     phones.devices[0].plug()
 
@@ -1755,7 +1782,7 @@ def test_an_adb_server_that_was_started_on_the_way_holds_no_lock(
         phones.server.kill()
         talk = device.transport.spawn(["true"])
         with pytest.raises(DeviceUnavailable):
-            talk.line(5)
+            talk.line(PATIENCE_S)
         talk.close()
         assert phones.server.answers()  # another server, started by that command
     with over_adb(phones.serials[0]):  # nobody holds its lock

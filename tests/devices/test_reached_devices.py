@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from statistics import median
 
 import pytest
 import servers
+from patience import wait_for
 from servers import AdbPhones, Sshd
 
 from phonenas import data, devices
@@ -24,6 +24,7 @@ from phonenas.devices.registry import assemble, listing
 from phonenas.devices.settings import DeviceSettings
 from phonenas.space import Architecture
 from phonenas.testing import DeviceContract
+from phonenas.testing.device import undisturbed
 
 pytest_plugins = ("servers",)
 
@@ -191,8 +192,8 @@ def test_adb_and_ssh_give_the_times_that_local_gives(
         model = ways["local"].lower(SMALL, tmp_path / "model")
         for _ in range(9):
             for name, device in ways.items():
-                (reading,) = device.run_ms(
-                    [Job(model, 20)], sentinel=sentinel, warmup_runs=5, warmup_s=0.1
+                (reading,) = undisturbed(
+                    device.run_ms, [Job(model, 20)], sentinel=sentinel, warmup_runs=5, warmup_s=0.1
                 )
                 assert reading.error == ""
                 times[name].append(median(reading.samples_ms))
@@ -246,10 +247,7 @@ def test_the_list_shows_what_adb_sees_and_no_table_names(
 @pytest.fixture(autouse=True)
 def no_worker_is_left() -> Iterator[None]:
     yield
-    deadline = time.monotonic() + 5
-    while left := _workers():
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_for("the end of each worker", lambda: not _workers(), said=_workers)
 
 
 def _workers() -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from phonenas.devices.runtimes.benchmark_text import parse_benchmark_model
 from phonenas.devices.runtimes.perf_text import parse_perf_test, parse_perf_test_samples
@@ -669,7 +670,7 @@ def test_a_device_may_tell_nothing_at_all() -> None:
 
 def test_this_computer_answers_the_script() -> None:
     done = subprocess.run(
-        ["sh", "-c", SNAPSHOT], capture_output=True, text=True, timeout=60, errors="replace"
+        ["sh", "-c", SNAPSHOT], capture_output=True, text=True, timeout=PATIENCE_S, errors="replace"
     )
     assert done.returncode == 0
     assert done.stderr == ""
@@ -682,7 +683,11 @@ def test_this_computer_answers_the_script() -> None:
     assert here.summary
     again = parse_snapshot(
         subprocess.run(
-            ["sh", "-c", SNAPSHOT], capture_output=True, text=True, timeout=60, errors="replace"
+            ["sh", "-c", SNAPSHOT],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            errors="replace",
         ).stdout
     )
     assert again.fingerprint == here.fingerprint

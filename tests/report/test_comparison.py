@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import servers
 from fakes import undigested
+from patience import PATIENCE_S
 
 from phonenas import cli
 from phonenas.report.comparison import Comparison, compare
@@ -476,7 +477,7 @@ def test_a_browser_draws_it(four: list[Path], tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=True,
     )
     dom = done.stdout.split("<noscript>")[1].split("<script>")[0]

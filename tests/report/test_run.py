@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import servers
 from fakes import undigested
+from patience import PATIENCE_S
 
 from phonenas.cli.progress import Bars
 from phonenas.report import read_validation, write_report
@@ -429,7 +430,7 @@ def test_a_browser_draws_it(validated: Loaded, page: Page, tmp_path: Path) -> No
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=True,
     )
     # plotly.js itself holds these words as strings; what was drawn stands before it.

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import FakeDevice, TinySpace, old_run
+from patience import PATIENCE_S
 
 from phonenas import search
 from phonenas.data import MeasurementStore
@@ -276,7 +277,8 @@ def job(fitted: LatencyModel, tmp_path: Path, environment: dict[str, str]) -> An
             start=start,
         )
         words = [sys.executable, "-c", code]
-        return subprocess.run(words, env=environment, capture_output=True, timeout=200).returncode
+        done = subprocess.run(words, env=environment, capture_output=True, timeout=PATIENCE_S * 2)
+        return done.returncode
 
     return run
 

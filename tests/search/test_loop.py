@@ -18,6 +18,7 @@ import pytest
 from fakes import FakeDevice, TinySpace, undigested
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from phonenas import data, search, space
 from phonenas.latency_model import LatencyModel
@@ -421,7 +422,10 @@ def test_killed_at_twenty_random_moments_it_ends_the_same(
 
     def end(into: Path) -> object:
         done = subprocess.run(
-            [sys.executable, "-c", job(into)], env=environment, capture_output=True, timeout=120
+            [sys.executable, "-c", job(into)],
+            env=environment,
+            capture_output=True,
+            timeout=PATIENCE_S,
         )
         assert done.stdout.endswith(b"done\n"), done.stderr.decode()
         return search.load(into).front
@@ -439,7 +443,7 @@ def test_killed_at_twenty_random_moments_it_ends_the_same(
         process.stdout.readline()
         time.sleep(moment.uniform(0.0, window_s))
         os.kill(process.pid, signal.SIGKILL)
-        if process.wait(timeout=30) == -signal.SIGKILL:
+        if process.wait(timeout=PATIENCE_S) == -signal.SIGKILL:
             killed += 1
             amid = (tmp_path / f"r{turn + 1 - killed}" / "checkpoint.npz").exists()
             left += amid

@@ -16,6 +16,7 @@ import pytest
 from fakes import TinySpace
 from hypothesis import example, given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from phonenas import search
 from phonenas.latency_model import LatencyModel, chance_within
@@ -265,7 +266,7 @@ def test_workers_change_nothing_but_the_time(fitted: LatencyModel, processes: bo
 
 
 def test_workers_work_side_by_side() -> None:
-    barrier = threading.Barrier(3, timeout=20)
+    barrier = threading.Barrier(3, timeout=PATIENCE_S)
     judge = Function("meet", lambda n: barrier.wait() * 0.0, workers=3).on(TINY)
     assert judge(TINY.sample(np.random.default_rng(0), 3)).tolist() == [0.0] * 3
 

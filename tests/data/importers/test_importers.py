@@ -374,10 +374,10 @@ WRONG = [
 def test_what_is_no_table_is_told_by_its_line(
     form: str, content: bytes, line: int, words: str
 ) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UnsupportedFormat) as told:
         parse(form, content)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     message = str(told.value)
     assert f"table.txt, line {line}: " in message and words in message, message
     assert message.isprintable() and len(message) < 1000
@@ -423,7 +423,7 @@ def test_a_tag_is_never_acted_on(tmp_path: Path) -> None:
 
 
 def test_long_files_take_bounded_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for content in (
         b"a" * 10**6,
         b'"' + b"a" * 10**6,
@@ -435,7 +435,7 @@ def test_long_files_take_bounded_time() -> None:
     ):
         with pytest.raises(UnsupportedFormat):
             parse("ofa", content)
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60
 
 
 # -- into the store -----------------------------------------------------------------------------
@@ -757,7 +757,7 @@ def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
 
 def data_or_a_house_error(form: str, content: bytes) -> bool:
     """Read it; whatever comes is sound. True if it was a table."""
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         tables = parse(form, content)
     except PhonenasError as error:
@@ -767,7 +767,7 @@ def data_or_a_house_error(form: str, content: bytes) -> bool:
         assert named or (form == "edge" and "--column" in told), told
         return False
     finally:
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
     for table in tables:
         assert all(v != "" for v in table.conditions.to_dict().values())
         for reading in table.readings:

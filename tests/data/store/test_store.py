@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from patience import PATIENCE_S
 
 from phonenas import data
 from phonenas.data import Round
@@ -156,7 +157,7 @@ class DatabaseContract(StoreContract):
             writer.stdin.write("go\n")
             writer.stdin.flush()
         for writer in writers:
-            _, told = writer.communicate(timeout=120)
+            _, told = writer.communicate(timeout=PATIENCE_S)
             assert writer.returncode == 0, told
         with data.MeasurementStore(location) as store:
             found = store.measurements(HERE, all_series=True)
@@ -415,7 +416,7 @@ def test_a_store_on_a_read_only_medium_is_read(tmp_path: Path, environment: dict
     isolation = ["unshare", "-rm", "sh", "-c", mount, str(folder)]
     if (
         not shutil.which("unshare")
-        or subprocess.run([*isolation, "true"], capture_output=True, timeout=20).returncode
+        or subprocess.run([*isolation, "true"], capture_output=True, timeout=PATIENCE_S).returncode
     ):
         pytest.skip("no mount namespace is to be had here")
     done = subprocess.run(
@@ -423,7 +424,7 @@ def test_a_store_on_a_read_only_medium_is_read(tmp_path: Path, environment: dict
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fakes import SENTINEL_MS, FakeDevice, TinySpace
+from patience import PATIENCE_S
 
 from phonenas import data, devices, space
 from phonenas.data.measurement import Startup, spread
@@ -390,11 +391,15 @@ def test_killed_at_twenty_random_moments_nothing_is_lost_or_doubled(
         assert process.stdout.readline() == "ready\n"
         time.sleep(moment.uniform(0.0, 0.25))
         os.kill(process.pid, signal.SIGKILL)
-        killed += process.wait(timeout=30) == -signal.SIGKILL
+        killed += process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
         process.stdout.close()
     assert killed >= 15  # most runs were really cut off
     last = subprocess.run(
-        [sys.executable, "-c", job], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", job],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert last.stdout == "ready\ndone\n", last.stderr
     with data.MeasurementStore(path) as store:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from phonenas.devices.runtimes import engine_litert
 from phonenas.devices.runtimes.engine_litert import Engine
@@ -300,6 +301,10 @@ def test_it_needs_nothing_of_phonenas(path: str, tmp_path: Path) -> None:
         "assert not any(m.startswith('phonenas') for m in sys.modules); print(model.provider)"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (0, "XNNPACK\n"), done.stderr

@@ -375,8 +375,8 @@ def test_perf_test_mixes_seconds_and_milliseconds(base: list[int], factor: int, 
     ids=lambda text: re.sub(r"\W+", "-", text[:24]).strip("-"),
 )
 def test_long_lines_take_no_long_time(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for parse in PARSERS:
         read(parse, text)
     plain(text)
-    assert time.perf_counter() - begin < 5.0
+    assert time.process_time() - begin < 5.0

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import TinySpace
+from patience import PATIENCE_S
 
 from phonenas import search
 from phonenas.data.store import Database, schema
@@ -144,7 +145,7 @@ class Slow(Trainer):
     def estimate(self, architectures):
         if len(self.asked) == 5:
             print("five", flush=True)
-            time.sleep(60)
+            time.sleep(4321)
         return super().estimate(architectures)
 Cached(Slow(), sys.argv[1]).estimate(NETWORKS)
 """
@@ -164,7 +165,7 @@ def test_a_kill_in_the_midst_loses_nothing_that_was_done(
     assert process.stdout is not None
     assert process.stdout.readline() == "five\n"
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(PATIENCE_S)
     process.stdout.close()
     rest = Trainer()
     told = Cached(rest, tmp_path / "a.db").estimate(NETWORKS)
@@ -200,7 +201,7 @@ def test_processes_share_a_file(tmp_path: Path, environment: dict[str, str]) -> 
         for turn in (0, 6)
     ]
     for process in running:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert out == "done\n", err
     with sqlite3.connect(tmp_path / "a.db") as file:
         rows = file.execute("SELECT count(*) FROM accuracy").fetchone()[0]

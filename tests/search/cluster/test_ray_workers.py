@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import standin_tasks as tasks
+from patience import PATIENCE_S, wait_for
 
 from phonenas import data, devices
 from phonenas.data.images import held_out
@@ -48,7 +49,6 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'phonenas[c
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(180),
     # Ray leaves sockets and the handles of its ended programs to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -59,9 +59,9 @@ OBJECTS = 80 * 2**20
 TINY = "r1_k3_s11_e1_i8_o8 r1_k3_s22_e3_i8_o8_se0.25 head16 classes3 res16"
 
 
-def gone(mark: str, limit_s: float) -> list[int]:
+def gone(mark: str) -> list[int]:
     """Those that are left once all are gone, or after a while."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + PATIENCE_S
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
@@ -73,12 +73,13 @@ def pids(folder: Path) -> dict[str, int]:
     return {p.stem: int(p.read_text() or 0) for p in files}
 
 
-def wait_for(folder: Path, calls: int, limit_s: float = 60.0) -> dict[str, int]:
-    deadline = time.monotonic() + limit_s
-    while len(found := pids(folder)) < calls or 0 in found.values():
-        assert time.monotonic() < deadline, f"only {len(found)} of {calls} calls began"
-        time.sleep(0.05)
-    return found
+def begun_in(folder: Path, calls: int) -> dict[str, int]:
+    def begun() -> bool:
+        found = pids(folder)
+        return len(found) >= calls and 0 not in found.values()
+
+    wait_for(f"{calls} calls", begun, said=lambda: pids(folder))
+    return pids(folder)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def cluster(surroundings: Path) -> Iterator[Any]:
             yield made
         finally:
             made.shutdown()
-    assert gone(mark, 30) == []
+    assert gone(mark) == []
 
 
 @pytest.fixture(scope="class")
@@ -148,7 +149,7 @@ class TestOnTheCluster(WorkersContract):
     ) -> None:
         half = Needs(0.1, 0.5)
         assert workers.map(
-            tasks.meet, [(str(tmp_path), n, 2, 30.0) for n in range(2)], needs=half
+            tasks.meet, [(str(tmp_path), n, 2, PATIENCE_S) for n in range(2)], needs=half
         ) == [True, True]
         (shared,) = workers.map(tasks.surroundings, [()], needs=half)
         (without,) = workers.map(tasks.surroundings, [()], needs=Needs())
@@ -221,11 +222,11 @@ def test_a_node_that_does_not_answer_is_told(
 
     def tell() -> dict[str, str]:
         if os.getpid() != here:
-            time.sleep(30)
+            time.sleep(4321)
         return {}
 
-    monkeypatch.setattr(ray_workers, "_ANSWER_S", 1.0)
     with RayWorkers(cluster.address) as workers:
+        monkeypatch.setattr(ray_workers, "_ANSWER_S", 1.0)
         monkeypatch.setattr(ray_workers, "_teller", lambda: tell)
         workers._known.clear()
         workers._compare({n["NodeID"]: "10.0.0.7" for n in workers.ray.nodes()[:1]})
@@ -340,7 +341,7 @@ def test_one_training_on_the_cluster_is_the_one_here(cluster: Any, tmp_path: Pat
             [sys.executable, "-m", "phonenas", *command, "--out", str(tmp_path / out)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, done.stderr
     assert "training on the cluster, 3 epochs" in done.stderr
@@ -359,7 +360,7 @@ from phonenas.search.workers import workers_from
 
 count, address, folder = sys.argv[1:]
 with workers_from(int(count), address) as workers:
-    workers.map(tasks.sleep, [(folder, n, 300.0) for n in range(8)])
+    workers.map(tasks.sleep, [(folder, n, 4321.0) for n in range(8)])
 """
 
 
@@ -377,12 +378,12 @@ def interrupted(
         stderr=subprocess.STDOUT,
     )
     try:
-        begun = wait_for(folder, 2)
+        begun = begun_in(folder, 2)
         if how == signal.SIGINT:
             os.killpg(program.pid, how)  # as a terminal does: to all in the foreground
         else:
             program.send_signal(how)
-        program.communicate(timeout=60)
+        program.communicate(timeout=PATIENCE_S)
         return program.returncode, begun
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -393,10 +394,8 @@ def interrupted(
 def test_a_stopped_program_leaves_the_users_cluster_free(cluster: Any, tmp_path: Path) -> None:
     code, begun = interrupted(cluster.address, tmp_path, signal.SIGINT, uuid.uuid4().hex)
     assert code != 0
-    deadline = time.monotonic() + 20
-    while any(Path("/proc", str(pid)).exists() for pid in begun.values()):
-        assert time.monotonic() < deadline, "a call runs on"
-        time.sleep(0.2)
+    running = [Path("/proc", str(pid)) for pid in begun.values()]
+    wait_for("the end of the calls", lambda: not any(x.exists() for x in running))
     with RayWorkers(cluster.address) as workers:
         assert workers.map(tasks.add, [(1, 2)] * 3) == [3, 3, 3]
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import typer
 from fakes import FakeDevice, TinySpace, undigested
+from patience import PATIENCE_S
 from typer.testing import CliRunner
 
 from phonenas import data, devices, search
@@ -578,7 +579,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert process.stdout is not None
     process.stdout.readline()
     began = time.monotonic()  # imports are over
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     process.stdout.close()
     took_s = time.monotonic() - began
     moment, run = random.Random(0), start("killed")
@@ -590,7 +591,7 @@ def test_killed_at_any_moment_it_ends_the_same(
         if killed < 3:
             time.sleep(moment.uniform(0.05, 0.25) * took_s)
             os.kill(process.pid, signal.SIGKILL)
-        code = process.wait(timeout=120)
+        code = process.wait(timeout=PATIENCE_S)
         process.stdout.close()
         killed += code == -signal.SIGKILL
         if code == 0:

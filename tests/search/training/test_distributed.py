@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from phonenas.search.training.distributed import Processes, rank_and_world, together
 from phonenas.search.training.recipe import Recipe, recipe
@@ -50,7 +51,7 @@ def torchrun(environment: dict[str, str], *words: str) -> subprocess.CompletedPr
         "2",
     ]
     return subprocess.run(
-        [*command, *words], env=environment, capture_output=True, text=True, timeout=200
+        [*command, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE_S * 2
     )
 
 

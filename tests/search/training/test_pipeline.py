@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import wait_for
 
 torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
@@ -370,7 +371,7 @@ def test_processes_end_with_the_one_that_reads_them(files, tmp_path, environment
         "    batches = Batches(read_images(sys.argv[1]), 2, 24, loaders=2)\n"
         "    next(batches.epoch(0))\n"
         "    print(*(w.pid for w in batches._loader.loader._iterator._workers), flush=True)\n"
-        "    time.sleep(120)\n"
+        "    time.sleep(4321)\n"
     )
     with subprocess.Popen(
         [sys.executable, str(script), str(Path(files.source).parent)],
@@ -384,10 +385,7 @@ def test_processes_end_with_the_one_that_reads_them(files, tmp_path, environment
             assert len(workers) == 2
             assert all(alive(pid) for pid in workers)
             job.send_signal(how)
-            until = time.monotonic() + 30
-            while any(alive(pid) for pid in workers) and time.monotonic() < until:
-                time.sleep(0.2)
-            assert not any(alive(pid) for pid in workers)
+            wait_for("their end", lambda: not any(alive(pid) for pid in workers))
         finally:
             job.kill()
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import undigested
+from patience import PATIENCE_S, wait_for
 
 from phonenas.data import documents, files
 from phonenas.data.images.image_set import ImageSet
@@ -589,19 +590,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(
     for _ in range(3):
         with run(tmp_path / "broken") as process:
             # Not the time that imports take: from the moment that it writes.
-            limit = time.monotonic() + 60
             known = newest(tmp_path / "broken")
-            while newest(tmp_path / "broken") == known and process.poll() is None:
-                assert time.monotonic() < limit
-                time.sleep(0.002)
+            wait_for(
+                "the first checkpoint",
+                lambda known=known: (
+                    newest(tmp_path / "broken") != known or process.poll() is not None
+                ),
+            )
             time.sleep(float(rng.uniform(0, 0.4)))
             process.send_signal(signal.SIGKILL)
-            killed += process.wait(60) == -signal.SIGKILL
+            killed += process.wait(PATIENCE_S) == -signal.SIGKILL
     assert killed >= 2
     with run(tmp_path / "broken") as process:
         assert process.stdout is not None
         resumed = int(process.stdout.read())
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert resumed > 0
     broken = folder.load(tmp_path / "broken")
     assert equal(whole, broken)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
+from patience import PATIENCE_S
 
 from phonenas import space
 from phonenas.space import Architecture, Operator
@@ -393,4 +394,6 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_space_imports_no_torch() -> None:
     code = "import sys, phonenas.space.lowering.torch; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=root, timeout=PATIENCE_S).returncode == 0
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import pytest
+from patience import PATIENCE_S
 
 from phonenas import space
 from phonenas.devices.runtimes.engine_litert import Engine
@@ -421,7 +422,9 @@ def test_the_room_imports_neither_litert_nor_onnx() -> None:
         "sys.exit(bool({'ai_edge_litert', 'flatbuffers', 'onnx'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=root, timeout=PATIENCE_S).returncode == 0
+    )
 
 
 def test_a_model_is_built_without_the_runtime() -> None:
@@ -434,4 +437,6 @@ def test_a_model_is_built_without_the_runtime() -> None:
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     root = Path(__file__).parents[3]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=root, timeout=PATIENCE_S).returncode == 0
+    )
