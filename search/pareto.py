@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from phonenas.data.documents import Count, Ms, Number, Share, Text, strict
 from phonenas.space import Architecture
 from phonenas.space.naming import counted
+
+from .exported_file import ExportedFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +102,7 @@ class ParetoFront:
         hypervolume: Share of the reference box that the front dominates, in [0, 1].
         origin: Of the latencies that the model which predicted was fitted on: "measured",
             "simulated", "emulated" or "imported"; "" where it is not known.
+        exported: Files of candidates that were trained and exported, by block string.
     """
 
     candidates: tuple[Candidate, ...]
@@ -107,6 +110,7 @@ class ParetoFront:
     target: str
     hypervolume: float
     origin: str = "measured"
+    exported: Mapping[str, ExportedFile] = field(default_factory=dict, hash=False, repr=False)
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)

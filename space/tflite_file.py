@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidArgument, MissingExtra, UnknownName, UnsupportedFormat, install, reading
 from .file_inputs import NOT_GIVEN, Given, Input, Shape, linked
 from .network_file import NetworkFile
 from .precision import of_layers
 
-__all__ = ["TfliteFile", "TfliteGraph", "TfliteNode", "TfliteTensor", "read_tflite"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["TfliteFile", "TfliteGraph", "TfliteNode", "TfliteTensor", "constants_of", "read_tflite"]
 
 _MOST_BYTES = 2 << 30  # what one such file can hold
 _MOST_PARTS = 20_000
@@ -174,6 +178,24 @@ def read_tflite(path: Path) -> TfliteGraph:
         raise UnsupportedFormat(f"{path} is not a TFLite file: it does not say {_IDENTIFIER!r}")
     with reading(str(path), "Convert the network again."):
         return _graph(content, str(path))
+
+
+def constants_of(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """The constants of the first graph of a file that `read_tflite` takes, each of one axis.
+
+    Types that numpy has not, as int4, are left out.
+    """
+    import numpy as np
+
+    model = _schema().Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    with reading(str(path), "Convert the network again."):
+        for at in range(graph.TensorsLength()):
+            tensor = graph.Tensors(at)
+            data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+            kind = _names("TensorType")[tensor.Type()].lower()
+            if hasattr(data, "tobytes") and hasattr(np, kind):
+                yield np.frombuffer(data.tobytes(), kind)
 
 
 @cache

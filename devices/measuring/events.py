@@ -24,10 +24,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to measure: an operator, a kernel or a whole network."""
+    """Something to measure: an operator, a kernel or a whole network.
+
+    `again` measures it as a new series though the store holds it.
+    """
 
     kind: SubjectKind
     model: Measurable
+    again: bool = False
 
     @property
     def text(self) -> str:

@@ -35,8 +35,8 @@ class FirstInferences:
             known = self.store.pending(
                 self.conditions, "network", list(networks), purpose=self.purpose, again=again
             )
-            self._ids = {text: pending.id for text, pending in known.items()}
-            self._count = {text: len(pending.rounds) for text, pending in known.items()}
+            self._ids |= {text: pending.id for text, pending in known.items()}
+            self._count |= {text: len(pending.rounds) for text, pending in known.items()}
 
     def accept(self, text: str, reading: Reading, telemetry: Mapping[str, Any]) -> None:
         """Record the first inference of an accepted reading, if the device reports it."""

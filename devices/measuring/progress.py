@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,12 +61,12 @@ class JobProgress:
 
     def begin(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
         """Read from the store what is measured; with `retry`, repeat what was given up."""
-        for kind in get_args(SubjectKind):
-            chosen = {s.text: s for s in subjects if s.kind == kind}
+        for kind, anew in itertools.product(get_args(SubjectKind), (False, True)):
+            chosen = {s.text: s for s in subjects if (s.kind, again or s.again) == (kind, anew)}
             if not chosen:
                 continue
             known = self.store.pending(
-                self.conditions, kind, list(chosen), purpose=self.purpose, again=again
+                self.conditions, kind, list(chosen), purpose=self.purpose, again=anew
             )
             for text, pending in known.items():
                 if pending.given_up and not retry:
@@ -80,7 +81,11 @@ class JobProgress:
                 self._ids[text] = pending.id
                 self.rounds[text] = list(pending.rounds)
                 self._before[text] = len(pending.rounds)
-        self.first.begin([t for t, s in self.open.items() if s.kind == "network"], again)
+        for anew in (False, True):
+            networks = [t for t, s in self.open.items() if s.kind == "network"]
+            self.first.begin(
+                [t for t in networks if (again or self.open[t].again) == anew], again=anew
+            )
 
     def sentinel_ms(self) -> float | None:
         """Usual time of the sentinel beside the rounds of open subjects, in ms; None without."""

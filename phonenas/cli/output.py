@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel, Score
     from phonenas.latency_model.additive.times import Network
     from phonenas.latency_model.ready import ReadyPhone
+    from phonenas.search.exported_file import FileLatency
 
 __all__ = [
     "FIGURES",
@@ -18,6 +19,7 @@ __all__ = [
     "basis",
     "explained",
     "figures_table",
+    "files_lines",
     "legend",
     "origin_note",
     "predicted_row",
@@ -80,6 +82,37 @@ def figures_table(rows: Sequence[tuple[str, Mapping[str, Any]]], sign: str, titl
 
     cells = [[name, *(cell(figures, key) for key in FIGURES)] for name, figures in rows]
     return table([title, *FIGURES.values()], cells)
+
+
+def files_lines(rows: Sequence[tuple[str, FileLatency]], sign: str, title: str) -> list[str]:
+    """Exported files beside their architectures with random weights, and what is to be known.
+
+    Args:
+        rows: The name of each network, and its file as it was measured.
+        sign: Of what the device gave.
+        title: Of the first column.
+    """
+
+    def cells(ms: float | None, spread: float | None) -> list[str]:
+        bar = "–" if spread is None else f"±{spread:.1%}"
+        return ["–", "–"] if ms is None else [f"{sign} {ms:.2f} ms", bar]
+
+    said = {None: "unknown", True: "DIFFER", False: "agree"}
+    shown = [
+        [
+            name,
+            f.file,
+            f.sha256[:12],
+            *cells(f.measured_ms, f.spread),
+            *cells(f.random_ms, f.random_spread),
+            said[f.differs],
+        ]
+        for name, f in rows
+        if f.measured_ms is not None
+    ]
+    head = [title, "file", "sha256", "the file", "± (90 %)", "random weights", "± (90 %)", "both"]
+    told = [f"{name}: {f}" for name, f in rows if str(f)]
+    return [*([table(head, shown)] if shown else []), *told]
 
 
 def origin_note(conditions: Conditions) -> str:

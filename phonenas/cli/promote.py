@@ -13,7 +13,7 @@ import typer
 from phonenas.space.errors import PhonenasError, UnstableDevice
 
 from .options import ModelFile, Output, TrainingOptions, WorkerCount, command
-from .output import origin_note, table
+from .output import files_lines, origin_note, table
 from .stores import find_model, measurable, model_path, open_store, shown_db
 
 if TYPE_CHECKING:
@@ -192,6 +192,8 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
     lines += [f"network {x.id} was given up: {x.failed}" for x in result.networks if x.failed]
     lines += [f"network {x.id}: {x.export_failed}" for x in trained if x.export_failed]
     lines += [f"network {x.id} is not measured: {x.unmeasured}" for x in trained if x.unmeasured]
+    files = files_lines([(str(x.id), x.file) for x in trained if x.file], sign, "id")
+    lines += ["", *files, ""] if files else []
     if any(not x.predicted_as_trained for x in trained):
         lines.append("predicted latencies are of the networks with the classes of the search")
     if result.score is not None and result.verdict is not None:

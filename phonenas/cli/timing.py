@@ -15,21 +15,32 @@ from phonenas.space.file_inputs import NOT_GIVEN, Given
 
 from .networks import any_network, cut_file, find, is_file, network_file, on_disk, other
 from .output import origin_note, predicted_row, table, uncalibrated_note
-from .stores import completed, find_model, open_store, predictor
+from .stores import completed, find_model, open_store, predictor, refuse_ready
 
 if TYPE_CHECKING:
     from phonenas.data.measurement import Entry, Measurement
+    from phonenas.devices import Device
     from phonenas.latency_model import LatencyModel
     from phonenas.report import Reference, Timing
     from phonenas.search import ParetoFront
     from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.search.exported_file import ExportedFile, FileLatency
     from phonenas.space import SearchSpace
     from phonenas.space.graph import NetworkGraph
     from phonenas.space.zoo import Published
 
     from .options import Output
 
-__all__ = ["DeviceTimes", "Named", "known_beside", "known_lines", "named", "published_of"]
+__all__ = [
+    "DeviceTimes",
+    "Named",
+    "entered_once",
+    "file_latency",
+    "known_beside",
+    "known_lines",
+    "named",
+    "published_of",
+]
 
 
 @dataclass(frozen=True)
@@ -273,3 +284,33 @@ def known_lines(front: ParetoFront, known: Sequence[Reference], sign: str) -> li
     shown = table(list(COLUMNS), reference_rows(known, sign))
     sentence = gain_sentence(front, known)
     return [*([f"{sentence}."] if sentence else []), "", shown, ""]
+
+
+def entered_once(name: str) -> Device:
+    """A device by its name, entered for a moment: a wrong one is found before a long job.
+
+    Raises:
+        UnknownName, InvalidArgument, DeviceUnavailable, DeviceError: As `devices.connect` and
+            `Device.__enter__`; or it is a ready phone.
+    """
+    from phonenas.devices import connect
+
+    refuse_ready(name)
+    device = connect(name)
+    with device:
+        return device
+
+
+def file_latency(output: Output, file: ExportedFile, device: Device, db: str) -> FileLatency:
+    """An exported file on a device, into a store that is made where there is none.
+
+    Raises:
+        UnstableDevice, DeviceUnavailable, StoreError: As `measure_file`.
+    """
+    from phonenas.search.validation.validate import measure_file
+
+    from .progress import Bars
+
+    with open_store(db, create=True) as store, device as phone, Bars(output.quiet) as bars:
+        bars.timed_by(phone.conditions)
+        return measure_file(file, on=phone, into=store, on_event=bars.profiling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +14,10 @@ import typer
 from phonenas.space.errors import InvalidArgument, PhonenasError, TaskFailed, UnknownName
 
 from .options import (
+    DEFAULT_DB,
     NETWORK,
     BrokenImages,
+    Db,
     Output,
     OwnResolution,
     Ray,
@@ -23,11 +26,12 @@ from .options import (
     Width,
     command,
 )
-from .output import table
+from .output import files_lines, table
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
     from phonenas.search.accuracy.supernet.train import SupernetEpoch
+    from phonenas.search.exported_file import FileLatency
     from phonenas.search.training.export.export import Exported
     from phonenas.search.training.result import Trained
 
@@ -67,6 +71,14 @@ def train(
         str | None, typer.Option(help="float32, bfloat16, float16 or auto; auto mixes on a GPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    measure_on: Annotated[
+        str | None,
+        typer.Option(
+            help="Then measure the exported file on this device, beside the same architecture with "
+            "random weights."
+        ),
+    ] = None,
+    db: Db = DEFAULT_DB,
 ) -> None:
     """Train a network on your images. Several GPUs: torchrun -m phonenas train ..."""
     from phonenas.search.cluster.workers import workers_from
@@ -79,6 +91,7 @@ def train(
 
     from .networks import classifier
     from .progress import Bars, following
+    from .timing import entered_once, file_latency
 
     # Invalid arguments are found before the images are read.
     architecture = classifier(network, width, resolution)
@@ -90,12 +103,19 @@ def train(
         precision=precision,
     )
     formats = _checked_formats(export, out)
+    if measure_on is None:
+        output.refuse("db", "is where measurements go: give --measure-on, too")
+    elif formats == ():
+        raise InvalidArgument(
+            "--measure-on measures the exported file: give --out, and an --export"
+        )
     if options.ray is None:
         output.refuse("gpus", "is the share of a cluster's GPUs: give --ray, too")
     require_torch()
     rank, world = rank_and_world()
     if options.ray is not None and world > 1:
         raise InvalidArgument("torchrun trains here with all its processes: leave --ray out")
+    phone = None if measure_on is None or rank > 0 else entered_once(measure_on)
     over = out is not None and (out / "result.json").exists()
     images, test, part = read_parts(options)
     job = TrainingJob(images, test, chosen, options.seed)
@@ -115,8 +135,13 @@ def train(
         from phonenas.search.training.export import export as exporting
 
         exported = exporting.export(trained, out, test, formats=formats, recipe=chosen.digest)
+    file = None
+    if exported is not None and phone is not None:
+        file = file_latency(output, exported.file, phone, db)
     result = _as_json(trained, out, part, exported)
-    output.print(result, lambda: _as_text(network, trained, out, part, exported, over))
+    if file is not None:
+        result["file"] = asdict(file)
+    output.print(result, lambda: _as_text(network, trained, out, part, exported, over, file))
     if trained.diverged:
         raise typer.Exit(1)
 
@@ -180,7 +205,7 @@ def _as_json(
     result |= {"part": part, "epochs": len(trained.curve), "out": None if out is None else str(out)}
     result["files"] = _files(trained, out, exported)
     if exported is not None:
-        keys = ("difference", "allowed", "differing", "top1")
+        keys = ("difference", "allowed", "differing", "top1", "sha256")
         result["export"] = [
             {"format": f.name, **{k: getattr(f, k) for k in keys}} for f in exported.models
         ]
@@ -200,7 +225,13 @@ def _files(trained: Trained, out: Path | None, exported: Exported | None) -> dic
 
 
 def _as_text(
-    name: str, trained: Trained, out: Path | None, part: str, exported: Exported | None, over: bool
+    name: str,
+    trained: Trained,
+    out: Path | None,
+    part: str,
+    exported: Exported | None,
+    over: bool,
+    file: FileLatency | None,
 ) -> str:
     from .progress import duration
 
@@ -236,6 +267,8 @@ def _as_text(
             f"{form.allowed:.1e}), {form.differing} decisions differ by rounding; top-1 "
             f"{form.top1:.2%}"
         )
+    if file is not None:
+        lines += ["", *files_lines([(name, file)], "●", "network")]
     if out is None:
         lines.append("nothing was kept; --out DIR keeps the weights")
     return "\n".join(lines).rstrip()

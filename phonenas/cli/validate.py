@@ -11,7 +11,7 @@ import typer
 from phonenas.space.errors import InvalidArgument, UnstableDevice
 
 from .options import DeviceName, ModelFile, Output, Ray, Threads, command
-from .output import figures_table, origin_note, table
+from .output import figures_table, files_lines, origin_note, table
 from .stores import find_model, measurable, open_store, refit_lines
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def validate(
     ray: Ray = None,
     model: ModelFile = None,
 ) -> None:
-    """Measure the best networks of a run on the device, beside the predictions."""
+    """Measure the best networks of a run on the device, beside the predictions.
+
+    Of a network that was promoted the exported file is measured too.
+    """
     from phonenas import search as s
     from phonenas.latency_model.calibration import DIVIDED
     from phonenas.latency_model.drift import upkeep
@@ -153,7 +156,8 @@ def validate(
 
     def figures(networks: list[tuple[str, Validated]]) -> list[str]:
         shown = figures_table([(name, v.figures) for name, v in networks], sign, "id")
-        return [shown, ""] if shown else []
+        files = files_lines([(name, v.file) for name, v in networks if v.file], sign, "id")
+        return [*([shown, ""] if shown else []), *([*files, ""] if files else [])]
 
     def summary(r: Round) -> str:
         networks = r.validation.networks

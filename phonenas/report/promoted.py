@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from phonenas.data.documents import strict
+from phonenas.search.exported_file import FileLatency
 from phonenas.search.promotion.result import Promoted, PromotedNetwork, read_promoted
 from phonenas.space.naming import counted
 
-from .page import TARGET, Page, listed, number
+from .page import TARGET, Page, listed, number, table
 
-__all__ = ["promoted_figure", "promoted_section"]
+__all__ = ["exported_files", "promoted_figure", "promoted_section"]
 
 
 def promoted_figure(result: Promoted) -> Any:
@@ -68,7 +70,40 @@ def promoted_section(run_dir: Path, page: Page) -> str:
     body = ["<h2>Trained in full</h2>", _lead(result)]
     if result.trained:
         body.append(page.draw("promoted", promoted_figure(result)))
-    return "".join([*body, listed(_COLUMNS, result.networks, _below), _notes(result)])
+    body.append(listed(_COLUMNS, result.networks, _below))
+    files = exported_files([(n.id, n.file) for n in result.networks if n.file])
+    return "".join([*body, files, _notes(result)])
+
+
+def exported_files(files: Sequence[tuple[int, FileLatency | Mapping[str, Any] | None]]) -> str:
+    """A table of exported files beside their architectures; "" where none was exported.
+
+    Args:
+        files: The id of each network and its file, as it is or as a document has it.
+    """
+    known = [
+        (id_, f if isinstance(f, FileLatency) else strict(f, FileLatency)) for id_, f in files if f
+    ]
+    notes = "".join(
+        f'<p class="bad">Network {id_}: {escape(str(f))}.</p>' for id_, f in known if str(f)
+    )
+    measured = [(id_, f) for id_, f in known if f.measured_ms is not None]
+    if not measured:
+        return notes
+    said = {None: "unknown", True: "differ", False: "agree"}
+
+    def times(f: FileLatency) -> list[str]:
+        pairs = ((f.measured_ms, f.spread), (f.random_ms, f.random_spread))
+        return ["–" if ms is None else f"● {ms:.2f} ± {number(bar, '{:.1%}')}" for ms, bar in pairs]
+
+    rows = [(id_, f.file, f.sha256[:12], *times(f), said[f.differs]) for id_, f in measured]
+    head = ("id", "exported file", "sha256", "the file, ms", "random weights, ms", "both")
+    return (
+        table(head, rows)
+        + notes
+        + '<p class="soft">The exported file, measured in one job with the same architecture with '
+        "random weights. They differ where the two 90 % intervals lie apart.</p>"
+    )
 
 
 def _lead(result: Promoted) -> str:

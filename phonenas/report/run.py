@@ -18,12 +18,12 @@ from phonenas.search.promotion.result import read_promoted
 from phonenas.search.run_document import estimate_of
 from phonenas.search.run_folder import Loaded, load, lock_run
 from phonenas.search.strategies import names, options_given
-from phonenas.search.validation.validate import DOCUMENT, SAID
-from phonenas.search.validation.validation_file import checked_validation
+from phonenas.search.validation.validate import SAID
+from phonenas.search.validation.validation_file import DOCUMENT, checked_validation
 from phonenas.space.errors import PhonenasError, UnsupportedFormat
 
 from .page import TARGET, YES, Page, listed, number, table
-from .promoted import promoted_section
+from .promoted import exported_files, promoted_section
 from .references import (
     gain_sentence,
     known_beside,
@@ -228,6 +228,7 @@ def _validation_sections(run: Loaded, validation: dict[str, Any], page: Page) ->
     body = ["<h2>Validated networks</h2>", listed(_NETWORKS, validation["networks"], _block_string)]
     body.append(_NETWORKS_EXPLAINED)
     body.append(_figures(validation["networks"]))
+    body.append(exported_files([(v["id"], v.get("file")) for v in validation["networks"]]))
     body += [
         f'<p class="bad">Network {u["id"]} gave no stable measurement: {escape(u["reason"])}.</p>'
         for u in validation["unmeasured"]

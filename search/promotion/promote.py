@@ -41,7 +41,7 @@ from ..training.export.export import WEIGHTS, Check, export
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
-from ..validation.validate import Validation, target_verdict, validate
+from ..validation.validate import Validated, Validation, score_of, target_verdict, validate
 from .result import FILE, Promoted, PromotedNetwork, read_promoted
 from .store import PromotionStore
 
@@ -259,9 +259,11 @@ def _promoted(
     promoted.save(run.path)
     if latency.device is None or latency.store is None or not promoted.trained:
         return promoted
+    exported = {n.block_args: n.exported(run.path) for n in promoted.trained}
+    files = {network: file for network, file in exported.items() if file is not None}
     with latency.device as device:
         validation = validate(
-            promoted.predicted_front,
+            replace(promoted.predicted_front, exported=files),
             on=device,
             into=latency.store,
             top=len(promoted.trained),
@@ -355,30 +357,52 @@ def _exported(
         return replace(network, export_failed=str(error), files=kept)
     files = {name: path.relative_to(run_dir).as_posix() for name, path in exported.files.items()}
     left_out = "; ".join(f"{name}: {reason}" for name, reason in exported.left_out.items())
-    difference = exported.difference
-    return replace(network, files=files, export_difference=difference, export_failed=left_out)
+    return replace(
+        network,
+        files=files,
+        sha256={model.name: model.sha256 for model in exported.models},
+        export_difference=exported.difference,
+        export_failed=left_out,
+    )
 
 
 def _validated(promoted: Promoted, validation: Validation, conditions: Conditions) -> Promoted:
-    """With what the device measured, and the front of that."""
+    """With what the device measured, of the exported files where it takes them, and the front of
+    that."""
     by_id = {v.candidate.id: v for v in validation.networks}
     lacking = {u.candidate.id: u.reason for u in validation.unmeasured}
-    networks = []
+    networks, measured = [], []
     for n in promoted.networks:
         v = by_id.get(n.id)
         if v is not None:
-            names = ("measured_ms", "spread", "meets_target", "verdict")
-            n = replace(n, **{name: getattr(v, name) for name in names})
+            n = _measured(n, v, promoted.target_ms)
+            measured.append(n)
         n = replace(n, unmeasured=lacking.get(n.id, ""))
         networks.append(n)
     return replace(
         promoted,
         origin=conditions.origin,
-        score=validation.score,
+        score=score_of([n.to_dict() for n in measured]),
         verdict=validation.verdict,
         conditions=conditions,
         seconds=promoted.seconds + validation.seconds,
     ).with_front(networks)
+
+
+def _measured(n: PromotedNetwork, v: Validated, target_ms: float | None) -> PromotedNetwork:
+    """With the time of its file, which is what ships; else of the architecture."""
+    ms = v.measured_ms
+    spread: float | None = v.spread
+    if v.file is not None and v.file.measured_ms is not None:
+        ms, spread = v.file.measured_ms, v.file.spread
+    return replace(
+        n,
+        measured_ms=ms,
+        spread=spread,
+        file=v.file,
+        meets_target=None if target_ms is None else ms <= target_ms,
+        verdict=target_verdict(ms, spread, target_ms),
+    )
 
 
 def _estimated_s(

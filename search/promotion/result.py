@@ -24,12 +24,15 @@ from phonenas.devices.measuring.protocol import Verdict
 from phonenas.latency_model import Score, kendall_tau
 from phonenas.space import Architecture
 
+from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from ..strategies.reward import reward
 
 __all__ = ["FILE", "Promoted", "PromotedNetwork", "read_promoted"]
 
 FILE = "promoted.json"
+_RUN_BY_PHONES = ("onnx", "tflite")
+_MEASURED = ("measured_ms", "spread", "file", "meets_target", "verdict")
 _DOCUMENT = Document("phonenas-promoted", 2, "file of promoted networks")
 _PLAIN = ("device", "target_ms", "target", "recipe", "seed", "images", "origin", "seconds", "run")
 
@@ -49,8 +52,11 @@ class PromotedNetwork:
         epochs: Trained.
         predicted_ms, low_ms, high_ms: By the latency model, with its 90 % interval.
         predicted_as_trained: Whether that is of `block_args`, not of `candidate`.
-        measured_ms: By the device; None where it was not measured.
+        measured_ms: By the device: of the exported file, or, where it was not measured, of the
+            architecture with random weights; None where nothing was measured.
         spread: Error bar of that: half its 90 % interval, relative.
+        file: The exported file beside the architecture with random weights; None where no device
+            was asked.
         unmeasured: Why the device gave no stable measurement; "" where it gave one or was not
             asked.
         meets_target: By the measured latency, else by the predicted; None without a target.
@@ -58,6 +64,8 @@ class PromotedNetwork:
         on_front: Whether no other trained network beats it in both.
         macs, params: Counted, of `block_args`.
         files: What was exported: "weights", "card", "onnx", "tflite" → path in the run's folder.
+        sha256: Of the files that a phone runs, as they were exported: "onnx", "tflite" → 64
+            hexadecimal digits.
         export_difference: Largest difference of a logit between these and torch.
         export_failed: Why an exported form is missing; "" where none is.
         failed: Why there is no trained network; "" where there is one.
@@ -82,11 +90,13 @@ class PromotedNetwork:
     params: Count
     measured_ms: Ms | None = None
     spread: Number | None = None
+    file: FileLatency | None = None
     unmeasured: Text = ""
     meets_target: bool | None = None
     verdict: str | None = None
     on_front: bool = False
     files: dict[str, Text] = field(default_factory=dict)
+    sha256: dict[str, Text] = field(default_factory=dict)
     export_difference: Number | None = None
     export_failed: Text = ""
     failed: Text = ""
@@ -109,6 +119,14 @@ class PromotedNetwork:
             return self.low_ms, self.high_ms
         spread = self.spread or 0.0
         return self.measured_ms * max(0.0, 1 - spread), self.measured_ms * (1 + spread)
+
+    def exported(self, run_dir: Path) -> ExportedFile | None:
+        """Its files that a phone runs, in the run's folder; None where none was exported."""
+        paths = {kind: run_dir / f for kind, f in self.files.items() if kind in _RUN_BY_PHONES}
+        if not paths:
+            return None
+        known = {p.name: self.sha256[k] for k, p in paths.items() if k in self.sha256}
+        return ExportedFile(self.architecture, tuple(paths.values()), known)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -206,8 +224,7 @@ class Promoted:
         for n in self.networks:
             b = before.get(n.block_args)
             if b is not None and b.measured_ms is not None and n.top1 is not None:
-                names = ("measured_ms", "spread", "meets_target", "verdict")
-                n = replace(n, **{name: getattr(b, name) for name in names})
+                n = replace(n, **{name: getattr(b, name) for name in _MEASURED})
             networks.append(n)
         result = self
         if earlier is not None and any(n.measured_ms is not None for n in networks):

@@ -31,6 +31,7 @@ _KEPT = (
     "seconds",
     "failed",
     "files",
+    "sha256",
     "export_difference",
     "export_failed",
 )
@@ -92,7 +93,8 @@ class PromotionStore:
             return None
         with _DOCUMENT.checking(path, _REMEDY):
             settings = dict(document["settings"])
-            kept = {name: document["result"][name] for name in _KEPT}
+            result = {"sha256": {}, **document["result"]}  # older releases kept none
+            kept = {name: result[name] for name in _KEPT}
             network = replace(planned, **kept)
             PromotedNetwork.from_dict(network.to_dict())  # numbers are numbers
         now = {"network": planned.block_args, **self.settings}

@@ -24,7 +24,7 @@ it stays. So a command that was stopped goes on when it is given again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +37,13 @@ from phonenas.space.errors import Infeasible, InvalidArgument, UnstableDevice
 from ..candidate_selection import chances
 from ..checkpoint import run_digest
 from ..pareto import ParetoFront
+from ..promotion.result import read_promoted
 from ..run_folder import Loaded, lock_run
 from ..strategies.reward import reward
 from .rerank import evaluated_of, rerank
 from .round_model import round_model
-from .validate import (
-    DOCUMENT,
-    Unmeasured,
-    Validated,
-    Validation,
-    document,
-    earlier,
-    score_of,
-    validate,
-)
+from .validate import Unmeasured, Validated, Validation, score_of, validate
+from .validation_file import DOCUMENT, document, earlier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,6 +250,9 @@ def _validated_rounds(
     if rounds > 1:
         evaluated_of(run)  # before anything is measured
     show = on_event or (lambda event: None)
+    promoted = read_promoted(run.path)
+    files = {n.candidate: n.exported(run.path) for n in promoted.trained} if promoted else {}
+    exported = {candidate: file for candidate, file in files.items() if file is not None}
     done: list[Round] = []
     measured_ms: dict[str, float] = {}
     tried: set[str] = set()
@@ -283,7 +279,7 @@ def _validated_rounds(
         before = earlier(here.path / "validation.json", here, on.conditions)
         try:
             validation = validate(
-                here.front,
+                replace(here.front, exported=exported),
                 on=on,
                 into=into,
                 top=top,

@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from phonenas.data import Conditions, MeasurementStore
-from phonenas.data.documents import Document
-from phonenas.devices import Device, Subject, measure
+from phonenas.devices import Device, Outcome, Subject, measure
 from phonenas.devices.measuring.events import Event
 from phonenas.devices.measuring.protocol import Protocol, Verdict
-from phonenas.latency_model import LatencyModel, Score, score
+from phonenas.latency_model import Score, score
 from phonenas.latency_model.metrics import Z90
 from phonenas.space.errors import InvalidArgument, SettingsChanged, UnstableDevice
 
 from ..candidate_selection import select_candidates
-from ..checkpoint import of_this_run, run_digest
+from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront
-from ..run_folder import Loaded
-from .validation_file import checked_validation
+from .file_latency import file_jobs, subjects_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "DOCUMENT",
     "SAID",
     "Unmeasured",
     "Validated",
     "Validation",
     "counted",
-    "document",
-    "earlier",
+    "measure_file",
     "score_of",
     "target_verdict",
     "unmeasured_words",
     "validate",
 ]
 
-log = logging.getLogger("phonenas")
-
-DOCUMENT = Document("phonenas-validation", 2, "validation")
 _ROUNDS = 12  # of each network: more than a profile takes, since these decide
 _STARTUPS = 3  # the time to load varies by some 10 %
 #: What a measurement says of a target, from the best to the worst, in the words of a table.
@@ -102,6 +92,7 @@ class Validated:
         meets_target: Whether `measured_ms` alone is at or below the target; None without one.
         verdict: `target_verdict`, which takes the error bar into account.
         figures: `Measurement.figures` of it: single runs, memory, time to load, size.
+        file: Its exported file, measured in the same job; None where none was exported.
     """
 
     candidate: Candidate
@@ -116,14 +107,16 @@ class Validated:
     rounds: int
     verdict: str | None = None
     figures: Mapping[str, float | int | None] = field(default_factory=dict, hash=False)
+    file: FileLatency | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        own = [f.name for f in fields(self) if f.name not in ("candidate", "figures")]
+        own = [f.name for f in fields(self) if f.name not in ("candidate", "figures", "file")]
         return {
             **{name: getattr(self.candidate, name) for name in ("id", "block_args", "top1")},
             **{name: getattr(self, name) for name in own},
             **self.figures,
+            "file": None if self.file is None else asdict(self.file),
         }
 
 
@@ -193,10 +186,11 @@ class Validation:
         for v in self.networks:
             meets = "" if v.verdict is None else f"target: {SAID[v.verdict]}"
             where = "inside" if v.inside else "OUTSIDE"
+            told = f"\n      {v.file}" if v.file and str(v.file) else ""
             lines.append(
                 f"{v.candidate.id:>4}  ○ {v.predicted_ms:.2f} ms ({v.low_ms:.2f} to "
                 f"{v.high_ms:.2f})  {self.conditions.mark} {v.measured_ms:.2f} ms ±{v.spread:.1%}  "
-                f"{v.error:+.1%}, {where}  {meets}"
+                f"{v.error:+.1%}, {where}  {meets}{told}"
             )
         lines += [f"{u.candidate.id:>4}  not measured: {u.reason}" for u in self.unmeasured]
         return "\n".join([*lines, *filter(None, [self.conditions.origin_note])])
@@ -216,7 +210,7 @@ def validate(
     """Measure the best networks of a front whole.
 
     Args:
-        front: Of a search.
+        front: Of a search. A file that a network was exported to is measured in the same job.
         on: An entered device.
         into: The store; of a network that it holds only those of 12 rounds are measured that
             lack, unless `again`, or the device's speed is another now (by the sentinel, 10 %).
@@ -240,15 +234,13 @@ def validate(
             f"again:  phonenas profile --device {shlex.quote(on.name)}"
         )
     chosen = select_candidates(front, top, known)
-    outcome = measure(
-        [Subject("network", c.architecture) for c in chosen],
-        on=on,
-        into=into,
-        protocol=Protocol(network_rounds=_ROUNDS, startups=_STARTUPS),
-        purpose="validation",
-        again=again,
-        on_event=on_event,
-    )
+    with_file = [c.block_args for c in chosen if c.block_args in front.exported]
+    jobs = dict(zip(with_file, file_jobs([front.exported[b] for b in with_file], on), strict=True))
+    files = subjects_of(list(jobs.values()), on, into)
+    beside = {s.text for s in files}
+    subjects = [Subject("network", c.architecture) for c in chosen if c.block_args not in beside]
+    before = {m.subject: m.entry for m in into.measurements(on.conditions, "network")}
+    outcome = _measured([*subjects, *files], on, into, again, on_event)
     unmeasured = tuple(
         Unmeasured(c, outcome.unstable[c.block_args])
         for c in chosen
@@ -259,11 +251,16 @@ def validate(
             f"{unmeasured_words(unmeasured, len(chosen))}. Close other programs, then give the "
             "same command again."
         )
+    taken_of = {
+        c.block_args: outcome.results[c.block_args]
+        for c in chosen
+        if c.block_args not in outcome.unstable
+    }
     networks = []
     for candidate in chosen:
-        if candidate.block_args in outcome.unstable:
+        taken = taken_of.get(candidate.block_args)
+        if taken is None:
             continue
-        taken = outcome.results[candidate.block_args]
         ms, measured = candidate.latency_ms, taken.latency_ms
         networks.append(
             Validated(
@@ -279,6 +276,9 @@ def validate(
                 rounds=len(taken.rounds),
                 verdict=target_verdict(measured, taken.spread, front.target_ms),
                 figures=taken.figures,
+                file=jobs[candidate.block_args].latency(outcome, on)
+                if candidate.block_args in jobs
+                else None,
             )
         )
     return Validation(
@@ -287,53 +287,56 @@ def validate(
         front.target_ms,
         outcome.verdict,
         outcome.conditions,
-        outcome.reused,
+        sum(m.entry == before.get(m.subject) for m in taken_of.values()),
         outcome.rejected,
         outcome.seconds,
         unmeasured,
     )
 
 
-def earlier(path: Path, run: Loaded, conditions: Conditions) -> dict[str, Any]:
-    """The document of an earlier validation of the same predictions; empty where there is none.
-
-    Networks that the run's front does not hold, or that were predicted otherwise, are left out,
-    and all of them if they were measured under other conditions.
+def measure_file(
+    exported: ExportedFile,
+    *,
+    on: Device,
+    into: MeasurementStore,
+    again: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> FileLatency:
+    """Measure an exported file, and beside it its architecture with random weights.
 
     Args:
-        path: `validation.json` of the run.
-        run: Whose predictions.
-        conditions: Under which is measured now.
+        exported: The file.
+        on: An entered device.
+        into: The store; what it holds is not measured again.
+        again: Measure it again all the same.
+        on_event: As for `devices.profile`.
     Raises:
-        UnsupportedFormat: The file is damaged, or no validation.
-        StoreError: It cannot be read.
+        UnstableDevice, DeviceUnavailable, StoreError: As `devices.measure`.
     """
-    advice = "Remove it, then give the same command again: the store holds what was measured."
-    document = DOCUMENT.read(path, advice)
-    if document is None:
-        return {}
-    of_this_run(path, document.get("run"), run.settings, advice)
-    with DOCUMENT.checking(path, advice):
-        checked_validation(document)
-        predicted = {c.id: (c.block_args, c.latency_ms) for c in run.front}
-        same = [
-            v
-            for v in document["networks"]
-            if predicted.get(v["id"]) == (v["block_args"], v["predicted_ms"])
-        ]
-        if same:
-            score_of(same)  # all of it are numbers
-        lacking = [
-            {**u, "reason": str(u["reason"])}
-            for u in document.get("unmeasured", ())
-            if predicted.get(u["id"]) == (u["block_args"], u["predicted_ms"])
-        ]
-        before = Conditions.from_dict(document["conditions"])
-    if before != conditions:
-        changed = "; ".join(before.differences(conditions))
-        log.info("%s was measured under other conditions: %s (then / now)", path, changed)
-        return {}
-    return {**document, "networks": same, "unmeasured": lacking}
+    (job,) = file_jobs([exported], on)
+    subjects = subjects_of([job], on, into)
+    if not subjects:
+        return FileLatency(unmeasured=job.unmeasured)
+    return job.latency(_measured(subjects, on, into, again, on_event), on)
+
+
+def _measured(
+    subjects: Sequence[Subject],
+    on: Device,
+    into: MeasurementStore,
+    again: bool,
+    on_event: Callable[[Event], None] | None,
+) -> Outcome:
+    """Measure whole networks as precisely as a decision on them needs."""
+    return measure(
+        subjects,
+        on=on,
+        into=into,
+        protocol=Protocol(network_rounds=_ROUNDS, startups=_STARTUPS),
+        purpose="validation",
+        again=again,
+        on_event=on_event,
+    )
 
 
 def score_of(rows: Sequence[Mapping[str, Any]]) -> Score:
@@ -343,67 +346,3 @@ def score_of(rows: Sequence[Mapping[str, Any]]) -> Score:
     known = [bar / Z90 for bar in bars if bar == bar]
     noise = median(known) if known else 0.0
     return score(*([float(row[name]) for row in rows] for name in columns), noise=noise)
-
-
-def document(
-    validation: Validation,
-    run: Loaded,
-    conditions: Conditions,
-    *,
-    latency: LatencyModel | None = None,
-    before: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Everything that a report says of a validation, ready for JSON.
-
-    Args:
-        validation: What was measured.
-        run: Whose predictions they were; its own account of the model that predicted is taken.
-        conditions: Under which the networks were measured.
-        latency: The model that predicted, for where the milliseconds go; None: not at hand.
-        before: An earlier document, as `earlier` gives it: its networks that were not measured
-            this time stay, and count in the score; so do those without a measurement, until they
-            have one.
-    """
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    networks = []
-    for v in validation.networks:
-        shares = [] if latency is None else latency.explain(v.candidate.architecture)
-        networks.append(
-            {
-                **v.to_dict(),
-                **{n: getattr(v.candidate, n) for n in ("top1_error", "outside", "macs", "params")},
-                "at": at,
-                "constant_ms": sum(e.ms for e in shares if e.operator is None),
-                "operators": [
-                    {n: getattr(e.operator, n) for n in ("label", "in_px", "key")}
-                    | {"ms": e.ms, "measured": e.measured}
-                    for e in shares
-                    if e.operator is not None
-                ],
-            }
-        )
-    kept = dict(before or {})
-    now = {v["id"] for v in networks}
-    networks += [v for v in kept.get("networks", ()) if v["id"] not in now]
-    networks.sort(key=lambda v: int(v["id"]))
-    lacking = [{**u.to_dict(), "at": at} for u in validation.unmeasured]
-    known = {v["id"] for v in networks} | {u["id"] for u in lacking}
-    lacking += [u for u in kept.get("unmeasured", ()) if u["id"] not in known]
-    return {
-        **{name: kept[name] for name in ("rounds", "best", "stopped") if name in kept},
-        "format": DOCUMENT.format,
-        "version": DOCUMENT.version,
-        "run": run_digest(run.settings),
-        "device": run.settings["device"],
-        "target_ms": run.front.target_ms,
-        "target": run.front.target,
-        "verdict": {"stable": validation.verdict.stable, "text": validation.verdict.text},
-        "rejected": validation.rejected,
-        "reused": validation.reused,
-        "at": at,
-        "conditions": conditions.to_dict(),
-        "networks": networks,
-        "unmeasured": lacking,
-        "score": score_of(networks).to_dict(),
-        "model": run.model,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from phonenas import devices
 from phonenas.cli.progress import Bars
 from phonenas.cli.train import train
+from phonenas.data import MeasurementStore
 from phonenas.search.training import trainer
 from phonenas.search.training.result import Began, Epoch, Stepped
 from phonenas.space.errors import (
@@ -23,6 +26,7 @@ from phonenas.space.errors import (
     TaskFailed,
     UnknownName,
 )
+from phonenas.testing import FakeDevice
 
 pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -83,6 +87,63 @@ def test_train_prints_one_document_and_keeps_files(images: Path, tmp_path: Path)
     assert again["top1"] == trained["top1"] and again["seconds"] == trained["seconds"]
     with pytest.raises(SettingsChanged, match="epochs was 4 and is now 5"):
         run(*words, "--epochs", "5")
+
+
+class Even(FakeDevice):
+    """Takes one time for all files."""
+
+    @staticmethod
+    def true_ms(model: Path) -> float:
+        return 1.0
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_exported_file_is_measured(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones: list[FakeDevice] = []
+
+    def connect(name: str) -> FakeDevice:
+        assert name == "fake"
+        phones.append(Even())
+        return phones[-1]
+
+    monkeypatch.setattr(devices, "connect", connect)
+    out, db = tmp_path / "t", str(tmp_path / "s.db")
+    words = ["--data", str(images), "--recipe", "small", "--epochs", "1", "--batch", "10"]
+    words += ["--out", str(out), "--export", "onnx", "--measure-on", "fake", "--db", db]
+    found = json.loads(run(*words, "--json"))
+    digest = hashlib.sha256((out / "network.onnx").read_bytes()).hexdigest()
+    assert found["file"]["sha256"] == found["export"][0]["sha256"] == digest
+    card = json.loads((out / "network.json").read_text())
+    assert card["check"]["forms"][0]["sha256"] == digest
+    with MeasurementStore(db) as store, FakeDevice() as phone:
+        stored = {m.subject: m.latency_ms for m in store.measurements(phone.conditions)}
+    name = f"network.onnx#{digest[:12]}"
+    assert stored == {
+        name: found["file"]["measured_ms"],
+        found["network"]: found["file"]["random_ms"],
+    }
+    text = run(*words)
+    assert digest[:12] in text and "agree" in text and "random weights" in text
+    assert [p.readings for p in phones][1] == 12  # the second time the sentinel alone
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--db", "s.db"], "--db is where measurements go: give --measure-on"),
+        (["--measure-on", "fake"], "--measure-on measures the exported file: give --out"),
+        (["--measure-on", "a/b/c/d", "--out", "o"], "a/b/c/d"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_training(
+    words: list[str], said: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PhonenasError, match=said):
+        run("--data", str(images), *words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_train_prints_a_table(images: Path) -> None:

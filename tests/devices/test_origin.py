@@ -16,7 +16,7 @@ from phonenas.devices.measuring.profiling import Selection
 from phonenas.devices.measuring.protocol import Protocol
 from phonenas.latency_model.fitting import choose_conditions
 from phonenas.report import write_report
-from phonenas.search.validation.validate import document
+from phonenas.search.validation.validation_file import document
 from phonenas.testing import SimulatedPhone
 
 

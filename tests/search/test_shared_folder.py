@@ -21,7 +21,7 @@ from phonenas.latency_model import LatencyModel
 from phonenas.report import write_report
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.run_folder import RunFolder, load, lock_run
-from phonenas.search.validation.validate import earlier
+from phonenas.search.validation.validation_file import earlier
 from phonenas.space.errors import SettingsChanged, StoreError, UnsupportedFormat
 
 OTHER = "import sys\nfrom phonenas.data.files import Lock\nfrom pathlib import Path\n"

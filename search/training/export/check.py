@@ -47,6 +47,7 @@ class ExportedModel:
         differing: Images for which it names another class than torch does.
         ties: Of those, where torch's two best logits are as close as the tolerance.
         top1: Share of the images named correctly, in [0, 1].
+        sha256: Of its file as it was written, 64 hexadecimal digits.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ExportedModel:
     differing: int
     ties: int
     top1: float
+    sha256: str = ""
 
 
 def logits_of(

@@ -34,6 +34,7 @@ from phonenas.space import Classifier
 from phonenas.space.errors import ExportDiffers, InvalidArgument, StoreError, UnknownName, install
 from phonenas.space.lowering.weights_file import checked
 
+from ...exported_file import ExportedFile
 from ..weights import save_weights
 from .check import (
     ExportedModel,
@@ -107,6 +108,12 @@ class Exported:
         """All files by what they are: "weights", "card", "onnx", "tflite"."""
         models = {model.name: model.path for model in self.models}
         return {"weights": self.weights, "card": self.card, **models}
+
+    @property
+    def file(self) -> ExportedFile:
+        """Those that a phone runs, to be measured."""
+        digests = {model.path.name: model.sha256 for model in self.models}
+        return ExportedFile(self.network, tuple(m.path for m in self.models), digests)
 
     @property
     def difference(self) -> float:
@@ -192,7 +199,7 @@ def _written(
             rejected.append(reason)
         else:
             write_atomic(path, content)
-            models.append(model)
+            models.append(replace(model, sha256=hashlib.sha256(content).hexdigest()))
     if rejected:
         raise ExportDiffers(f"{'; '.join(rejected)}. The weights are in {kept}.")
     card = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import typer
 from fakes import FakeDevice, TinySpace, undigested
@@ -27,6 +29,7 @@ from typer.testing import CliRunner
 from phonenas import data, devices, search
 from phonenas.cli.promote import promote as command
 from phonenas.data.images import ImageSet
+from phonenas.devices.simulated import SimulatedPhone
 from phonenas.latency_model import LatencyModel
 from phonenas.report import write_report
 from phonenas.report.promoted import promoted_figure
@@ -37,6 +40,7 @@ from phonenas.search.promotion import Promoted, PromotedNetwork, promote, read_p
 from phonenas.search.promotion.promote import Began, Finished, LatencySource, Training
 from phonenas.search.promotion.result import FILE
 from phonenas.search.spec import Spec
+from phonenas.search.validation.file_latency import file_jobs
 from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, UnsupportedFormat
 
 pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
@@ -156,8 +160,15 @@ def test_the_front_is_told_again(promoted_once: tuple[Path, Path, Promoted, list
         assert n.top1 is not None and n.top1_error is not None and 0 <= n.top1 <= 1
         assert n.top1 * 20 == round(n.top1 * 20) and n.images == 20 and n.epochs == 1
         assert n.top1_error == pytest.approx((n.top1 * (1 - n.top1) / 20) ** 0.5)
-        assert n.measured_ms == stored[n.block_args].latency_ms
-        assert len(stored[n.block_args].rounds) >= 12
+        # The file that ships is the file that is measured, beside its architecture.
+        shipped = hashlib.sha256((run / n.files["onnx"]).read_bytes()).hexdigest()
+        file, whole = n.file, stored[f"network.onnx#{shipped[:12]}"]
+        assert file is not None and file.sha256 == n.sha256["onnx"] == shipped
+        assert n.measured_ms == file.measured_ms == whole.latency_ms
+        assert n.spread == file.spread == whole.spread
+        assert file.random_ms == stored[n.block_args].latency_ms
+        assert (file.changed, file.differs, file.reason, str(file)) == (False, False, "", "")
+        assert len(whole.rounds) >= 12 <= len(stored[n.block_args].rounds)
         assert n.meets_target == (n.measured_ms <= found.target_ms)
         network, _ = load_weights(run / n.files["weights"])
         assert network == n.architecture
@@ -210,6 +221,84 @@ def test_what_is_done_is_not_done_again(
     with pytest.raises(SettingsChanged, match="test images was"):
         promote(run, replace(JOB, test=coloured(20, 2)), top=3)
     assert plain(read_promoted(run)) == plain(before)
+
+
+class Denormals(FakeDevice):
+    """A processor that takes ten times as long for a denormal weight."""
+
+    @staticmethod
+    def true_ms(model: Path) -> float:
+        numbers = [
+            onnx.numpy_helper.to_array(t).ravel()
+            for t in onnx.load(model).graph.initializer
+            if t.data_type == onnx.TensorProto.FLOAT
+        ]
+        weights = np.abs(np.concatenate(numbers))
+        slow = np.count_nonzero((weights > 0) & (weights < 1.17e-38))
+        return float((weights.size + 9 * slow) * 1e-5)
+
+
+def with_denormals(path: Path) -> int:
+    """Make weights of a file denormal, as decay without end does; how many."""
+    model = onnx.load(path)
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    tensor.raw_data = np.full(len(tensor.raw_data) // 4, 1e-40, np.float32).tobytes()
+    onnx.save(model, path)
+    return len(tensor.raw_data) // 4
+
+
+@pytest.mark.usefixtures("fast", "no_training")
+def test_a_file_that_takes_another_time_than_its_architecture_is_told(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]],
+    tmp_path: Path,
+    fitted: LatencyModel,
+    profiled: Path,
+) -> None:
+    run, db = copied(promoted_once, tmp_path)[0], tmp_path / "new.db"
+    shutil.copy(profiled, db)
+    before = read_promoted(run)
+    assert before is not None
+    first, *others = before.trained
+    assert first.file is not None
+    count = with_denormals(run / first.files["onnx"])
+    with data.MeasurementStore(db) as store:
+        found = promote(run, JOB, top=3, latency=LatencySource(fitted, Denormals(), store))
+    n, *rest = found.trained
+    assert n.file is not None and n.file.random_ms is not None and n.measured_ms is not None
+    assert n.file.changed and n.file.differs
+    assert n.file.sha256 == hashlib.sha256((run / n.files["onnx"]).read_bytes()).hexdigest()
+    assert n.file.sha256 != first.file.sha256 == n.sha256["onnx"]
+    assert n.measured_ms == n.file.measured_ms > 1.5 * n.file.random_ms
+    assert f"{count:,} of its" in n.file.reason and "denormal" in n.file.reason
+    assert "nodes" not in n.file.reason and "are 0" not in n.file.reason
+    told = str(n.file)
+    assert "network.onnx was changed after it was exported; network.onnx takes" in told
+    assert [m.file and (m.file.changed, m.file.differs) for m in rest] == [(False, False)] * len(
+        others
+    )
+    # What ships decides on the target and on the front.
+    assert found.target_ms is not None and n.meets_target == (n.measured_ms <= found.target_ms)
+    assert found.score is not None
+    assert found.score.bias == pytest.approx(
+        float(np.mean([m.predicted_ms / (m.measured_ms or 0) - 1 for m in found.trained]))
+    )
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"Network {n.id}: network.onnx was changed after it was exported" in page
+    assert n.file.sha256[:12] in page
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_device_that_takes_no_file_measures_the_architecture(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    """A simulated phone computes times by a network's name."""
+    run, _ = copied(promoted_once, tmp_path)
+    promoted = read_promoted(run)
+    assert promoted is not None
+    files = [file for n in promoted.trained if (file := n.exported(run))]
+    job = file_jobs(files, SimulatedPhone())[0]
+    assert job.file is None and job.path is None
+    assert "simulated cannot be given network.onnx#" in job.unmeasured
 
 
 @pytest.mark.usefixtures("no_training")

@@ -17,18 +17,16 @@ from phonenas.devices.measuring.protocol import Verdict
 from phonenas.latency_model.metrics import Score
 from phonenas.search.pareto import Candidate, ParetoFront
 from phonenas.search.validation.validate import (
-    DOCUMENT,
     Unmeasured,
     Validated,
     Validation,
     counted,
-    document,
-    earlier,
     score_of,
     target_verdict,
     unmeasured_words,
     validate,
 )
+from phonenas.search.validation.validation_file import DOCUMENT, document, earlier
 from phonenas.space.errors import InvalidArgument, SettingsChanged, UnsupportedFormat
 from phonenas.testing import FakeDevice
 
