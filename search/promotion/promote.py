@@ -41,7 +41,7 @@ from ..training.export.export import WEIGHTS, Check, export
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
-from ..validation.validate import Validated, Validation, score_of, target_verdict, validate
+from ..validation.validate import Validation, score_of, target_verdict, validate
 from .result import FILE, Promoted, PromotedNetwork, read_promoted
 from .store import PromotionStore
 
@@ -375,7 +375,7 @@ def _validated(promoted: Promoted, validation: Validation, conditions: Condition
     for n in promoted.networks:
         v = by_id.get(n.id)
         if v is not None:
-            n = _measured(n, v, promoted.target_ms)
+            n = n.measured(v, promoted.target_ms)
             measured.append(n)
         n = replace(n, unmeasured=lacking.get(n.id, ""))
         networks.append(n)
@@ -387,22 +387,6 @@ def _validated(promoted: Promoted, validation: Validation, conditions: Condition
         conditions=conditions,
         seconds=promoted.seconds + validation.seconds,
     ).with_front(networks)
-
-
-def _measured(n: PromotedNetwork, v: Validated, target_ms: float | None) -> PromotedNetwork:
-    """With the time of its file, which is what ships; else of the architecture."""
-    ms = v.measured_ms
-    spread: float | None = v.spread
-    if v.file is not None and v.file.measured_ms is not None:
-        ms, spread = v.file.measured_ms, v.file.spread
-    return replace(
-        n,
-        measured_ms=ms,
-        spread=spread,
-        file=v.file,
-        meets_target=None if target_ms is None else ms <= target_ms,
-        verdict=target_verdict(ms, spread, target_ms),
-    )
 
 
 def _estimated_s(

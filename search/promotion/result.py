@@ -10,6 +10,7 @@ trained top-1 are on two scales, so only trained networks can be on the front.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +28,7 @@ from phonenas.space import Architecture
 from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from ..strategies.reward import reward
+from ..validation.validate import Validated, target_verdict
 
 __all__ = ["FILE", "Promoted", "PromotedNetwork", "read_promoted"]
 
@@ -119,6 +121,25 @@ class PromotedNetwork:
             return self.low_ms, self.high_ms
         spread = self.spread or 0.0
         return self.measured_ms * max(0.0, 1 - spread), self.measured_ms * (1 + spread)
+
+    def measured(self, v: Validated, target_ms: float | None) -> PromotedNetwork:
+        """With what a device measured: of its file, which is what ships; else of its architecture.
+
+        Args:
+            v: The network as it was validated.
+            target_ms: Of the run; None without one.
+        """
+        ms, spread = v.measured_ms, v.spread
+        if v.file is not None and v.file.measured_ms is not None:
+            ms, spread = v.file.measured_ms, math.nan if v.file.spread is None else v.file.spread
+        return replace(
+            self,
+            measured_ms=ms,
+            spread=spread if spread == spread else None,
+            file=v.file,
+            meets_target=None if target_ms is None else ms <= target_ms,
+            verdict=target_verdict(ms, spread, target_ms),
+        )
 
     def exported(self, run_dir: Path) -> ExportedFile | None:
         """Its files that a phone runs, in the run's folder; None where none was exported."""
