@@ -1,4 +1,4 @@
-"""validation.json of a run: its strict form, what is written, and what is read of an earlier one."""
+"""validation.json of a run: its strict form, how it is written, and what an earlier one says."""
 
 from __future__ import annotations
 
