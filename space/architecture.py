@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .block import ACT_TOKENS, FUNCTIONS, MAX_WORD, MIN_SE_RATIO, Block, parse_block, round_channels
+from .drawing import Row, drawing
 from .errors import InvalidArchitecture, InvalidArgument
 from .operator import MIXERS, Activation, Mixer, Operator
 
@@ -200,6 +201,24 @@ class Architecture:
         if self.resolution_px != RESOLUTION_PX:
             words.append(f"res{self.resolution_px}")
         return " ".join(words)
+
+    def rows(self) -> list[Row]:
+        """Stem, blocks and head as a drawing shows them."""
+        operators = iter(self._operators)
+        stem, head = self._operators[0], self._operators[-1]
+        text = f"stem, 3×3, stride {stem.stride}, {stem.out_channels} channels"
+        found = [Row(text, 1, 3, next(operators).in_px, stem.out_channels, stem.macs)]
+        for block in self.blocks:
+            layers = [next(operators) for _ in range(block.repeats)]
+            kernel, macs = max(block.kernel, block.ahead, 1), sum(o.macs for o in layers)
+            side, channels = layers[0].in_px, block.out_channels
+            found.append(Row(block.words, len(layers), kernel, side, channels, macs))
+        text = f"head, 1×1 to {head.features} channels, {head.out_channels} classes"
+        return [*found, Row(text, 1, 1, head.in_px, head.features, head.macs)]
+
+    def _repr_html_(self) -> str:
+        """Its drawing, in a notebook."""
+        return drawing(self.rows())
 
     @classmethod
     def parse(cls, text: str) -> Architecture:

@@ -38,6 +38,15 @@ def round_channels(wish: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * wish else rounded
 
 
+_NAMES = {
+    "conv": "convolution",
+    "proj": "linear convolution",
+    "dsconv": "separable convolution",
+    "fused": "fused MBConv",
+    "edge": "edge MBConv",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """`repeats` equal layers; the first has the stride and the change of channels.
@@ -110,6 +119,30 @@ class Block:
             f"r{self.repeats}{ahead}_k{self.kernel}_s{self.stride}{self.stride}_{kind}"
             f"_i{self.in_channels}_o{self.out_channels}{se}{ACT_TOKENS[self.activation]}{skip}"
         )
+
+    @property
+    def words(self) -> str:
+        """What it is in words, as "MBConv3 5×5, 3 layers, stride 2, 40 channels"."""
+        if self.kind == "mbconv" and self.expansion:
+            name = f"MBConv{self.expansion}"
+        elif self.kind == "mbconv":
+            name = f"MBConv of {self.middle}"
+        else:
+            name = _NAMES[self.kind]
+            if self.form:
+                name += str(self.expansion) if self.expansion else f" of {self.middle}"
+        sides = [side for side in (self.ahead, self.kernel) if side]
+        words = [" ".join([name, " and ".join(f"{s}×{s}" for s in sides)]).strip()]
+        if self.repeats > 1:
+            words[0] += f", {self.repeats} layers"
+        if self.stride > 1:
+            words.append(f"stride {self.stride}")
+        if self.se_ratio:
+            words.append(f"squeeze {float(self.se_ratio):.3g}")
+        if self.skip == "pool":
+            words.append("pool skip")
+        words.append(f"{self.out_channels} channels")
+        return ", ".join(words)
 
     def operators(self, in_px: int) -> tuple[Operator, ...]:
         """Its layers on an input map of `in_px` pixels a side."""

@@ -2,7 +2,7 @@
 
 An `Architecture` is a line of equal blocks. Networks that are not (residual networks, dense ones,
 those that split and join maps) are a tuple of nodes, each after the nodes that it reads. Kernels,
-counts, ONNX, TFLite and torch forms follow from it; `graph_builder.GraphBuilder` builds one.
+counts, ONNX, TFLite and torch forms follow from it; `zoo.graph_builder.GraphBuilder` builds one.
 
 Conventions: maps are square; an average pooling leaves padding out of its mean; BatchNorm counts
 two parameters a channel; the convolutions of a gate (squeeze-and-excite) have parameters and, as in
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 from .architecture import Architecture
+from .drawing import Row, drawing
 from .kernels.kernel import Kernel
 
 __all__ = [
@@ -126,6 +128,14 @@ class Node:
         return self.op in ("conv", "linear")
 
     @property
+    def words(self) -> str:
+        """What it is in words, without its shape: "3×3 depthwise"; of a node with a weight."""
+        if self.op == "linear":
+            return "linear"
+        kind = " depthwise" if self.groups == self.in_channels else " in groups"
+        return f"{self.kernel[0]}×{self.kernel[1]}{kind if self.groups > 1 else ''}"
+
+    @property
     def params(self) -> int:
         """Trainable numbers."""
         if self.op == "batch_norm":
@@ -142,6 +152,11 @@ class Node:
             return 0
         out, inside, kh, kw = self.weight_shape
         return out * inside * kh * kw * self.px**2
+
+
+def _shape(node: Node) -> tuple[object, ...]:
+    """What equal neighbours of a drawing share."""
+    return (node.words, node.stride, node.in_px, node.channels)
 
 
 @dataclass(frozen=True)
@@ -182,6 +197,23 @@ class NetworkGraph:
             for i in node.inputs:
                 users.setdefault(i, []).append(index)
         return users
+
+    def rows(self) -> list[Row]:
+        """Its nodes with weights as a drawing shows them, equal neighbours as one row."""
+        found = []
+        for _, run in groupby((n for n in self.nodes if n.weighted), _shape):
+            nodes = list(run)
+            first, macs = nodes[0], sum(n.macs for n in nodes)
+            words = [first.words + (f", {len(nodes)} layers" if len(nodes) > 1 else "")]
+            words += [f"stride {first.stride}"] * (first.stride > 1)
+            words.append(f"{first.channels} {'outputs' if first.op == 'linear' else 'channels'}")
+            side, text = max(first.kernel), ", ".join(words)
+            found.append(Row(text, len(nodes), side, first.in_px, first.channels, macs))
+        return found
+
+    def _repr_html_(self) -> str:
+        """Its drawing, in a notebook."""
+        return drawing(self.rows())
 
     @property
     def key(self) -> str:

@@ -137,6 +137,7 @@ def opened(page: Path, profile: Path, width: int = 1300) -> Iterator[Tab]:
     try:
         tab = Tab(here_in, here_out)
         tab.open(page, width)
+        tab.run("window.drawn")  # its plots come after its text
         yield tab
     finally:
         browser.kill()

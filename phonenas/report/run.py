@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phonenas.data.files import refuse_other, write_atomic
+from phonenas.latency_model import LatencyModel
 from phonenas.latency_model import load as load_model
 from phonenas.search.checkpoint import of_this_run
 from phonenas.search.promotion.result import read_promoted
@@ -22,6 +23,7 @@ from phonenas.search.validation.validate import SAID
 from phonenas.search.validation.validation_file import DOCUMENT, checked_validation
 from phonenas.space.errors import PhonenasError, UnsupportedFormat
 
+from .front import course_section, drawings_section, front_table, objectives_plot
 from .page import TARGET, YES, Page, listed, number, table
 from .promoted import exported_files, promoted_section
 from .references import (
@@ -50,7 +52,6 @@ _SCORES = (
     ("coverage90", "inside the 90 % interval", "{:.0%}"),
 )
 _MODELS = {"model": "model", "lookup_table": "raw lookup-table sum", "macs": "MACs baseline"}
-_LOGGED = 12  # generations shown of a log
 
 
 def read_validation(run_dir: Path) -> dict[str, Any] | None:
@@ -207,6 +208,7 @@ def _sections(run: Loaded, validation: dict[str, Any] | None, page: Page) -> lis
         "<noscript><p>The plots need JavaScript; the tables hold the numbers.</p></noscript>",
         f"<h2>The front</h2><p>○ is predicted{marks}, here and everywhere below.</p>",
         page.draw("front", front),
+        objectives_plot(run, page),
         references_section(known),
     ]
     if validation and validation["networks"]:
@@ -219,7 +221,16 @@ def _sections(run: Loaded, validation: dict[str, Any] | None, page: Page) -> lis
             "with the prediction and shows the times of their operators: "
             f"<code>{escape(command)}</code></p>"
         )
-    return [*body, promoted_section(run.path, page), _log(run), _settings(run)]
+    body += [drawings_section(run, _model(run)), front_table(run, validation)]
+    return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
+
+
+def _model(run: Loaded) -> LatencyModel | None:
+    """The model that predicted; None where it cannot be read, which `_damages` told."""
+    try:
+        return load_model(run.path / "model.json")
+    except PhonenasError:
+        return None
 
 
 def _validation_sections(run: Loaded, validation: dict[str, Any], page: Page) -> list[str]:
@@ -363,31 +374,6 @@ def _block_string(v: Mapping[str, Any]) -> str:
     return f"<code>{escape(v['block_args'])}</code>"
 
 
-def _log(run: Loaded) -> str:
-    """At most 12 generations of the search; "" for a run without a log."""
-    kept = run.log()
-    if not len(kept):
-        return ""
-    step = max(1, -(-len(kept) // _LOGGED))
-    rows = [
-        (
-            f"{n:,.0f}",
-            f"{repeats:,.0f}",
-            "–" if hv != hv else f"{hv:#.4g}",
-            f"○ {ms:.2f}",
-            f"○ {top1:.1%}",
-            f"{seconds:.1f}",
-        )
-        for n, repeats, hv, ms, top1, seconds in [*kept[:-1:step], kept[-1]]
-    ]
-    titles = ("evaluations", "known already", "hypervolume", "fastest, ms", "best top-1", "seconds")
-    return (
-        f'<h2>How it went</h2>{table(titles, rows)}<p class="soft">{len(rows)} of {len(kept):,} '
-        "generations; <code>log.csv</code> in the run's folder holds all. Fastest and best are of "
-        "all networks evaluated, whether they meet the target or not.</p>"
-    )
-
-
 def _scores(validation: Mapping[str, Any]) -> str:
     model = validation["model"]
     columns = [("this validation", validation["score"])]
@@ -435,8 +421,8 @@ def _settings(run: Loaded) -> str:
     parts += ["--soft"] * bool(s.get("soft"))
     command = " ".join(f'<span class="nobr">{escape(p)}</span>' for p in parts)
     again = (
-        '<p>The same search again, with the same model:</p><div class="box command"><code>'
-        f"phonenas search {command}</code></div>"
+        '<p>The same search again, with the same model:</p><div class="box command" '
+        f'tabindex="0"><code>phonenas search {command}</code></div>'
         if s.get("strategy") in names()
         else "<p>Not a search of its own: the networks that another run evaluated, ranked again "
         "after measuring.</p>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..graph import IMAGE
-from ..graph_builder import GraphBuilder as Builder
+from .graph_builder import GraphBuilder as Builder
 
 __all__ = ["amoebanet_mobile", "nasnet_mobile"]
 

@@ -4,7 +4,7 @@ and the plain AlexNet."""
 from __future__ import annotations
 
 from ..graph import IMAGE
-from ..graph_builder import GraphBuilder as Builder
+from .graph_builder import GraphBuilder as Builder
 from .mobile import rows
 from .residual import basic_unit, bottleneck_unit, stem
 

@@ -10,7 +10,7 @@ import math
 
 from ..architecture import round_channels
 from ..graph import IMAGE, Function
-from ..graph_builder import GraphBuilder as Builder
+from .graph_builder import GraphBuilder as Builder
 
 __all__ = ["ghostnet", "mixnet_s", "mobilenet_v1", "mobilenet_v2_plain", "rows", "shufflenet_v2"]
 

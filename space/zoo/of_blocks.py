@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from ..architecture import Architecture
 from ..graph import IMAGE, NetworkGraph, Runtime
-from ..graph_builder import GraphBuilder
 from ..kernels.kernel import Kernel
 from ..operator import Operator
+from .graph_builder import GraphBuilder
 
 __all__ = ["block_graph", "operator_kernels"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from ..graph import NetworkGraph
-from ..graph_builder import GraphBuilder
 from . import cells, joined, mobile, residual
+from .graph_builder import GraphBuilder
 
 __all__ = ["GRAPHS", "Listed", "built_graph"]
 

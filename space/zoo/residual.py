@@ -6,7 +6,7 @@ import math
 
 from ..architecture import round_channels
 from ..graph import IMAGE, Function
-from ..graph_builder import GraphBuilder as Builder
+from .graph_builder import GraphBuilder as Builder
 
 __all__ = [
     "LAYERS",

@@ -132,7 +132,7 @@ def test_each_text_alone_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (run.path / "validation.json").write_text(json.dumps(undigested(spoiled)), encoding="utf-8")
         text = write_report(run.path).read_text(encoding="utf-8")
         assert "<script>pwned" not in text and "<img" not in text, key
-        assert text.count("<script>") == 2, key
+        assert text.count("<script") == 2, key
 
 
 def test_only_the_pages_own_scripts_may_run(hostile: list[Path]) -> None:

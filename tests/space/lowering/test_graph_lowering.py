@@ -12,9 +12,9 @@ from phonenas.latency_model.graphs.onnx_cut import cut
 from phonenas.space import zoo
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.graph import NetworkGraph
-from phonenas.space.graph_builder import GraphBuilder
 from phonenas.space.lowering.onnx import to_onnx
 from phonenas.space.lowering.weights_file import shapes
+from phonenas.space.zoo.graph_builder import GraphBuilder
 
 # One of each sort of node; the others are slow.
 FEW = ("squeezenet-1.1", "regnet-y-200mf", "dla-46-c", "preresnet-10")

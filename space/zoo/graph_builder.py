@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
-from .errors import InvalidArgument
-from .graph import IMAGE, Function, NetworkGraph, Node, Op, Pair
+from ..errors import InvalidArgument
+from ..graph import IMAGE, Function, NetworkGraph, Node, Op, Pair
 
 __all__ = ["GraphBuilder"]
 
