@@ -40,7 +40,7 @@ $(MODEL):
 	@cp $(RUN)/phonenas.local.model.json $(MODEL)
 
 test: $(VENV)/.dev  ## the tests, at most 5 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone or notebook)"
 
 # A test that ran out of a wait is run again, twice at most, and told as R (only_rerun in
 # pyproject.toml); in this time it may run out of several.
@@ -50,12 +50,13 @@ slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed an
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PATIENTLY)
 
 coverage: $(VENV)/.dev  ## branch coverage of the tests but the slow ones, by module; some 15 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone or browser)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered -m "not (slow or adbd or sshd or postgres or ray or faults or qemu or phone or notebook or browser)"
 
-real: $(VENV)/.dev  ## faults, and tests on a real adbd, sshd, PostgreSQL and Ray (see tools/real.sh)
+real: $(VENV)/.dev  ## faults, notebooks, and tests on a real adbd, sshd, PostgreSQL and Ray (see tools/real.sh)
 	$(BIN)/python -m pytest -m "(adbd or sshd or postgres) and not faults" $(PATIENTLY)
 	$(BIN)/python -m pytest -m ray $(PATIENTLY)
 	$(BIN)/python -m pytest tests/devices/test_faults.py $(PATIENTLY)
+	$(BIN)/python -m pytest -m notebook $(PATIENTLY)
 
 wheel: $(VENV)/.dev  ## build the sdist and the wheel, and use the wheel outside the checkout
 	$(BIN)/python tools/wheel.py --keep dist

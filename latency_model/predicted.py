@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ from phonenas.data.documents import Ms, Text
 from phonenas.space import Kernel, Operator
 
 from .metrics import chance_within
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Examined", "Explained", "Predicted"]
 
@@ -32,6 +36,14 @@ class Predicted:
     low_ms: Array
     high_ms: Array
     covered: npt.NDArray[np.bool_]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network: latency_ms, low_ms, high_ms, covered."""
+        import pandas as pd
+
+        columns = ("latency_ms", "low_ms", "high_ms", "covered")
+        values = (self.ms, self.low_ms, self.high_ms, self.covered)
+        return pd.DataFrame(dict(zip(columns, values, strict=True)))
 
     def within(self, target_ms: float) -> Array:
         """Probability to be at or below a target when measured, (n,); see `chance_within`."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from ..transports.lock import exclusive
 from .events import Event, OnEvent, Subject, Warned
 from .job import MeasuringJob
 from .protocol import Protocol, Verdict, at_speed, verdict, verdict_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Outcome", "Selection", "joined", "measure", "profile"]
 
@@ -66,6 +70,27 @@ class Outcome:
     verdict: Verdict
     results: Mapping[str, Measurement]
     slowdown: float | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a measurement: kind, subject, latency_ms, spread (its error bar, relative; NaN
+        for a single round), rounds, series, at (of the last round), origin."""
+        import pandas as pd
+
+        columns = ("kind", "subject", "latency_ms", "spread", "rounds", "series", "at", "origin")
+        rows = [
+            (
+                m.kind,
+                m.subject,
+                m.latency_ms,
+                m.spread,
+                len(m.rounds),
+                m.series,
+                m.rounds[-1].at,
+                m.conditions.origin,
+            )
+            for m in self.results.values()
+        ]
+        return pd.DataFrame(rows, columns=list(columns))
 
 
 @dataclass(frozen=True)

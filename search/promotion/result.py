@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from ..strategies.reward import reward
 from ..validation.validate import Validated, target_verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FILE", "Promoted", "PromotedNetwork", "read_promoted"]
 
@@ -198,6 +201,12 @@ class Promoted:
     def trained(self) -> tuple[PromotedNetwork, ...]:
         """Those that have a trained top-1."""
         return tuple(n for n in self.networks if n.top1 is not None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network, the fields of `PromotedNetwork`, by rising id."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(n) for n in self.networks])
 
     @property
     def kendall_tau(self) -> float | None:
