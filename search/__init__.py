@@ -18,6 +18,8 @@ from .spec import Spec
 from .strategies import RandomSearch, Strategy, get, names
 from .strategies.controller import Controller
 from .strategies.nsga2 import NSGA2
+from .strategies.nsga3 import NSGA3
+from .strategies.regularised import RegularisedEvolution
 from .strategies.reward import HARD, SOFT, check_target, reward
 from .strategies.start_from import StartFrom
 from .strategies.surrogate_assisted import SurrogateAssisted
@@ -28,6 +30,7 @@ from .validation.validate import Validation, validate
 __all__ = [
     "HARD",
     "NSGA2",
+    "NSGA3",
     "SOFT",
     "Budget",
     "Candidate",
@@ -45,6 +48,7 @@ __all__ = [
     "PeakActivation",
     "Promoted",
     "RandomSearch",
+    "RegularisedEvolution",
     "Rounds",
     "Searched",
     "Spec",

@@ -14,8 +14,8 @@ from .checkpoint import BUDGET, RULES
 
 __all__ = ["GAIN", "Budget"]
 
-# Share of its hypervolume that a search gains, or more, for its patience not to end it. In a large
-# space nearly each generation has some gain: in `mnasnet` on a ready Pixel 4 each of 8,000 networks.
+# Share of its hypervolume up to which a search has no gain. In a large space nearly each generation
+# has some: in `mnasnet` on a ready Pixel 4 one in each 100 of 8,000 networks.
 GAIN = 0.001
 
 

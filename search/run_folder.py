@@ -338,7 +338,11 @@ class RunFolder:
             self.path / "evaluations.parquet", lambda beside: table.to_parquet(beside, index=False)
         )
         reasons = dict(sorted(Counter(evaluated.failed.values()).items()))
-        ended = {"complete": True, "seconds": done.seconds, "hypervolume": front.hypervolume}
+        ended: dict[str, Any] = {
+            "complete": True,
+            "seconds": done.seconds,
+            "hypervolume": front.hypervolume,
+        }
         if rule:
             ended["ended"] = {"rule": rule, "evaluations": len(evaluated)}
         failed = {"failed": reasons} if reasons else {}

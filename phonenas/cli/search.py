@@ -121,6 +121,10 @@ def search(
         list[str] | None,
         typer.Option(help="Narrows the space: GENE=VALUE, the options that go; repeatable."),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Of rl: product, sum (MONAS) or limit (RNAS); as --set reward=NAME."),
+    ] = None,
     set_: StrategySettings = None,
     resolution: Resolution = None,
     seed: Seed = 0,
@@ -143,7 +147,8 @@ def search(
         )
     estimator, trust = begun
     searched = spaces.narrow(spaces.get(space, resolution), fix or (), exclude or ())
-    how = s.get(strategy, seed, soft=soft, given=settings_of(set_))
+    rewards = [] if reward is None else [f"reward={reward}"]
+    how = s.get(strategy, seed, soft=soft, given=settings_of([*(set_ or ()), *rewards]))
     if start_from is not None:
         how = s.StartFrom(how, _known(start_from, searched))
     budget = s.Budget(evaluations, patience, None if time is None else _seconds(time))

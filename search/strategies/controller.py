@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,17 @@ from phonenas.space.errors import InvalidArgument, MissingExtra, install
 from ..pareto import non_dominated
 from ..training.resources import computing
 from .base import ONE_GENE, Objectives, State, table_of, unseen
-from .reward import HARD, SOFT, RewardStrategy, penalised, rewards_of, spans_of, targets_of
+from .reward import (
+    HARD,
+    SOFT,
+    RewardStrategy,
+    limited_of,
+    penalised,
+    rewards_of,
+    spans_of,
+    sums_of,
+    targets_of,
+)
 
 __all__ = ["Controller", "Hyperparameters"]
 
@@ -44,6 +54,11 @@ class Hyperparameters:
             (ablation).
         baseline: How many of the latest networks rewards are compared with, ≥ 0; 0: none, the bare
             reward counts (ablation).
+        reward: What is maximised: the weighted `product` of MnasNet; `sum`, MONAS's weighted sum of
+            quality and costs, each in shares of its range on the front so far; `limit`, the
+            quality of what keeps its target, and a penalty for the rest, as RNAS.
+        weight: Of the quality in the sum, in [0, 1]; None: evenly spread, for the whole front, or
+            0.5 with a target, of which the cost is then a share.
     Raises:
         InvalidArgument: A number outside its range.
     """
@@ -56,6 +71,8 @@ class Hyperparameters:
     clip: float | None = 0.2
     entropy: float = 0.05
     baseline: int = 100
+    reward: Literal["product", "sum", "limit"] = "product"
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         least = {"batch": 2, "hidden": 1, "embedding": 1, "epochs": 1, "entropy": 0, "baseline": 0}
@@ -66,6 +83,13 @@ class Hyperparameters:
                 )
         if not self.learning_rate > 0 or (self.clip is not None and not self.clip > 0):
             raise InvalidArgument("the controller's learning rate and clip are above 0")
+        if self.reward not in ("product", "sum", "limit"):
+            raise InvalidArgument(f"a reward is product, sum or limit, got {self.reward!r}")
+        if self.weight is not None and (self.reward != "sum" or not 0 <= self.weight <= 1):
+            raise InvalidArgument(
+                f"weight: of the quality in the reward sum, 0 to 1, got {self.weight:g} with the "
+                f"reward {self.reward}"
+            )
 
 
 class Controller(RewardStrategy):
@@ -73,8 +97,9 @@ class Controller(RewardStrategy):
 
     A token for each option of each gene, embedded; a long short-term memory that reads the
     genes drawn so far; for each gene a softmax over its own options. The reward is the weighted
-    product. The advantage of a network is how much its reward exceeds the mean reward of the
-    latest networks, against the same target, in their standard deviations.
+    product, or another of `Hyperparameters`. The advantage of a network is how much its reward
+    exceeds the mean reward of the latest networks, against the same target, in their standard
+    deviations.
 
     Without a target each network has its own, evenly spaced over the latencies of the front
     seen so far; the controller reads where in that range it lies, and so learns the whole front.
@@ -116,7 +141,15 @@ class Controller(RewardStrategy):
     @property
     def settings(self) -> dict[str, Any]:
         own = asdict(self.hyperparameters)
+        # Runs of before there were other rewards have neither.
+        for name, value in (("reward", "product"), ("weight", None)):
+            if own[name] == value:
+                del own[name]
         return {**super().settings, **own, "exponents": list(self.exponents)}
+
+    @property
+    def soft_target(self) -> bool:
+        return self.hyperparameters.reward == "product" and super().soft_target
 
     def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
         torch = self._torch
@@ -241,13 +274,28 @@ class Controller(RewardStrategy):
 
     def _advantage(self, losses: Objectives, targets: Floats) -> Floats:
         """Rewards less the mean reward of the latest networks, in their deviations, (n,)."""
-        spans = spans_of(self._losses)
-        rewards = rewards_of(losses, targets, self.exponents, spans)
+        rewards = self._rewards(losses, targets, self._places)
         if not self.hyperparameters.baseline:
             return rewards
         last = self._losses[-self.hyperparameters.baseline :]
-        beside = rewards_of(last[None], targets[:, None], self.exponents, spans)
+        beside = self._rewards(last[None], targets[:, None], self._places[:, None])
         return np.asarray((rewards - beside.mean(axis=1)) / (beside.std(axis=1) + 1e-9))
+
+    def _rewards(self, losses: Objectives, targets: Floats, places: Floats) -> Floats:
+        """Rewards of losses, (..., k), by the target of each and its place, (..., k - 1)."""
+        kind, weight = self.hyperparameters.reward, self.hyperparameters.weight
+        if kind == "sum":
+            front = np.concatenate([self._front, self._losses])
+            front = front[non_dominated(front)]
+            best, worst = front.min(axis=0), front.max(axis=0)
+            if self.target is not None:
+                best[1], worst[1] = 0.0, self.target
+            share = places.mean(axis=-1) if weight is None else np.float64(weight)
+            return sums_of(losses, share, best, worst)
+        spans = spans_of(self._losses)
+        if kind == "limit":
+            return limited_of(losses, targets, spans)
+        return rewards_of(losses, targets, self.exponents, spans)
 
     def _log_shares(self, genomes: Genomes) -> tuple[Any, Any]:
         """Logarithm of the probability of each choice, and its entropy, each (n, genes)."""

@@ -13,7 +13,6 @@ from .base import Objectives, State, Strategy
 
 __all__ = ["NSGA2"]
 
-_ARRAYS = ("X", "F", "G", "rank", "crowding")
 _FIRST = 10  # networks before the first selection
 _CHILDREN, _SURVIVORS = 10, 5  # one child a generation for so many networks observed; one survivor
 
@@ -42,6 +41,7 @@ class NSGA2(Strategy):
     """
 
     name = "nsga2"
+    kept: tuple[str, ...] = ("X", "F", "G", "rank", "crowding")  # of each survivor, in a state
 
     def __init__(self, seed: int = 0, population: int = 100, crossover: float = 0.2) -> None:
         super().__init__(seed)
@@ -57,12 +57,17 @@ class NSGA2(Strategy):
         return {**super().settings, "population": self.population, "crossover": self.crossover}
 
     def start(self, space: SearchSpace, target: float | None = None, objectives: int = 2) -> None:
-        from .pymoo_nsga2 import Memory, algorithm_for
+        from .pymoo_nsga2 import Memory
 
         self.space, self.target = space, target
         self._memory = Memory(space)
-        first = min(_FIRST, self.population)
-        self._algorithm = algorithm_for(self._memory, objectives, first, self.crossover, self.seed)
+        self._algorithm = self.make_algorithm(objectives, min(_FIRST, self.population))
+
+    def make_algorithm(self, objectives: int, first: int) -> Any:
+        """pymoo's algorithm before its first generation, of so many networks."""
+        from .pymoo_nsga2 import algorithm_for
+
+        return algorithm_for(self._memory, objectives, first, self.crossover, self.seed)
 
     def ask(self, n: int) -> Genomes:
         algorithm, self._memory.matings = self._algorithm, 0
@@ -101,7 +106,7 @@ class NSGA2(Strategy):
         }
         if algorithm.pop is not None and len(algorithm.pop):
             # Networks that overstep the constraint have no rank and no crowding: NaN stands for it.
-            state |= {name: np.asarray(algorithm.pop.get(name), float) for name in _ARRAYS}
+            state |= {name: np.asarray(algorithm.pop.get(name), float) for name in self.kept}
             state["X"] = state["X"].astype(np.int8)
         return state
 
@@ -111,16 +116,19 @@ class NSGA2(Strategy):
         algorithm, self._memory.observed = self._algorithm, int(state["told"])
         self._memory.seen = set(self.space.keys(seen)) if len(seen) else set()
         if "X" in state:
-            arrays = {name: np.asarray(state[name]) for name in _ARRAYS}
-            if not np.array_equal(np.isnan(arrays["rank"]), np.isnan(arrays["crowding"])):
-                raise ValueError("networks have a rank and no crowding, or the reverse")
+            arrays = {name: np.asarray(state[name]) for name in self.kept}
             survivors = Population.new(X=arrays["X"])
             survivors.set("F", arrays["F"], "G", arrays["G"])
-            for i, rank in enumerate(arrays["rank"]):
-                survivors[i].evaluated = {"F", "G", "H"}
+            for survivor in survivors:
+                survivor.evaluated = {"F", "G", "H"}
+            none = np.empty(0)
+            ranks, crowding = arrays.get("rank", none), arrays.get("crowding", none)
+            if not np.array_equal(np.isnan(ranks), np.isnan(crowding)):
+                raise ValueError("networks have a rank and no crowding, or the reverse")
+            for i, rank in enumerate(ranks):
                 ranked = not np.isnan(rank)
                 survivors[i].set("rank", int(rank) if ranked else None)
-                survivors[i].set("crowding", float(arrays["crowding"][i]) if ranked else None)
+                survivors[i].set("crowding", float(crowding[i]) if ranked else None)
             algorithm._initialize()
             algorithm.pop = survivors
             algorithm.is_initialized = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from phonenas.space import SearchSpace
 
 from .base import ONE_GENE, unseen
 
-__all__ = ["CategoricalNSGA2", "Memory", "algorithm_for"]
+__all__ = ["CategoricalNSGA2", "Memory", "Within", "algorithm_for", "set_up"]
 
 _MATINGS = 3  # rounds of mating a generation before mutants take further steps
 _HURRY = 5000  # networks observed from which on there is one round
@@ -85,12 +86,14 @@ class Unseen(_Remembering, DuplicateElimination):  # type: ignore[misc]
         return pop[new]
 
 
-class Within(RankAndCrowding):  # type: ignore[misc]
-    """Ranks those within the constraint; fills up with those that overstep it the least.
+class Within:
+    """Of a survival: those within the constraint, filled up with those that overstep it the least.
 
     As pymoo's own does, which asks each network by name for all that it has: a fifth of a
     search's time.
     """
+
+    _do: Callable[..., Any]
 
     def do(self, problem: Any, pop: Any, *args: Any, n_survive: int, **kw: Any) -> Any:
         over = np.array([individual.CV[0] for individual in pop])
@@ -103,6 +106,10 @@ class Within(RankAndCrowding):  # type: ignore[misc]
         return Population.merge(alive, pop[beyond])
 
 
+class WithinCrowding(Within, RankAndCrowding):  # type: ignore[misc]
+    """Survivors by rank and crowding distance, those within the constraint first."""
+
+
 class CategoricalNSGA2(NSGA2):  # type: ignore[misc]
     """NSGA-II that keeps no optimum of its own: the loop keeps the front."""
 
@@ -110,9 +117,7 @@ class CategoricalNSGA2(NSGA2):  # type: ignore[misc]
         pass
 
 
-def algorithm_for(
-    memory: Memory, objectives: int, first: int, crossover: float, seed: int
-) -> CategoricalNSGA2:
+def algorithm_for(memory: Memory, objectives: int, first: int, crossover: float, seed: int) -> Any:
     """NSGA-II over the genomes of a space, before its first generation.
 
     Args:
@@ -122,14 +127,33 @@ def algorithm_for(
         crossover: Share of children that mix two parents, in [0, 1].
         seed: Of all chance.
     """
-    algorithm = CategoricalNSGA2(
+    own = {"survival": WithinCrowding()}
+    return set_up(CategoricalNSGA2, memory, objectives, first, crossover, seed, own)
+
+
+def set_up(
+    kind: Callable[..., Any],
+    memory: Memory,
+    objectives: int,
+    first: int,
+    crossover: float,
+    seed: int,
+    own: Mapping[str, Any],
+) -> Any:
+    """An algorithm of pymoo with operators for categorical genes; see `algorithm_for`.
+
+    Args:
+        kind: Its class, of genetic algorithms.
+        own: What this class alone takes.
+    """
+    algorithm = kind(
         pop_size=first,
         sampling=Uniform(memory),
         crossover=UniformCrossover(prob=crossover),
         mutation=OtherOption(memory),
         eliminate_duplicates=Unseen(memory),
-        survival=Within(),
         seed=seed,
+        **own,
     )
     counts = memory.space.option_counts
     problem = Problem(n_var=len(counts), n_obj=objectives, n_ieq_constr=1, xl=0, xu=counts - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -23,7 +23,9 @@ STRATEGIES: Registry[Any] = Registry(
     "phonenas.strategies",
     {
         "nsga2": f"{_ROOM}.nsga2:NSGA2",
+        "nsga3": f"{_ROOM}.nsga3:NSGA3",
         "random": f"{_ROOM}.random:RandomSearch",
+        "regularised": f"{_ROOM}.regularised:RegularisedEvolution",
         "rl": f"{_ROOM}.controller:Controller",
         "surrogate": f"{_ROOM}.surrogate_assisted:SurrogateAssisted",
         "weighted": f"{_ROOM}.weighted_product:WeightedProduct",
@@ -106,7 +108,8 @@ def _settings(name: str, types: Mapping[str, Any], given: Mapping[str, Any]) -> 
             text = "null" if value == "none" else value
             settings[setting] = msgspec.convert(text, types[setting], strict=False)
         except msgspec.ValidationError as error:
-            kind = _KINDS.get(types[setting], str(types[setting]))
+            choices = ", ".join(map(str, get_args(types[setting])))
+            kind = _KINDS.get(types[setting]) or f"one of {choices}"
             raise InvalidArgument(
                 f"{setting} of the strategy {name} is {kind}, got {value!r}"
             ) from error

@@ -20,10 +20,12 @@ __all__ = [
     "targets_of",
     "check_exponents",
     "check_target",
+    "limited_of",
     "penalised",
     "reward",
     "rewards_of",
     "spans_of",
+    "sums_of",
 ]
 
 SOFT = (-0.07, -0.07)
@@ -146,6 +148,54 @@ def rewards_of(
     weights = np.prod(ratio ** np.where(ratio <= 1, *exponents), axis=-1)
     scored: Floats = (1 - losses[..., 0]) * weights
     return scored
+
+
+def sums_of(losses: Floats, weights: npt.ArrayLike, best: Floats, worst: Floats) -> Floats:
+    """Weighted sums of quality and costs, each in shares of a range.
+
+    weight · quality - (1 - weight) · mean of the costs; 1 is the best of a range, 0 the worst. What
+    is far below the range counts as -1 of it, so that a limit overstepped does not hide the rest.
+
+    Args:
+        losses: (..., k), as `rewards_of` takes them.
+        weights: Of the quality, (...), in [0, 1].
+        best, worst: Of each loss, (k,).
+    Source: Hsu et al., MONAS, 2018, the mixed reward. The range of quality is ours: by its own
+        figure it hardly differs between networks.
+
+    >>> best, worst = np.array([0.0, 10.0]), np.array([0.5, 50.0])
+    >>> sums_of(np.array([[0.0, 50.0], [0.25, 10.0]]), 0.5, best, worst).tolist()
+    [0.0, 0.25]
+    """
+    shares = (losses - best) / np.where(worst > best, worst - best, 1.0)
+    quality = np.maximum(1 - shares[..., 0], -1.0)
+    weights = np.asarray(weights, np.float64)
+    summed: Floats = weights * quality - (1 - weights) * shares[..., 1:].mean(axis=-1)
+    return summed
+
+
+def limited_of(losses: Floats, targets: npt.ArrayLike, spans: npt.ArrayLike = ()) -> Floats:
+    """Quality of what keeps all targets; of other networks minus the share by which they overstep.
+
+    Args:
+        losses, targets, spans: As `rewards_of` takes them.
+    Returns:
+        (...), in [-1, 1].
+    Source: Zhou et al., Resource-Efficient Neural Architect, 2018 (RNAS in MnasNet's paper), a
+        policy gradient under hard limits; Hsu et al., MONAS, 2018, whose reward beyond a limit is
+        0. That it falls with the overstep is ours: so the first networks, all beyond, are told
+        apart.
+
+    >>> limited_of(np.array([[0.25, 80.0], [0.25, 100.0]]), 80.0).tolist()
+    [0.75, -0.25]
+    """
+    targets = np.atleast_1d(np.asarray(targets, np.float64))
+    over = losses[..., 1] / np.maximum(targets[..., 0], _LEAST) - 1
+    if losses.shape[-1] > 2:
+        further = (losses[..., 2:] - targets[..., 1:]) / np.asarray(spans)
+        over = np.maximum(over, further.max(axis=-1))
+    limited: Floats = np.where(over <= 0, 1 - losses[..., 0], -np.clip(over, 0, 1))
+    return limited
 
 
 def spans_of(losses: Floats) -> Floats:

@@ -71,12 +71,16 @@ class WeightedProduct(RewardStrategy):
         self._seen: set[bytes] = set()
         self._tournaments = 0
 
+    def sizes(self) -> tuple[int, int, int]:
+        """Networks before the first tournament, children of the next turn, and networks alive."""
+        alive = min(max(self._observed // _ALIVE, _FIRST), self.population)
+        children = max(1, min(self._observed // _CHILDREN, self.population // 10))
+        return min(_FIRST, self.population), children, alive
+
     def ask(self, n: int) -> Genomes:
-        if self._observed < min(_FIRST, self.population):
-            return self.space.sample(
-                self.rng, min(n, min(_FIRST, self.population) - self._observed)
-            )
-        count = max(1, min(self._observed // _CHILDREN, self.population // 10))
+        first, count, _ = self.sizes()
+        if self._observed < first:
+            return self.space.sample(self.rng, min(n, first - self._observed))
         targets = targets_of(self._front, self.target, self._tournaments, count)[0][:, None]
         self._tournaments += count
         sampled = self.rng.integers(0, len(self._alive), (count, self.tournament))
@@ -95,7 +99,7 @@ class WeightedProduct(RewardStrategy):
     def tell(self, genomes: Genomes, losses: Objectives, violation: Objectives) -> None:
         self._observed += len(genomes)
         self._seen.update(self.space.keys(genomes))
-        alive = min(max(self._observed // _ALIVE, _FIRST), self.population)
+        alive = self.sizes()[2]
         self._alive = np.concatenate([self._alive, genomes])[-alive:]
         losses = penalised(losses, violation)
         self._losses = np.concatenate([self._losses, losses])[-alive:]

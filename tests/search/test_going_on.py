@@ -34,6 +34,10 @@ def _stop(*_: Any) -> Any:
     raise _Stop
 
 
+STRATEGIES = ["nsga2", "nsga3", "random", "weighted", "regularised", "rl", "surrogate"]
+STRATEGIES += ["rl reward=sum", "rl reward=limit"]
+
+
 class Searching:
     """Searches of one model, estimator and strategy."""
 
@@ -44,7 +48,7 @@ class Searching:
     def __call__(
         self, strategy: str, evaluations: int | search.Budget, into: Path, **more: Any
     ) -> search.Searched:
-        if strategy == "rl":
+        if strategy.startswith("rl"):
             pytest.importorskip("torch")
         return search.search(
             self.space,
@@ -66,7 +70,7 @@ def ends_alike(some: Path, other: Path) -> None:
     runs = [search.load(some), search.load(other)]
     assert runs[0].front == runs[1].front
     tables = [pd.read_parquet(path / "evaluations.parquet") for path in (some, other)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
     logs = [[row[:-1] for row in run.log()] for run in runs]  # without the seconds
     assert logs[0] == logs[1]
 
@@ -99,7 +103,7 @@ def test_more_evaluations_end_as_all_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted", "rl", "surrogate"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("target_ms", [None, 300.0])
 def test_300_and_300_are_600(
     go: Searching, tmp_path: Path, strategy: str, target_ms: float | None
@@ -265,7 +269,7 @@ def job(fitted: LatencyModel, tmp_path: Path, environment: dict[str, str]) -> An
     def run(
         strategy: str, into: str, budget: search.Budget, at: float = 1e9, start: int = 0
     ) -> int:
-        if strategy == "rl":
+        if strategy.startswith("rl"):
             pytest.importorskip("torch")
         code = _JOB.format(
             tests=str(Path(__file__).parents[1]),
@@ -281,9 +285,6 @@ def job(fitted: LatencyModel, tmp_path: Path, environment: dict[str, str]) -> An
         return done.returncode
 
     return run
-
-
-STRATEGIES = ["nsga2", "random", "weighted", "rl", "surrogate"]
 
 
 @pytest.mark.slow

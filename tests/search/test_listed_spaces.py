@@ -44,7 +44,7 @@ def go(table: Path, strategy: str, evaluations: int, **more: Any) -> search.Sear
 
 STRATEGIES = [
     *("nsga2", "random", "weighted"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("rl", "surrogate")),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate", "nsga3", "regularised")),
 ]
 
 

@@ -20,9 +20,11 @@ from phonenas.search.strategies.controller import Controller, Hyperparameters
 from phonenas.search.strategies.reward import (
     HARD,
     SOFT,
+    limited_of,
     penalised,
     rewards_of,
     spans_of,
+    sums_of,
     targets_of,
 )
 from phonenas.space import MnasNet, SearchSpace
@@ -90,6 +92,46 @@ class TestWeightedProduct(StrategyContract):
     def test_bad_settings_are_refused(self, more: dict[str, Any]) -> None:
         with pytest.raises(InvalidArgument):
             search.WeightedProduct(**more)
+
+
+class TestRegularisedEvolution(StrategyContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return TinySpace(resolution=32)
+
+    def make(self, seed: int) -> Strategy:
+        return search.RegularisedEvolution(seed=seed, population=30)
+
+    def test_the_first_population_is_random_and_the_oldest_die(self) -> None:
+        strategy = search.RegularisedEvolution(seed=5, population=40, tournament=10)
+        space = MnasNet()
+        genomes, _ = told(strategy, space, 90, 0.3)
+        expected = space.sample(np.random.default_rng(5), 40)
+        assert np.array_equal(genomes[:40], expected)
+        assert np.array_equal(strategy.state()["alive"], genomes[-40:])
+        for i, child in enumerate(
+            genomes[40:44]
+        ):  # of one turn: a parent of the first 40 with one gene changed
+            assert ((expected != child).sum(axis=1) == 1).any(), i
+
+    def test_a_child_is_of_the_best_of_its_tournament(self) -> None:
+        """With a tournament of many draws, of the best alive by the reward."""
+        space = MnasNet()
+        strategy = search.RegularisedEvolution(seed=1, population=40, tournament=2000)
+        strategy.start(space, 0.3)
+        first = strategy.ask(50)
+        losses = judged(space, first)
+        strategy.tell(first, losses, np.zeros(len(first)))
+        rewards = (1 - losses[:, 0]) * np.minimum(1, 0.3 / losses[:, 1])
+        best = first[int(np.argmax(rewards))]
+        children = strategy.ask(50)
+        assert len(children) == 4 and ((children != best).sum(axis=1) == 1).all()
+
+    def test_it_finds_more_than_chance(self) -> None:
+        space = MnasNet()
+        _, losses = told(search.RegularisedEvolution(seed=0), space, 800, None)
+        blind = judged(space, space.sample(np.random.default_rng(0), 800))
+        assert hypervolume(losses, *BOX) > hypervolume(blind, *BOX) + 0.05
 
 
 class TestController(StrategyContract):
@@ -216,6 +258,47 @@ class TestController(StrategyContract):
         assert np.array_equal(*asked)
 
 
+@pytest.mark.slow
+class TestControllerOfSums(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        pytest.importorskip("torch")
+        return search.get("rl reward=sum", seed)
+
+
+@pytest.mark.slow
+class TestControllerUnderLimits(StrategyContract):
+    def make(self, seed: int) -> Strategy:
+        pytest.importorskip("torch")
+        return search.get("rl reward=limit", seed)
+
+
+@pytest.mark.slow
+def test_the_weight_of_a_sum_is_what_the_controller_follows(space: SearchSpace) -> None:
+    pytest.importorskip("torch")
+    late = [
+        told(search.get(f"rl reward=sum weight={w}", 0), space, 600, None)[1][-100:].mean(axis=0)
+        for w in (0.1, 0.9)
+    ]
+    assert late[1][0] < late[0][0] - 0.01  # the loss of quality
+    assert late[0][1] < late[1][1] - 0.05  # the cost
+
+
+@pytest.mark.slow
+def test_under_a_limit_the_controller_stays_within_it(space: SearchSpace) -> None:
+    pytest.importorskip("torch")
+    strategy = search.get("rl reward=limit", 0)
+    strategy.start(space, 0.4)
+    losses = np.empty((0, 2))
+    while len(losses) < 600:
+        genomes = strategy.ask(100)
+        strategy.tell(genomes, judged(space, genomes), np.zeros(len(genomes)))
+        losses = np.concatenate([losses, judged(space, genomes)])
+    blind = judged(space, space.sample(np.random.default_rng(0), 600))
+    late = losses[-100:]
+    assert (late[:, 1] <= 0.4).mean() > 2 * (blind[:, 1] <= 0.4).mean()
+    assert np.median(late[:, 0]) < np.median(blind[blind[:, 1] <= 0.4, 0])
+
+
 class TestSurrogateAssisted(StrategyContract):
     @pytest.fixture
     def space(self) -> SearchSpace:
@@ -285,7 +368,12 @@ def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["weighted", "nsga2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate"))],
+    [
+        "weighted",
+        "nsga2",
+        "nsga3",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate")),
+    ],
 )
 def test_equal_seeds_are_equal_across_processes(name: str, environment: dict[str, str]) -> None:
     many = 600 if name == "rl" else 70  # sums of several threads show in large batches alone
@@ -328,12 +416,15 @@ def test_a_strategy_of_ones_own_is_there_by_module_and_name(
     assert STRATEGIES.group == "phonenas.strategies"
 
 
-@pytest.mark.parametrize("name", ["nsga2", "random", "surrogate", "weighted", "rl"])
+@pytest.mark.parametrize(
+    "name", ["nsga2", "nsga3", "random", "surrogate", "weighted", "regularised", "rl"]
+)
 def test_each_strategy_says_whether_it_follows_a_soft_target(name: str) -> None:
     if name == "rl":
         pytest.importorskip("torch")
-    assert search.get(name, 0, soft=True).soft_target == (name in ("weighted", "rl"))
-    if name in ("weighted", "rl"):
+    following = ("weighted", "regularised", "rl")
+    assert search.get(name, 0, soft=True).soft_target == (name in following)
+    if name in following:
         with pytest.raises(InvalidArgument, match="exponents=SOFT"):
             search.get(name).soft_target  # noqa: B018  # it raises
 
@@ -360,6 +451,41 @@ def test_settings_are_checked_by_name_and_kind(name: str, given: dict[str, str],
     with pytest.raises(InvalidArgument) as told:
         search.get(name, given=given)
     assert says in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("reward=much", "reward of the strategy rl is one of product, sum, limit, got 'much'"),
+        ("weight=0.5", "weight: of the quality in the reward sum, 0 to 1, got 0.5 with the reward"),
+        ("reward=sum weight=1.5", "weight: of the quality in the reward sum, 0 to 1, got 1.5"),
+    ],
+)
+def test_rewards_of_the_controller_are_checked(given: str, says: str) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(InvalidArgument, match=says):
+        search.get(f"rl {given}")
+
+
+def test_the_controller_has_other_rewards_among_its_settings() -> None:
+    pytest.importorskip("torch")
+    plain, summed = search.get("rl").settings, search.get("rl reward=sum weight=0.25").settings
+    assert plain.keys().isdisjoint({"reward", "weight"})  # as in runs of before there were others
+    assert (summed["reward"], summed["weight"]) == ("sum", 0.25)
+    assert not search.get("rl reward=limit", soft=True).soft_target
+
+
+def test_sums_weigh_shares_of_ranges() -> None:
+    best, worst = np.array([0.2, 10.0, -5.0]), np.array([0.4, 50.0, 5.0])
+    losses = np.array([[0.25, 20.0, 0.0], [0.99, 10.0, -5.0]])
+    # Quality .75 of its range less the costs' mean, (.25 + .5) / 2; what is far below counts as -1.
+    assert sums_of(losses, 0.6, best, worst).tolist() == pytest.approx([0.3, -0.6])
+
+
+def test_a_limit_that_is_overstepped_costs_by_how_much() -> None:
+    losses = np.array([[0.3, 20.0, 4.0], [0.3, 25.0, 4.0], [0.3, 10.0, 7.0], [0.1, 99.0, 4.0]])
+    found = limited_of(losses, [20.0, 4.0], [10.0])
+    assert found.tolist() == pytest.approx([0.7, -0.25, -0.3, -1.0])
 
 
 def test_settings_are_what_a_user_wrote() -> None:
