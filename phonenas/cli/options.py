@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_DB",
     "NETWORK",
     "BrokenImages",
+    "Calibrate",
     "Db",
     "DeviceName",
     "EstimatorOptions",
@@ -33,6 +34,7 @@ __all__ = [
     "ModelFile",
     "Output",
     "OwnResolution",
+    "Quantise",
     "Ray",
     "Resolution",
     "Seed",
@@ -87,6 +89,16 @@ Ray = Annotated[
     str | None, typer.Option("--ray", help="A Ray cluster: auto, or HOST:PORT of its head.")
 ]
 BrokenImages = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
+Quantise = Annotated[
+    str | None, typer.Option(help="int8: write each format in int8, too, and evaluate both files.")
+]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Images that --quantise calibrates on, as --data; default: those trained on.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 
 WorkerCount = Annotated[

@@ -17,9 +17,11 @@ from .options import (
     DEFAULT_DB,
     NETWORK,
     BrokenImages,
+    Calibrate,
     Db,
     Output,
     OwnResolution,
+    Quantise,
     Ray,
     Seed,
     TrainingOptions,
@@ -65,6 +67,8 @@ def train(
             "TFLite where it is installed."
         ),
     ] = None,
+    quantise: Quantise = None,
+    calibrate: Calibrate = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
     precision: Annotated[
@@ -83,6 +87,7 @@ def train(
     """Train a network on your images. Several GPUs: torchrun -m phonenas train ..."""
     from phonenas.search.cluster.workers import workers_from
     from phonenas.search.training.distributed import rank_and_world
+    from phonenas.search.training.export.quantised import quantisation
     from phonenas.search.training.job import TrainingJob
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources, require_torch
@@ -103,6 +108,10 @@ def train(
         precision=precision,
     )
     formats = _checked_formats(export, out)
+    if quantise is None:
+        output.refuse("calibrate", "is of --quantise: give that, too")
+    elif formats == ():
+        raise InvalidArgument("--quantise writes files: give --out, and an --export")
     if measure_on is None:
         output.refuse("db", "is where measurements go: give --measure-on, too")
     elif formats == ():
@@ -118,6 +127,7 @@ def train(
     phone = None if measure_on is None or rank > 0 else entered_once(measure_on)
     over = out is not None and (out / "result.json").exists()
     images, test, part = read_parts(options)
+    small = quantisation(quantise, images, calibrate, broken=options.broken)
     job = TrainingJob(images, test, chosen, options.seed)
     resources = Resources(device, options.threads, options.loaders, options.gpus or 0.0)
     with Bars(output.quiet or rank > 0) as bars, _torch_errors():
@@ -134,7 +144,9 @@ def train(
     if not trained.diverged and out is not None and formats != ():
         from phonenas.search.training.export import export as exporting
 
-        exported = exporting.export(trained, out, test, formats=formats, recipe=chosen.digest)
+        exported = exporting.export(
+            trained, out, test, formats=formats, recipe=chosen.digest, quantise=small
+        )
     file = None
     if exported is not None and phone is not None:
         file = file_latency(output, exported.file, phone, db)
@@ -188,11 +200,9 @@ def _checked_formats(export: list[str] | None, out: Path | None) -> tuple[str, .
     if export == ["none"]:
         return ()
     formats = tuple(dict.fromkeys(export))
-    for name in formats:
-        if name not in _FORMATS:
-            raise UnknownName(
-                f"no format is called {name!r}. Known: {', '.join(_FORMATS)}; or none."
-            )
+    if unknown := [f for f in formats if f not in _FORMATS]:
+        known = ", ".join(_FORMATS)
+        raise UnknownName(f"no format is called {unknown[0]!r}. Known: {known}; or none.")
     if formats and out is None:
         raise InvalidArgument("--export writes into the folder of --out: give one")
     return formats
@@ -209,6 +219,7 @@ def _as_json(
         result["export"] = [
             {"format": f.name, **{k: getattr(f, k) for k in keys}} for f in exported.models
         ]
+        result["quantised"] = [{**asdict(q), "path": str(q.path)} for q in exported.quantised]
     return result
 
 
@@ -267,6 +278,7 @@ def _as_text(
             f"{form.allowed:.1e}), {form.differing} decisions differ by rounding; top-1 "
             f"{form.top1:.2%}"
         )
+    lines += [] if exported is None else map(str, exported.quantised)
     if file is not None:
         lines += ["", *files_lines([(name, file)], "●", "network")]
     if out is None:

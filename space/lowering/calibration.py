@@ -145,9 +145,10 @@ def least_and_most(model: onnx.ModelProto, images: Images) -> Ranges:
         )
         calibrator.collect_data(Reader())
         found = calibrator.compute_data()
-    ranges = {
-        name: tuple(float(np.min(end)) for end in found[name].range_value) for name in found.data
-    }
+    ranges: dict[str, tuple[float, float]] = {}
+    for value in found.data:
+        low, high = (float(np.min(end)) for end in found[value].range_value)
+        ranges[value] = low, high
     for node in model.graph.node:
         if node.op_type in _BOUNDS:
             ranges[node.output[0]] = _BOUNDS[node.op_type]

@@ -233,7 +233,7 @@ class _Tensors:
         weight = self._values(value)
         others = tuple(i for i in range(weight.ndim) if i != axis)
         largest = np.abs(weight).max(axis=others).astype(np.float64)
-        scales = (largest / _MOST_OF_WEIGHT).astype(np.float32)
+        scales: npt.NDArray[np.float32] = (largest / _MOST_OF_WEIGHT).astype(np.float32)
         scales[scales < np.finfo(np.float32).tiny] = 1  # of zeros alone
         each = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
         stored = np.rint(weight / each).clip(-_MOST_OF_WEIGHT, _MOST_OF_WEIGHT).astype(np.int8)

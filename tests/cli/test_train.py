@@ -55,6 +55,35 @@ def run(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
+def test_a_trained_network_is_quantised(images: Path, tmp_path: Path) -> None:
+    words = ["--data", str(images), "--recipe", "small", "--epochs", "1", "--batch", "10"]
+    words += ["--threads", "1", "--out", str(tmp_path / "t"), "--export", "onnx"]
+    words += ["--quantise", "int8", "--calibrate", str(images)]
+    (made,) = json.loads(run(*words, "--json"))["quantised"]
+    assert made["path"] == str(tmp_path / "t" / "network_int8.onnx")
+    assert (made["precision"], made["images"], made["calibrated_on"]) == ("int8", 10, 40)
+    assert Path(made["path"]).stat().st_size == made["size"]
+    assert "onnx in int8: top-1" in run(*words)  # nothing is trained again
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--quantise float16 --out {u}", "--quantise float16 is not possible here; it is int8"),
+        ("--calibrate {u} --out {u}", "--calibrate is of --quantise: give that, too"),
+        ("--quantise int8 --calibrate {u}/no --out {u}", "no"),
+        ("--quantise int8", "--quantise writes files: give --out, and an --export"),
+        ("--quantise int8 --out {u} --export none", "--quantise writes files: give --out"),
+    ],
+)
+def test_a_quantisation_that_cannot_be(
+    more: str, message: str, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        run("--data", str(images), "--recipe", "small", *more.format(u=tmp_path / "u").split())
+
+
 def test_train_prints_one_document_and_keeps_files(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "t"
     words = [

@@ -1,11 +1,11 @@
 """Operators and networks in int8: do they run whole in 8 bits, are both forms alike, how fast.
 
-    python -m tools.bench.precisions operators [--space mnasnet] [--resolution 224] [--every 1]
+    python -m tools.bench.precisions operators [--space mnasnet] [--resolution 224] [--compared 12]
 
-writes each operator of a space in int8, as TFLite and as ONNX, from one table of ranges. It counts
-those that LiteRT runs whole in XNNPACK, and the share of outputs that are within one quantisation
-step of ONNX Runtime's, all values together and the worst operators. ONNX Runtime computes without
-saturation of pairs (`session.x64quantprecision`).
+writes each operator of a space in int8 as TFLite, and counts those that LiteRT runs whole in
+XNNPACK. Every twelfth is written as ONNX, too, from the same table of ranges: the share of outputs
+that are within one quantisation step of ONNX Runtime's is printed, all values together and the
+worst operators. ONNX Runtime computes without saturation of pairs (`session.x64quantprecision`).
 
     python -m tools.bench.precisions times [--rounds 9] [--network mnasnet-a1]
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -31,11 +30,11 @@ from phonenas import space
 from phonenas.data.files import TemporaryFolder
 from phonenas.devices.runtimes import engine_litert, engine_onnxruntime
 from phonenas.space import Architecture, Operator
-from phonenas.space.lowering.calibration import calibrated
+from phonenas.space.lowering.calibration import Ranges, calibrated
 from phonenas.space.lowering.onnx import to_onnx
 from phonenas.space.lowering.tflite import to_tflite
 
-__all__ = ["apart", "main"]
+__all__ = ["apart", "main", "what_runs"]
 
 #: Of some kinds of operator, at sizes that MnasNet has at 224 px.
 KINDS = (
@@ -53,14 +52,16 @@ _RUNS, _WARM = 15, 4
 Array = npt.NDArray[Any]
 
 
-def apart(operator: Operator, folder: Path) -> tuple[str, npt.NDArray[np.float64]]:
-    """What runs an operator's TFLite form, and how many steps its outputs are from ONNX's."""
+def what_runs(operator: Operator, ranges: Ranges, path: Path) -> str:
+    """What runs an operator's TFLite form, which is written at a path."""
+    path.write_bytes(to_tflite(operator, precision="int8", ranges=ranges))
+    return engine_litert.Engine({}).load(str(path)).provider
+
+
+def apart(operator: Operator, ranges: Ranges, path: Path) -> npt.NDArray[np.float64]:
+    """How many steps the outputs of the TFLite form at a path are from the ONNX form's."""
     import onnxruntime
 
-    ranges = calibrated(operator)
-    path = folder / "operator.tflite"
-    path.write_bytes(to_tflite(operator, precision="int8", ranges=ranges))
-    provider = engine_litert.Engine({}).load(str(path)).provider
     shape = (1, operator.in_channels, operator.in_px, operator.in_px)
     x: Array = np.random.default_rng(1).standard_normal(shape, np.float32)
     given = x
@@ -79,10 +80,13 @@ def apart(operator: Operator, folder: Path) -> tuple[str, npt.NDArray[np.float64
     )
     (by_onnx,) = session.run(None, {"input": x})
     by_tflite = _litert(path, given)
-    if by_onnx.dtype == np.uint8:
-        return provider, np.abs(by_onnx.astype(np.float64) - 128 - by_tflite)
     low, high = ranges["output"]
-    return provider, np.abs(by_onnx - by_tflite) / ((max(high, 0) - min(low, 0)) / 255)
+    if by_onnx.dtype == np.uint8:
+        difference, step = by_onnx.astype(np.float64) - 128 - by_tflite, 1.0
+    else:
+        difference, step = by_onnx - by_tflite, (max(high, 0) - min(low, 0)) / 255
+    steps: npt.NDArray[np.float64] = np.abs(difference) / step
+    return steps
 
 
 def _litert(path: Path, x: Array) -> Array:
@@ -97,26 +101,34 @@ def _litert(path: Path, x: Array) -> Array:
     return found.transpose(0, 3, 1, 2) if found.ndim == 4 else found
 
 
-def _operators(name: str, resolution_px: int, every: int) -> None:
-    operators = space.get(name, resolution_px).operators()[::every]
-    providers: Counter[str] = Counter()
-    within, values, shares = 0, 0, []
+def _operators(name: str, resolution_px: int, compared: int) -> None:
+    operators = space.get(name, resolution_px).operators()
+    whole, within, values = 0, 0, 0
+    shares: list[tuple[float, str]] = []
     with TemporaryFolder() as folder:
-        for done, operator in enumerate(operators, start=1):
-            provider, steps = apart(operator, folder)
-            providers[provider] += 1
-            near = int((steps <= 1.001).sum())
-            within, values = within + near, values + steps.size
-            shares.append((near / steps.size, operator.key))
+        path = folder / "operator.tflite"
+        for place, operator in enumerate(operators):
+            ranges = calibrated(operator)
+            provider = what_runs(operator, ranges, path)
+            whole += provider == "XNNPACK"
             if provider != "XNNPACK":
                 print(f"{operator.key}: {provider}", flush=True)
-            if done % 200 == 0:
-                print(f"{done} of {len(operators)}", flush=True)
+            if place % compared == 0:
+                steps = apart(operator, ranges, path)
+                near = int((steps <= 1.001).sum())
+                within, values = within + near, values + steps.size
+                shares.append((near / steps.size, operator.key))
+            if (place + 1) % 200 == 0:
+                print(
+                    f"{place + 1} of {len(operators)}: {whole} whole in XNNPACK; "
+                    f"{within / values:.4%} within a step",
+                    flush=True,
+                )
     print(f"{name} at {resolution_px} px: {len(operators)} operators in int8")
-    print(f"run whole in XNNPACK: {providers['XNNPACK']}")
+    print(f"run whole in XNNPACK: {whole}")
     print(f"outputs within one step of ONNX Runtime's: {within / values:.4%} of {values:,}")
-    below = [s for s, _ in shares if s < 0.99]
-    print(f"operators with fewer than 99 %: {len(below)}; the worst:")
+    below = sum(share < 0.99 for share, _ in shares)
+    print(f"operators with fewer than 99 %: {below} of {len(shares)}; the worst:")
     for share, key in sorted(shares)[:5]:
         print(f"  {share:.2%}  {key}")
 
@@ -179,13 +191,13 @@ def main() -> None:
     operators = commands.add_parser("operators")
     operators.add_argument("--space", default="mnasnet")
     operators.add_argument("--resolution", type=int, default=224)
-    operators.add_argument("--every", type=int, default=1)
+    operators.add_argument("--compared", type=int, default=12)
     times = commands.add_parser("times")
     times.add_argument("--rounds", type=int, default=9)
     times.add_argument("--network", default="mnasnet-a1")
     given = parser.parse_args()
     if given.command == "operators":
-        _operators(given.space, given.resolution, given.every)
+        _operators(given.space, given.resolution, given.compared)
     else:
         _times(given.rounds, given.network)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ExportedModel",
     "compared",
+    "evenly",
     "float32_error",
+    "inputs_of",
     "logit_differences",
     "logits_of",
     "rejection_reason",
@@ -101,6 +103,20 @@ def _torch_logits(
             with torch.inference_mode():
                 logits = module(inputs.double() if exact else inputs).numpy()
             yield np.ascontiguousarray(inputs.numpy()), logits
+
+
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """At most so many of the images, evenly spaced."""
+    if len(images) <= most:
+        return images
+    return images.subset(np.linspace(0, len(images) - 1, most).round().astype(np.int64))
+
+
+def inputs_of(images: ImageSet, resolution_px: int) -> Iterator[Logits]:
+    """Images as a network takes them, each (1, 3, px, px)."""
+    for inputs, _ in Batches(images, _BATCH, resolution_px, augment=None).epoch(0):
+        for image in inputs.numpy():
+            yield np.ascontiguousarray(image[None])
 
 
 def float32_error(

@@ -3,6 +3,8 @@
     weights.safetensors   weights by the names of `to_torch`'s state (see `weights`)
     network.onnx          BatchNorm folded in, one image at a time, float32
     network.tflite        the same, where the extra `[litert]` is installed
+    network_int8.onnx     where quantisation is asked for: weights and feature maps of 8 bits
+    network_int8.tflite
     network.json          the network, its classes, how an image is prepared, results of the check
 
 Before a model gets its name, its runtime and torch both get the same images. Logits may differ
@@ -39,19 +41,32 @@ from ..weights import save_weights
 from .check import (
     ExportedModel,
     compared,
+    evenly,
     float32_error,
+    inputs_of,
     logit_differences,
     logits_of,
     rejection_reason,
 )
-from .formats import MAKERS, RUNNERS, preprocessing
+from .formats import MAKERS, RUNNERS, Logits, preprocessing
+from .quantised import Quantisation, QuantisedModel, beside_float, ranges_of
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
 
     from ..result import Trained
 
-__all__ = ["CARD", "FORMATS", "WEIGHTS", "Check", "Exported", "ExportedModel", "export"]
+__all__ = [
+    "CARD",
+    "FORMATS",
+    "WEIGHTS",
+    "Check",
+    "Exported",
+    "ExportedModel",
+    "Quantisation",
+    "QuantisedModel",
+    "export",
+]
 
 FORMATS = ("onnx", "tflite")
 WEIGHTS, CARD = "weights.safetensors", "network.json"
@@ -93,6 +108,7 @@ class Exported:
         top1: Of torch on the same images, in [0, 1].
         images: How many they were.
         left_out: Formats that cannot be written here, with the reason.
+        quantised: The same in int8, where that was asked for.
     """
 
     network: Classifier
@@ -102,11 +118,13 @@ class Exported:
     top1: float
     images: int
     left_out: Mapping[str, str]
+    quantised: tuple[QuantisedModel, ...] = ()
 
     @property
     def files(self) -> dict[str, Path]:
-        """All files by what they are: "weights", "card", "onnx", "tflite"."""
+        """All files by what they are: "weights", "card", "onnx", "tflite", "onnx int8" and so on."""
         models = {model.name: model.path for model in self.models}
+        models |= {f"{q.name} {q.precision}": q.path for q in self.quantised}
         return {"weights": self.weights, "card": self.card, **models}
 
     @property
@@ -130,6 +148,7 @@ def export(
     formats: Sequence[str] | None = None,
     recipe: str = "",
     check: Check | None = None,
+    quantise: Quantisation | None = None,
 ) -> Exported:
     """Write a trained network as files that phones run, after comparing them with torch.
 
@@ -141,6 +160,7 @@ def export(
         formats: Of `FORMATS`. By default ONNX, and TFLite where its extra is installed.
         recipe: Digest of the recipe, for the files.
         check: How the models are compared; by default `Check()`.
+        quantise: Write each format in int8, too, and evaluate both on the same images.
     Raises:
         InvalidArgument: Weights that are not the network's or no numbers, or images of other
             classes.
@@ -159,10 +179,10 @@ def export(
         )
     if not len(images):
         raise InvalidArgument(f"{images.source} has no image to check the export on")
-    some = _evenly(images, check.most_images)
+    some = evenly(images, check.most_images)
     about = {"classes": list(images.classes), **_about(trained, recipe)}
     with lock_folder(Path(into)):
-        files = _written(Path(into), network, arrays, chosen, about, some, images.source, check)
+        files = _written(Path(into), network, arrays, chosen, about, some, (check, quantise))
     return replace(files, left_out=left_out)
 
 
@@ -173,11 +193,11 @@ def _written(
     chosen: Sequence[str],
     about: Mapping[str, Any],
     some: ImageSet,
-    source: str,
-    check: Check,
+    how: tuple[Check, Quantisation | None],
 ) -> Exported:
     """`export`, once the folder is locked."""
     # First of all: killed at any moment, no older model lies beside weights that are not its own.
+    check, quantise = how
     _clear(folder)
     kept = save_weights(folder / WEIGHTS, network, arrays, about)
     facts = {**about, "preprocessing": preprocessing(network.resolution_px)}
@@ -202,6 +222,9 @@ def _written(
             models.append(replace(model, sha256=hashlib.sha256(content).hexdigest()))
     if rejected:
         raise ExportDiffers(f"{'; '.join(rejected)}. The weights are in {kept}.")
+    small: tuple[QuantisedModel, ...] = ()
+    if quantise is not None:
+        small = _quantised(folder, network, arrays, facts, some, (contents, logits), how)
     card = {
         "format": "phonenas-network",
         "version": 1,
@@ -210,18 +233,51 @@ def _written(
         **facts,
         "check": {
             "images": len(some),
-            "source": source,
+            "source": some.source,
             "top1": top1,
             "forms": [{**asdict(m), "path": m.path.name} for m in models],
         },
     }
+    if small:
+        card["quantised"] = [{**asdict(q), "path": q.path.name} for q in small]
     written = write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
-    return Exported(network, kept, written, tuple(models), top1, len(some), {})
+    return Exported(network, kept, written, tuple(models), top1, len(some), {}, small)
+
+
+def _quantised(
+    folder: Path,
+    network: Classifier,
+    arrays: Mapping[str, npt.NDArray[np.float32]],
+    facts: Mapping[str, Any],
+    some: ImageSet,
+    floats: tuple[Mapping[str, bytes], Mapping[str, Logits]],
+    how: tuple[Check, Quantisation | None],
+) -> tuple[QuantisedModel, ...]:
+    """Write each format in int8. `floats`: the float32 files' contents, and their logits."""
+    check, quantise = how
+    assert quantise is not None
+    contents, logits = floats
+    ranges, count = ranges_of(network, arrays, quantise)
+    made = {n: MAKERS[n](network, arrays, facts, quantise.precision, ranges) for n in contents}
+    runners = {name: RUNNERS[name](model, check.threads) for name, model in made.items()}
+    rows = [
+        np.stack([run(image) for run in runners.values()])
+        for image in inputs_of(some, network.resolution_px)
+    ]
+    small = dict(zip(runners, np.stack(rows, axis=1), strict=True))
+    models = []
+    for name, content in made.items():
+        path = write_atomic(folder / f"network_{quantise.precision}.{name}", content)
+        pair = (small[name], logits[name])
+        sizes = (len(content), len(contents[name]))
+        models.append(beside_float(path, pair, some.labels, sizes, count))
+    return tuple(models)
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of an earlier export: they may hold other weights."""
-    for name in (CARD, *(f"network.{form}" for form in FORMATS)):
+    models = [f"{stem}.{form}" for stem in ("network", "network_int8") for form in FORMATS]
+    for name in (CARD, *models):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
@@ -267,9 +323,3 @@ def _chosen(formats: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
         return list(FORMATS), {}
     reason = f"ai-edge-litert is not installed:  {install('litert')}"
     return [f for f in FORMATS if f != "tflite"], {"tflite": reason}
-
-
-def _evenly(images: ImageSet, most: int) -> ImageSet:
-    if len(images) <= most:
-        return images
-    return images.subset(np.linspace(0, len(images) - 1, most).round().astype(np.int64))

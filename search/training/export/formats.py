@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from phonenas.space import Classifier
 from phonenas.space.errors import MissingExtra, install
+from phonenas.space.lowering.calibration import Ranges
 
 __all__ = ["MAKERS", "RUNNERS", "Logits", "Runner", "preprocessing"]
 
@@ -19,12 +20,18 @@ Logits = npt.NDArray[np.float32]
 Runner = Callable[[Logits], Logits]
 
 
-def _onnx(network: Classifier, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+def _onnx(
+    network: Classifier,
+    weights: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    precision: str = "float32",
+    ranges: Ranges | None = None,
+) -> bytes:
     from onnx import helper
 
     from phonenas.space.lowering.onnx import to_onnx
 
-    model = to_onnx(network, weights=weights)
+    model = to_onnx(network, weights=weights, precision=precision, ranges=ranges)
     # Values are text; what is not text already is JSON.
     properties = {"network": str(network), **facts["preprocessing"], **facts}
     properties.pop("preprocessing")
@@ -34,10 +41,16 @@ def _onnx(network: Classifier, weights: Mapping[str, Any], facts: Mapping[str, A
     return bytes(model.SerializeToString())
 
 
-def _tflite(network: Classifier, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> bytes:
+def _tflite(
+    network: Classifier,
+    weights: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    precision: str = "float32",
+    ranges: Ranges | None = None,
+) -> bytes:
     from phonenas.space.lowering.tflite import to_tflite
 
-    return to_tflite(network, weights=weights)
+    return to_tflite(network, weights=weights, precision=precision, ranges=ranges)
 
 
 def _onnxruntime(model: bytes, threads: int) -> Runner:
@@ -47,6 +60,8 @@ def _onnxruntime(model: bytes, threads: int) -> Runner:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # On x86 without VNNI products of 8 bits saturate in pairs otherwise, as on no phone.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
 
