@@ -42,7 +42,7 @@ Measurable = (
 def write_network(
     network: Architecture | NetworkGraph | SSDLite,
     form: str,
-    path: Path,
+    path: str | Path,
     *,
     seed: int = 0,
     weights: Arrays | None = None,
@@ -69,6 +69,7 @@ def write_network(
             that the form, or a detector, does not have. Images without int8, none, or of another
             size.
     """
+    path = Path(path)
     if form not in FORMATS:
         raise UnknownName(f"no format is called {form!r}. {nearest(form, FORMATS)}")
     if images is not None and precision != "int8":
