@@ -122,7 +122,7 @@ class Exported:
 
     @property
     def files(self) -> dict[str, Path]:
-        """All files by what they are: "weights", "card", "onnx", "tflite", "onnx int8" and so on."""
+        """All files by what they are: "weights", "card", "onnx", "tflite", "onnx int8" ..."""
         models = {model.name: model.path for model in self.models}
         models |= {f"{q.name} {q.precision}": q.path for q in self.quantised}
         return {"weights": self.weights, "card": self.card, **models}
