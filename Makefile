@@ -44,7 +44,7 @@ test: $(VENV)/.dev  ## the tests, at most 5 minutes
 
 # A test that ran out of a wait is run again, twice at most, and told as R (only_rerun in
 # pyproject.toml); in this time it may run out of several.
-PATIENTLY := --reruns 2 --timeout 1200
+PATIENTLY := --reruns 2 --rerun-show-tracebacks --timeout 1200
 
 slow: $(VENV)/.dev  ## long examinations: tables of others, strategies killed and resumed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PATIENTLY)

@@ -79,6 +79,25 @@ TWICE = Protocol(
 # -- what the tests share -------------------------------------------------------------------------
 
 
+# A Python in whose workers no run counts as one that lost the core, however busy this computer is.
+CALM = f"""\
+#!{sys.executable} -B
+import resource, runpy, sys, types
+resource.getrusage = lambda who: types.SimpleNamespace(ru_nivcsw=0)
+del sys.argv[:2]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+PYTHON: list[str] = []  # where it lies, last
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("calm") / "python"
+    path.write_text(CALM, encoding="utf-8")
+    path.chmod(0o700)
+    PYTHON.append(str(path))
+
+
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Short pauses and batches; no number is judged here, and nobody else's lock waited for.
@@ -154,13 +173,13 @@ def sshd(_host: Sshd) -> Sshd:
 
 
 def over_adb(serial: str, name: str = "phone", **more: Any) -> Any:
-    more.setdefault("python", sys.executable)
+    more.setdefault("python", PYTHON[-1])
     more.setdefault("phone", False)  # the daemon runs on this computer
     return assemble(DeviceSettings(name, "adb", serial, **more))
 
 
 def over_ssh(sshd: Sshd, **more: Any) -> Any:
-    more.setdefault("python", sys.executable)
+    more.setdefault("python", PYTHON[-1])
     return assemble(DeviceSettings("board", "ssh", sshd.host, config=str(sshd.config), **more))
 
 
@@ -1657,7 +1676,7 @@ def command_over(phones: AdbPhones, sshd: Sshd, tmp_path: Path) -> Iterator[Call
     begun: list[Command] = []
 
     def start(way: str, **more: str) -> Command:
-        table = {"python": sys.executable, **more}
+        table = {"python": PYTHON[-1], **more}
         if way == "adb":
             table |= {"transport": "adb", "address": phones.serials[0]}
             environment = phones.environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,13 @@ def again(m: Measurement, factor: float, at: str = LATER) -> Measurement:
     )
 
 
+@cache
+def all_operators() -> list[Measurement]:
+    return [m for m in made_up(10)[0] if m.kind == "operator"]
+
+
 def operators(n: int) -> list[Measurement]:
-    return [m for m in made_up(10)[0] if m.kind == "operator"][:n]
+    return all_operators()[:n]
 
 
 # -- drift -------------------------------------------------------------------------------------
@@ -133,6 +139,20 @@ def test_drifted_operators_ask_for_a_fit(model: LatencyModel) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def beside(m: Measurement, ms: float | None) -> Measurement:
+    """With the sentinel's time beside each of its samples."""
+    rounds = tuple(
+        replace(r, sentinel_ms=() if ms is None else (ms,) * len(r.samples_ms)) for r in m.rounds
+    )
+    return replace(m, rounds=rounds)
+
+
+@pytest.fixture(scope="module")
+def before() -> tuple[list[Measurement], LatencyModel]:
+    measured = [beside(m, 0.5) for m in made_up(40, noise=0.01)[0]]
+    return measured, fit_measurements(HERE, measured)
+
+
 @pytest.mark.parametrize(
     ("sentinel_ms", "factor", "outdated"),
     [
@@ -146,18 +166,14 @@ def test_drifted_operators_ask_for_a_fit(model: LatencyModel) -> None:
     ],
 )
 def test_networks_of_another_speed_ask_for_a_profile(
-    sentinel_ms: float | None, factor: float, outdated: bool
+    before: tuple[list[Measurement], LatencyModel],
+    sentinel_ms: float | None,
+    factor: float,
+    outdated: bool,
 ) -> None:
-    def beside(m: Measurement, ms: float | None) -> Measurement:
-        rounds = tuple(
-            replace(r, sentinel_ms=() if ms is None else (ms,) * len(r.samples_ms))
-            for r in m.rounds
-        )
-        return replace(m, rounds=rounds)
-
-    before = [beside(m, 0.5) for m in made_up(40, noise=0.01)[0]]
+    measured, fitted = before
     later = [beside(m, sentinel_ms) for m in fresh(8, factor)]
-    found = upkeep(fit_measurements(HERE, before), [*before, *later])
+    found = upkeep(fitted, [*measured, *later])
     assert found.outdated is outdated
     reason = [r for r in found.reasons if r.startswith("the device has another speed")]
     assert len(reason) == outdated

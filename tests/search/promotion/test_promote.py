@@ -644,7 +644,8 @@ from phonenas.search.promotion import promote
 from phonenas.search.training import Resources, TrainingJob, recipe
 print("ready", flush=True)
 job = TrainingJob(IMAGES, TEST, recipe("small", epochs=5, batch=4))
-promote({run!r}, job, top=3, resources=Resources("cpu", threads=1))
+promote({run!r}, job, top=3, resources=Resources("cpu", threads=1),
+    on_event=lambda event: print("event", flush=True))
 print("done", flush=True)
 """
 
@@ -668,6 +669,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert process.stdout is not None
     process.stdout.readline()
     began = time.monotonic()  # imports are over
+    events = process.stdout.read().count(b"event")
     assert process.wait(timeout=PATIENCE_S) == 0
     process.stdout.close()
     took_s = time.monotonic() - began
@@ -677,9 +679,12 @@ def test_killed_at_any_moment_it_ends_the_same(
         process = subprocess.Popen(job(run), env=environment, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        if killed < 3:
-            time.sleep(moment.uniform(0.05, 0.25) * took_s)
+        if killed < 3:  # between two events, however fast this computer is now
+            for _ in range(round(moment.uniform(0.05, 0.25) * events)):
+                process.stdout.readline()
+            time.sleep(moment.uniform(0.0, took_s / events))
             os.kill(process.pid, signal.SIGKILL)
+        process.stdout.read()
         code = process.wait(timeout=PATIENCE_S)
         process.stdout.close()
         killed += code == -signal.SIGKILL

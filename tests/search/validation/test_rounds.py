@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from phonenas.latency_model import LatencyModel
 from phonenas.report import read_validation, write_report
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.run_folder import Loaded
+from phonenas.search.validation import validate
 from phonenas.search.validation.rerank import rerank
 from phonenas.search.validation.round_model import round_model
 from phonenas.search.validation.rounds import Ranked, RoundBegan, Rounds
@@ -97,15 +98,46 @@ def searched(folder: Path, prepared: tuple[Path, LatencyModel], **more: Any) -> 
     return Stored(folder, search.load(folder / "r"), model)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, prepared: tuple[Path, LatencyModel]) -> Stored:
+    return searched(tmp_path_factory.mktemp("once"), prepared)
+
+
+def copied(of: Stored, into: Path) -> Stored:
+    shutil.copytree(of.db.parent, into, dirs_exist_ok=True)
+    return Stored(into, search.load(into / "r"), of.model)
+
+
 @pytest.fixture
-def store(tmp_path: Path, prepared: tuple[Path, LatencyModel]) -> Stored:
-    return searched(tmp_path, prepared)
+def store(tmp_path: Path, once: Stored) -> Stored:
+    return copied(once, tmp_path)
 
 
-def test_the_second_round_promises_what_the_device_keeps(store: Stored) -> None:
-    events: list[Any] = []
-    device = Slower()
-    found = store.go(device, on_event=events.append)
+@dataclass(frozen=True)
+class Done:
+    """What two rounds gave, with their events, and their store and run as these left them."""
+
+    store: Stored
+    found: Rounds
+    events: list[Any]
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory, once: Stored) -> Done:
+    store, events = copied(once, tmp_path_factory.mktemp("twice")), []
+    with pytest.MonkeyPatch.context() as patch:
+        quick = replace(profiling.Protocol(), apart_s=0.0)
+        patch.setattr(validate, "Protocol", lambda **more: replace(quick, **more))
+        return Done(store, store.go(on_event=events.append), events)
+
+
+@pytest.fixture
+def done(tmp_path: Path, twice: Done) -> Done:
+    return replace(twice, store=copied(twice.store, tmp_path))
+
+
+def test_the_second_round_promises_what_the_device_keeps(done: Done) -> None:
+    store, found, events, device = done.store, done.found, done.events, Slower()
     first, second = found.rounds
     assert found.stopped == ""
     # All of the first round's promises are 5 % too fast; the second knows better.
@@ -162,8 +194,8 @@ def test_what_was_measured_counts_instead_of_its_prediction(store: Stored) -> No
     assert latency_model.load(store.run.path / "round2" / "model.json").calibration.networks == 35
 
 
-def test_the_run_keeps_every_round_and_reports_it(store: Stored) -> None:
-    found = store.go()
+def test_the_run_keeps_every_round_and_reports_it(done: Done) -> None:
+    store, found = done.store, done.found
     kept = read_validation(store.run.path)
     assert kept is not None
     assert [r["round"] for r in kept["rounds"]] == [1, 2]
@@ -184,14 +216,16 @@ def test_the_run_keeps_every_round_and_reports_it(store: Stored) -> None:
     assert later["score"]["n"] == 5 and later["best"] == kept["best"]
 
 
-def test_the_same_command_again_measures_nothing(store: Stored) -> None:
-    device = Slower()
-    first = store.go(device)
-    wholes = device.wholes
+def test_the_same_command_again_measures_nothing(done: Done) -> None:
+    store, first, device = done.store, done.found, Slower()
     before = (store.run.path / "round2" / "model.json").read_bytes()
     again = store.go(device)
-    assert device.wholes == wholes
-    assert [b.to_dict() for b in again.best] == [b.to_dict() for b in first.best]
+    assert device.wholes == 0
+
+    def best(of: Rounds) -> list[dict[str, Any]]:  # whatever the folder is called
+        return [{**b.to_dict(), "name": b.name.rpartition("/r")[2]} for b in of.best]
+
+    assert best(again) == best(first)
     assert (store.run.path / "round2" / "model.json").read_bytes() == before
     # More of the first round teach another model; what the second measured is kept in the store.
     more = store.go(device, top=6)
@@ -411,9 +445,8 @@ def test_a_run_is_ranked_again_by_what_it_holds(store: Stored, tmp_path: Path) -
         "validation.json",
     ],
 )
-def test_a_damaged_file_is_named_and_left(store: Stored, file: str) -> None:
-    device = Slower()
-    store.go(device)
+def test_a_damaged_file_is_named_and_left(done: Done, file: str) -> None:
+    store, device = done.store, Slower()
     path = store.run.path / file
     path.write_text("{")
     with pytest.raises(UnsupportedFormat, match="is damaged.*[Rr]emove .*give the same command"):
@@ -423,8 +456,8 @@ def test_a_damaged_file_is_named_and_left(store: Stored, file: str) -> None:
     assert len(store.go(device).rounds) == 2
 
 
-def test_short_texts_and_tables(store: Stored) -> None:
-    found = store.go()
+def test_short_texts_and_tables(twice: Done) -> None:
+    found = twice.found
     assert repr(found).startswith("Rounds(2 rounds, 10 networks simulated, best 5)")
     validation = found.rounds[0].validation
     assert repr(validation).startswith("Validation(5 networks simulated, ")
