@@ -79,10 +79,13 @@ TWICE = Protocol(
 # -- what the tests share -------------------------------------------------------------------------
 
 
-# A Python in whose workers no run counts as one that lost the core, however busy this computer is.
+# A Python in whose workers each run takes 1 ms and none loses the core, however busy this computer
+# is: a real sentinel that slows down is waited for, on a phone for minutes.
 CALM = f"""\
 #!{sys.executable} -B
-import resource, runpy, sys, types
+import itertools, resource, runpy, sys, time, types
+looks = itertools.count(1)
+time.perf_counter = lambda: next(looks) / 1e3
 resource.getrusage = lambda who: types.SimpleNamespace(ru_nivcsw=0)
 del sys.argv[:2]
 runpy.run_path(sys.argv[0], run_name="__main__")
