@@ -19,6 +19,7 @@ from .measuring.protocol import SENTINEL
 from .runtimes.runtime import Runtime, runs_natively
 from .settings import DeviceSettings
 from .system.snapshot import SNAPSHOT, Snapshot, parse_snapshot
+from .trace import Trace
 from .transports.base import SWEEP_S, Transport
 from .transports.lock import exclusive
 
@@ -188,6 +189,9 @@ class AssembledDevice(Device):
 
     def startup(self, model: Path) -> Startup | None:
         return self.runtime.startup(model)
+
+    def trace(self, model: Path, runs: int = 21) -> Trace:
+        return self.runtime.trace(model, runs)
 
     def refresh(self) -> None:
         self.runtime.refresh()

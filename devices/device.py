@@ -15,6 +15,7 @@ from phonenas.space.errors import DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
 from .settings import DeviceSettings
+from .trace import Trace
 
 __all__ = ["Device", "DeviceState", "Job", "LostInRun", "Reading"]
 
@@ -157,6 +158,19 @@ class Device(ABC):
             DeviceUnavailable: The device was lost.
         """
         return None
+
+    def trace(self, model: Path, runs: int = 21) -> Trace:
+        """Run a model under its runtime's own profiler, in a process of its own.
+
+        Args:
+            model: A model file, as `lower` wrote it.
+            runs: Of which the medians are, ≥ 1.
+        Raises:
+            InvalidArgument: No profile of single nodes can be had of its runtime.
+            DeviceError: It failed there; the device itself is not lost.
+            DeviceUnavailable: The device was lost.
+        """
+        raise InvalidArgument(f"{self.name}: this device gives no profile of single nodes")
 
     @abstractmethod
     def telemetry(self) -> dict[str, Any]:

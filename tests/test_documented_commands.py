@@ -25,6 +25,7 @@ APART = {"extending.md", "first_steps.md"}  # the latter's run in tests/cli/test
 # A part of a command, and what it needs that is not to be had here.
 NOT_RUN = {
     "pip install": "a package registry",
+    "phonenas trace": "a device whose runtime has a profiler",
     "torchrun": "several GPUs",
     "--data": "images, and hours of training",
     "--ray": "a Ray cluster",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from phonenas.data.documents import strict
+from phonenas.data.documents import Ms, Number, Text, strict
 from phonenas.data.measurement import MOST_MS, Startup
 from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
@@ -18,6 +18,7 @@ from phonenas.space.lowering.write import Measurable
 from ..device import Job, LostInRun, Reading
 from ..settings import DeviceSettings
 from ..system.device_text import plain
+from ..trace import NodeTime, Trace
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker
@@ -29,7 +30,20 @@ _START_S = 60.0
 _GRACE_S = 30.0  # beyond a model's own limit: for loading it, for a busy device
 _SILENCE_S = 4.0  # of this side, before a worker on a device ends itself
 
+_WARMUP_RUNS = 5  # before a trace
+T = TypeVar("T")
+
 _AGAIN = "It is started again; if this recurs, check its Python."
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A worker's answer to `trace`, in µs."""
+
+    plain_us: Ms
+    profiled_us: Ms
+    shown_us: Ms
+    nodes: list[tuple[Text, Text, Text, Number, Number, Number]]
 
 
 class PythonWorker(Runtime):
@@ -108,6 +122,23 @@ class PythonWorker(Runtime):
         }
 
     def startup(self, model: Path) -> Startup | None:
+        return self._alone(model, Startup, {"op": "startup", "runs": STARTUP_RUNS})
+
+    def trace(self, model: Path, runs: int) -> Trace:
+        asked = {"op": "trace", "warmup_runs": _WARMUP_RUNS, "runs": runs}
+        found = self._alone(model, _Traced, asked)
+        whole_ms = (found.plain_us / 1e3, found.profiled_us / 1e3, found.shown_us / 1e3)
+        try:
+            nodes = [
+                NodeTime(plain(name), plain(op), plain(provider), us / 1e3, at / 1e3, shown / 1e3)
+                for name, op, provider, us, at, shown in found.nodes
+            ]
+            return Trace(tuple(nodes), runs, *whole_ms)
+        except ValueError as error:
+            raise DeviceError(f"the worker gave an invalid trace: {error}. {_AGAIN}") from error
+
+    def _alone(self, model: Path, kind: type[T], asked: dict[str, Any]) -> T:
+        """The answer to a request for one model by a process of its own, which ends then."""
         if self._started is None or self._process is None:
             raise DeviceUnavailable("the runtime is not started")
         transport, cores, sentinel = self._started
@@ -116,14 +147,7 @@ class PythonWorker(Runtime):
         paths = transport.push(files, limit_s=_limit_s(files))
         process = transport.spawn(self._command)
         try:
-            process.ask(
-                {
-                    "op": "startup",
-                    "model": paths[0],
-                    "runs": STARTUP_RUNS,
-                    **self._settings(transport, cores),
-                }
-            )
+            process.ask({**asked, "model": paths[0], **self._settings(transport, cores)})
             answer = process.answer(_START_S + MODEL_S)
         finally:
             process.close()
@@ -132,7 +156,7 @@ class PythonWorker(Runtime):
         if "error" in answer:
             raise DeviceError(f"{transport.name}: {plain(str(answer['error']), 500)}")
         try:
-            return strict(answer, Startup)
+            return strict(answer, kind)
         except ValueError as error:
             raise DeviceError(
                 f"{transport.name}'s worker gave an invalid answer: {plain(str(answer), 120)}. "
@@ -278,6 +302,11 @@ class LiteRT(PythonWorker):
     provider = "XNNPACK"
     engine = "engine_litert.py"
     package = "ai-edge-litert"
+
+    def trace(self, model: Path, runs: int) -> Trace:
+        raise InvalidArgument(
+            f"{self.settings.name}: LiteRT's Python interface has no profiler of single nodes"
+        )
 
     def lower(self, model: Measurable, stem: Path) -> Path:
         from phonenas.space.lowering.write import write_tflite

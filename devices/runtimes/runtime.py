@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phonenas.data.measurement import Startup
+from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
 from ..device import Job, Reading
 from ..settings import DeviceSettings
+from ..trace import Trace
 
 if TYPE_CHECKING:
     from ..transports.base import Transport
@@ -103,6 +105,13 @@ class Runtime(ABC):
     def startup(self, model: Path) -> Startup | None:
         """As `Device.startup`."""
         return None
+
+    def trace(self, model: Path, runs: int) -> Trace:
+        """As `Device.trace`."""
+        raise InvalidArgument(
+            f"{self.settings.name}: phonenas reads no profile of single nodes from {self.name}. "
+            "A device with onnxruntime gives one"
+        )
 
     def refresh(self) -> None:
         """As `Device.refresh`; for a runtime that starts a process for each model, nothing."""

@@ -24,6 +24,12 @@ input closes; empty lines only show that the other side is alive.
     → {"load_ms", "first_ms", "peak_bytes", "model_bytes", "file_bytes"}: of a process that runs
       this model alone; bytes of memory are null where /proc does not tell them
 
+    {"op": "trace", "model": path, "warmup_runs": 5, "runs": 21, and the settings of hello} as the
+     only request
+    → {"plain_us", "profiled_us", "shown_us", "nodes": [[name, op, provider, us, start_us,
+      shown_us], ...]}: medians of the runs, and the run in the middle; of an engine that has a
+      method `profile(path, warmup_runs, runs)`
+
 Timing rules: at least `warmup_runs` runs of each model, and the core under unbroken load for at
 least `warmup_s` before the first sample; runs in which the scheduler took the core away are dropped
 and repeated, up to four times as many runs in all. Between the samples, every 2 ms or after each
@@ -79,6 +85,11 @@ def resident_bytes(name: str) -> int | None:
         return next(int(x.split()[1]) * 1024 for x in lines.splitlines() if x.startswith(name))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
+
+
+def middle(values: list[float]) -> float:
+    """The median of an odd number of values, and one beside it of an even number."""
+    return sorted(values)[len(values) // 2]
 
 
 class Bench:
@@ -189,6 +200,27 @@ class Bench:
             "file_bytes": Path(path).stat().st_size,
         }
 
+    def trace(self, path: str, warmup_runs: int, runs: int) -> dict[str, Any]:
+        """A model under its runtime's profiler, after as many runs without it."""
+        clock, model = time.perf_counter, self.load(path)
+        plain = []
+        for _ in range(warmup_runs + runs):
+            begin = clock()
+            model.run()
+            plain.append((clock() - begin) * 1e6)
+        found = self.engine.profile(path, warmup_runs, runs)
+        whole = found["runs_us"]
+        shown = sorted(range(len(whole)), key=whole.__getitem__)[len(whole) // 2]
+        return {
+            "plain_us": middle(plain[warmup_runs:]),
+            "profiled_us": middle(whole),
+            "shown_us": whole[shown],
+            "nodes": [
+                [*n["is"], middle(n["us"]), n["at_us"][shown], n["us"][shown]]
+                for n in found["nodes"]
+            ],
+        }
+
     def clock_mhz(self) -> float:
         """The slowest clock of the cores in use, read right after a run, in MHz; 0 if unknown."""
         clocks = []
@@ -275,6 +307,11 @@ def main() -> int:
                 watch.silence_s = request.get("silence_s")
                 # Without its identity: reading the runtime's library would count as memory.
                 answer(Bench(sys.argv[1], request).startup(request["model"], int(request["runs"])))
+                continue
+            if request["op"] == "trace":
+                watch.silence_s = request.get("silence_s")
+                counts = int(request["warmup_runs"]), int(request["runs"])
+                answer(Bench(sys.argv[1], request).trace(request["model"], *counts))
                 continue
             if request["op"] == "stop":
                 continue  # the batch has ended already

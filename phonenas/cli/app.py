@@ -120,6 +120,7 @@ app = _group(
         latency.fit,
         latency.check,
         latency.predict,
+        report.trace,
         report.compare,
         search.search,
         validate.validate,

@@ -1,8 +1,9 @@
-"""The commands that set things side by side, as a table or a page: report (runs), compare."""
+"""The commands that set things side by side, as a table or a page: report (runs), compare, trace."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,23 +15,31 @@ from phonenas.space.naming import counted
 from .accuracy import estimating
 from .options import (
     NETWORK,
+    DeviceName,
     EstimatorOptions,
     InputFile,
+    ModelFile,
     Output,
     OwnResolution,
     Shapes,
+    Threads,
     Width,
     command,
 )
 from .output import figures_table, table
 
 if TYPE_CHECKING:
+    from phonenas.devices.trace import Trace
+    from phonenas.latency_model.graphs.onnx_layout import Step
+    from phonenas.latency_model.predicted import Explained
     from phonenas.report import Compared, NetworkRow, Timing, Top1
+    from phonenas.report.trace import TracedNode, TracedPart
     from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.space.file_inputs import Given
 
     from .timing import Named
 
-__all__ = ["compare", "report"]
+__all__ = ["compare", "report", "trace"]
 
 _LONGEST = 40  # characters of a network's text, in a table
 
@@ -263,3 +272,130 @@ def _ms(ms: float) -> str:
 
 def _spread(t: Timing) -> str:
     return "" if t.spread is None else f" ±{t.spread:.1%}"
+
+
+@command
+def trace(
+    output: Output,
+    db: str,
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK", help=f"{NETWORK} An .onnx file, module:Name of torch, ssdlite:NAME."
+        ),
+    ],
+    device: DeviceName = "local",
+    out: Annotated[
+        Path | None, typer.Option(help="Write a trace that ui.perfetto.dev opens, .json.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1001, help="Runs that medians are of.")] = 21,
+    width: Width = 1.0,
+    resolution: OwnResolution = None,
+    shape: Shapes = None,
+    input_: InputFile = None,
+    threads: Threads = None,
+    model: ModelFile = None,
+) -> None:
+    """Run a network under its runtime's profiler: the time of each node, beside the model's."""
+    import json
+
+    from phonenas.data.files import TemporaryFolder, write_atomic
+    from phonenas.devices import connect
+    from phonenas.report.trace import chrome_document, traced
+
+    from .networks import given_inputs, is_file, named, network_file
+    from .stores import refuse_ready
+
+    refuse_ready(device)
+    given = given_inputs(output, [network], shape, resolution, input_)
+    found = named(network, width, resolution)
+    subject = network_file(network, given) if is_file(network) else found
+    shares, no_model = _shares(output, db, network, found, device, model, given)
+    with connect(device, threads=threads) as phone, TemporaryFolder() as folder:
+        file = phone.lower(subject, folder / "traced")
+        profile = phone.trace(file, runs)
+        nodes, parts = traced(profile, _steps_of(file), shares)
+        conditions = phone.conditions
+    document = chrome_document(profile, nodes, parts, f"{network} on {device}")
+    if out is not None:
+        write_atomic(out, json.dumps(document) + "\n")
+    names = ("runs", "plain_ms", "profiled_ms", "nodes_ms")
+    result = {
+        "network": network,
+        **{name: getattr(profile, name) for name in names},
+        "nodes": [
+            {**asdict(n.time), "consists_of": list(n.consists_of), "part": n.part} for n in nodes
+        ],
+        "parts": [asdict(p) for p in parts],
+        "no_model": no_model,
+        "conditions": conditions.to_dict(),
+        "trace": None if out is None else str(out),
+    }
+    output.print(result, lambda: _traced_text(profile, nodes, parts, no_model, out))
+
+
+def _shares(
+    output: Output, db: str, text: str, network: Any, device: str, model: Path | None, given: Given
+) -> tuple[Sequence[Explained], str]:
+    """What the device's model says of a network; and why it says nothing."""
+    from phonenas.space import Architecture
+
+    from .networks import any_network
+    from .stores import predictor
+
+    try:
+        blocks = isinstance(network, Architecture)
+        fitted = predictor(db, device, model, output.quiet, kernels=not blocks, refit=False)
+        return fitted.explain(any_network(text, network, fitted, given)), ""
+    except PhonenasError as error:
+        if model is not None:
+            raise
+        return (), str(error)
+
+
+def _steps_of(file: Path) -> Sequence[Step]:
+    """The kernels of a file; none of one that cannot be cut."""
+    from phonenas.latency_model.graphs.onnx_cut import cut
+
+    try:
+        return cut(file).steps if file.suffix == ".onnx" else ()
+    except PhonenasError:
+        return ()
+
+
+def _traced_text(
+    profile: Trace,
+    nodes: Sequence[TracedNode],
+    parts: Sequence[TracedPart],
+    no_model: str,
+    out: Path | None,
+) -> str:
+    header = ["node", "operation", "provider", "ms", "share", "model", "consists of"]
+    rows, told = [], set[int]()
+    for n in nodes:
+        predicted = ""
+        if n.part is not None and n.part not in told:
+            told.add(n.part)
+            predicted = f"○ {parts[n.part].model_ms:.3f}"
+        share = f"{n.time.ms / profile.nodes_ms:.1%}" if profile.nodes_ms else "–"
+        row = [n.time.name, n.time.op, n.time.provider, f"● {n.time.ms:.3f}", share]
+        rows.append([*row, predicted, ", ".join(n.consists_of)])
+    rest = profile.profiled_ms - profile.nodes_ms
+    lines = [
+        table(header, rows),
+        "",
+        f"● {profile.plain_ms:.3f} ms a run, ● {profile.profiled_ms:.3f} ms under the profiler: "
+        f"● {profile.nodes_ms:.3f} ms in {counted(len(nodes), 'node')}, {rest:.3f} ms between them "
+        f"(medians of {counted(profile.runs, 'run')}, one after the other)",
+    ]
+    if parts:
+        whole, missing = sum(p.model_ms for p in parts), [p for p in parts if p.profiled_ms is None]
+        lines.append(
+            f"○ {whole:.3f} ms by the model: of each of its parts at its first node; "
+            f"{sum(p.model_ms for p in missing):.3f} ms of it in {counted(len(missing), 'part')} "
+            "without a node"
+        )
+    lines += [f"no time by the model: {no_model}"] if no_model else []
+    if out is not None:
+        lines.append(f"{out}: open it at https://ui.perfetto.dev")
+    return "\n".join(lines)

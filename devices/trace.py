@@ -1,0 +1,61 @@
+"""Trace: what a runtime's own profiler says of each node of a whole network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phonenas.data.documents import Ms, Number, Text
+
+__all__ = ["NodeTime", "Trace"]
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """A node as the runtime ran it, after its optimisation.
+
+    Args:
+        name: As the runtime calls it.
+        op: Its operation.
+        provider: The execution provider or delegate that took it.
+        ms: Median of its time over the runs, in ms, ≥ 0; whole microseconds in ONNX Runtime.
+        start_ms, shown_ms: In the one run that is shown: since the run began, and its time, ms.
+    """
+
+    name: Text
+    op: Text
+    provider: Text
+    ms: Number
+    start_ms: Number
+    shown_ms: Number
+
+    def __post_init__(self) -> None:
+        if min(self.ms, self.start_ms, self.shown_ms) < 0:
+            raise ValueError(f"{self.name}: a time below 0")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Runs of a whole network under its runtime's profiler.
+
+    Args:
+        nodes: In the order in which they ran, ≥ 1.
+        runs: How many runs the medians are of.
+        plain_ms: Median of as many runs without the profiler, which slows a run, in ms.
+        profiled_ms: Median of the runs with it, in ms.
+        shown_ms: The run that is shown, the one in the middle, in ms.
+    """
+
+    nodes: tuple[NodeTime, ...]
+    runs: int
+    plain_ms: Ms
+    profiled_ms: Ms
+    shown_ms: Ms
+
+    def __post_init__(self) -> None:
+        if not self.nodes or self.runs < 1:
+            raise ValueError("a trace has nodes and runs")
+
+    @property
+    def nodes_ms(self) -> float:
+        """Sum of the nodes' medians, in ms; the rest of a run is the runtime's own."""
+        return sum(n.ms for n in self.nodes)
