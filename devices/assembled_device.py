@@ -16,10 +16,10 @@ from phonenas.space.lowering.write import Measurable
 
 from .device import Device, DeviceState, Job, Reading
 from .measuring.protocol import SENTINEL
+from .node_times import Trace
 from .runtimes.runtime import Runtime, runs_natively
 from .settings import DeviceSettings
 from .system.snapshot import SNAPSHOT, Snapshot, parse_snapshot
-from .trace import Trace
 from .transports.base import SWEEP_S, Transport
 from .transports.lock import exclusive
 

@@ -14,8 +14,8 @@ from phonenas.data.measurement import Conditions, Startup
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
+from .node_times import Trace
 from .settings import DeviceSettings
-from .trace import Trace
 
 __all__ = ["Device", "DeviceState", "Job", "LostInRun", "Reading"]
 

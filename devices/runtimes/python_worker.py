@@ -16,9 +16,9 @@ from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgumen
 from phonenas.space.lowering.write import Measurable
 
 from ..device import Job, LostInRun, Reading
+from ..node_times import NodeTime, Trace
 from ..settings import DeviceSettings
 from ..system.device_text import plain
-from ..trace import NodeTime, Trace
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker

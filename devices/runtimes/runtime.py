@@ -13,8 +13,8 @@ from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.write import Measurable
 
 from ..device import Job, Reading
+from ..node_times import Trace
 from ..settings import DeviceSettings
-from ..trace import Trace
 
 if TYPE_CHECKING:
     from ..transports.base import Transport

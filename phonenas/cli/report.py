@@ -1,4 +1,4 @@
-"""The commands that set things side by side, as a table or a page: report (runs), compare, trace."""
+"""The commands that set things side by side: report (runs), compare (networks), trace (nodes)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from .options import (
 from .output import figures_table, table
 
 if TYPE_CHECKING:
-    from phonenas.devices.trace import Trace
+    from phonenas.devices.node_times import Trace
     from phonenas.latency_model.graphs.onnx_layout import Step
     from phonenas.latency_model.predicted import Explained
     from phonenas.report import Compared, NetworkRow, Timing, Top1
-    from phonenas.report.trace import TracedNode, TracedPart
+    from phonenas.report.node_trace import TracedNode, TracedPart
     from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.space.file_inputs import Given
 
@@ -301,7 +301,7 @@ def trace(
 
     from phonenas.data.files import TemporaryFolder, write_atomic
     from phonenas.devices import connect
-    from phonenas.report.trace import chrome_document, traced
+    from phonenas.report.node_trace import chrome_document, traced
 
     from .networks import given_inputs, is_file, named, network_file
     from .stores import refuse_ready

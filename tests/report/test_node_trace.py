@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from phonenas import devices
+from phonenas.devices.node_times import NodeTime, Trace
 from phonenas.devices.runtimes import worker
 from phonenas.devices.runtimes.engine_onnxruntime import Engine
-from phonenas.devices.trace import NodeTime, Trace
 from phonenas.latency_model.graphs.onnx_cut import cut
 from phonenas.latency_model.predicted import Explained
-from phonenas.report.trace import chrome_document, traced
+from phonenas.report.node_trace import chrome_document, traced
 from phonenas.space import Architecture
 from phonenas.space.lowering.write import write_network
 from phonenas.testing import FakeDevice

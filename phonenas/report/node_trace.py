@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from phonenas.devices.trace import NodeTime, Trace
+from phonenas.devices.node_times import NodeTime, Trace
 from phonenas.latency_model.graphs.onnx_layout import Step
 from phonenas.latency_model.predicted import Explained
 
