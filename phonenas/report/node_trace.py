@@ -2,8 +2,8 @@
 
 As rows, and as a file that ui.perfetto.dev and chrome://tracing open.
 
-Source: the Trace Event Format of Chromium: a JSON object with `traceEvents`, complete events (`"ph":
-"X"`) with `ts` and `dur` in µs, and the names of tracks as metadata events (`"ph": "M"`).
+Source: the Trace Event Format of Chromium: a JSON object with `traceEvents`. Complete events
+(`"ph": "X"`) have `ts` and `dur` in µs, metadata events (`"ph": "M"`) the names of tracks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A runtime's own profile of a network: its nodes, what they consist of, the model's parts beside."""
+"""A runtime's own profile of a network: its nodes, what they consist of, the model's parts."""
 
 from __future__ import annotations
 
