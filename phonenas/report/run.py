@@ -407,7 +407,9 @@ def _conditions(validation: Mapping[str, Any]) -> str:
 def _settings(run: Loaded) -> str:
     s = run.settings
     options = ("device", "space", "resolution_px", "strategy", "target", "evaluations", "seed")
+    options += ("patience",)
     given = [(o.removesuffix("_px"), s[o]) for o in options if s.get(o) not in (None, "")]
+    given += [("time", f"{s['time_s']:f}s")] if "time_s" in s else []
     for option, name in (("also", "also"), ("limit", "limits")):
         given += [(option, text.split(" (")[0]) for text in s.get(name, ())]
     given += [("chance", s["chance"])] if "chance" in s else []
@@ -419,9 +421,11 @@ def _settings(run: Loaded) -> str:
     told = estimate_of(s)
     parts = [f"--{o} {shlex.quote(str(v))}" for o, v in given]
     parts += ["--soft"] * bool(s.get("soft"))
+    known = f", from the same {s['start_from']} (--start-from)" if "start_from" in s else ""
     command = " ".join(f'<span class="nobr">{escape(p)}</span>' for p in parts)
     again = (
-        '<p>The same search again, with the same model:</p><div class="box command" '
+        f"<p>The same search again, with the same model{escape(known)}:</p>"
+        '<div class="box command" '
         f'tabindex="0"><code>phonenas search {command}</code></div>'
         if s.get("strategy") in names()
         else "<p>Not a search of its own: the networks that another run evaluated, ranked again "

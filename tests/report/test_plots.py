@@ -37,8 +37,9 @@ def made_run(
     target_ms: float | None = TARGET_MS,
     target: str = "mobilenet-v2",
     population: int = 100,
+    **more: Any,
 ) -> Loaded:
-    """A finished run of random networks, as a search would leave it."""
+    """A finished run of random networks, as a search would leave it; `more` are settings."""
     space, rng = MnasNet(), np.random.default_rng(3)
     genomes = space.sample(rng, n)
     counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes)
@@ -76,6 +77,7 @@ def made_run(
         "strategy": "nsga2",
         "seed": 7,
         "population": population,
+        **more,
     }
     run = RunFolder(folder, settings)
     done = Checkpoint({}, Evaluations.of_array(genomes, numbers), seconds=2.5)

@@ -158,6 +158,13 @@ def test_the_same_search_again_has_the_settings_of_its_strategy(tmp_path: Path) 
         assert f"population {population}" in text
 
 
+def test_the_same_search_again_has_its_rules_and_says_what_it_started_from(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "r", patience=50, time_s=90.5, start_from="3 networks (0123456789ab)")
+    text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+    assert "--seed 7 --patience 50 --time 90.500000s --out" in text
+    assert "with the same model, from the same 3 networks (0123456789ab) (--start-from):" in text
+
+
 def test_before_validation_it_says_what_is_missing(tmp_path: Path) -> None:
     run = made_run(tmp_path / "my run", target_ms=None)
     out = write_report(run.path, tmp_path / "elsewhere" / "page.html")
