@@ -6,7 +6,7 @@ from .device import Device, DeviceState, Job, Reading
 from .measuring.events import Subject
 from .measuring.profiling import Outcome, Selection, measure, profile
 from .measuring.protocol import QUICK, Protocol
-from .registry import connect, listing
+from .registry import connect, listing, usual_precision
 from .runtimes.runtime import Identity, Runtime
 from .settings import DeviceSettings
 from .transports.base import Answer, Transport
@@ -32,4 +32,5 @@ __all__ = [
     "listing",
     "measure",
     "profile",
+    "usual_precision",
 ]

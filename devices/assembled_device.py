@@ -13,6 +13,7 @@ from phonenas.data.files import Lock, TemporaryFolder
 from phonenas.data.measurement import Conditions, Startup
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasError
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from .device import Device, DeviceState, Job, Reading
 from .measuring.protocol import SENTINEL
@@ -173,8 +174,14 @@ class AssembledDevice(Device):
             raise DeviceUnavailable(f"{self.name}'s conditions are known once it is entered")
         return self._conditions
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
-        return self.runtime.lower(model, stem)
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return self.runtime.precisions
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
+        if precision == FLOAT32:  # others' runtimes may know no other
+            return self.runtime.lower(model, stem)
+        return self.runtime.lower(model, stem, precision)
 
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float

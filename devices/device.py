@@ -13,6 +13,7 @@ from typing import Any
 from phonenas.data.measurement import Conditions, Startup
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from .node_times import Trace
 from .settings import DeviceSettings
@@ -121,14 +122,27 @@ class Device(ABC):
     def conditions(self) -> Conditions:
         """The conditions of every measurement made now; known once entered."""
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What its networks may be written in: names of `space.precision`, float32 first.
+
+        The one that they are written in stands in its conditions.
+        """
+        return (FLOAT32,)
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         """Write a model as the file that this device runs, at `stem` plus an ending: ONNX.
 
         A device whose runtime reads another format overrides it.
+
+        Args:
+            model: A network or a part of one; a file stays in its own precision.
+            stem: Of the path.
+            precision: Of `precisions`. A device that has float32 alone need not take it.
         """
         from phonenas.space.lowering.write import write_onnx
 
-        return write_onnx(model, stem.with_suffix(".onnx"))
+        return write_onnx(model, stem.with_suffix(".onnx"), precision)
 
     @abstractmethod
     def run_ms(

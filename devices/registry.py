@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
+from phonenas.space.precision import FLOAT32, checked_precision
 
 from . import runtimes
 from .assembled_device import AssembledDevice
@@ -18,18 +19,21 @@ from .transports import TRANSPORTS
 from .transports.adb import attached, hardware_serials
 from .transports.base import Transport
 
-__all__ = ["assemble", "connect", "listing"]
+__all__ = ["assemble", "connect", "listing", "usual_precision"]
 
 
-def connect(name: str, *, threads: int | None = None) -> Device:
+def connect(name: str, *, threads: int | None = None, precision: str | None = None) -> Device:
     """A device by its name; `local` is this computer, the others are tables of devices.toml.
 
     Args:
         name: As `phonenas devices` lists it.
         threads: Threads that compute, instead of those in devices.toml, ≥ 1.
+        precision: What networks are written and computed in, instead of that in devices.toml: a
+            name of `space.precision`.
     Raises:
-        UnknownName: No device has this name.
-        InvalidArgument: A setting outside its range, or its table describes no device.
+        UnknownName: No device, or no precision, has this name.
+        InvalidArgument: A setting outside its range, a precision that the device's runtime cannot
+            run, or its table describes no device.
     """
     known = read_settings()
     if name not in known:
@@ -40,7 +44,20 @@ def connect(name: str, *, threads: int | None = None) -> Device:
     settings = known[name]
     if isinstance(settings, Refused):
         raise settings.error
-    return assemble(settings if threads is None else replace(settings, threads=threads))
+    own: dict[str, Any] = {} if threads is None else {"threads": threads}
+    if precision is not None:
+        own["precision"] = checked_precision(precision)
+    return assemble(replace(settings, **own))
+
+
+def usual_precision(name: str) -> str:
+    """What networks are written in for a device by default: as devices.toml says, else float32.
+
+    Raises:
+        InvalidArgument: The file cannot be read.
+    """
+    known = read_settings().get(name)
+    return known.precision if isinstance(known, DeviceSettings) else FLOAT32
 
 
 def assemble(settings: DeviceSettings) -> Device:
@@ -53,6 +70,11 @@ def assemble(settings: DeviceSettings) -> Device:
     kind = TRANSPORTS.get(settings.transport)
     if isinstance(kind, type) and issubclass(kind, Device):
         device: Device = _made(kind, settings)
+        if settings.precision not in device.precisions:
+            raise InvalidArgument(
+                f"device {settings.name} runs {', '.join(device.precisions)}, not "
+                f"{settings.precision}"
+            )
         return device
     if not (isinstance(kind, type) and issubclass(kind, Transport)):
         raise InvalidArgument(

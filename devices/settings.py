@@ -26,13 +26,13 @@ from typing import Any
 
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
 from phonenas.space.naming import plain_name
+from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from .transports import TRANSPORTS
 
 __all__ = ["LOCAL", "DeviceSettings", "Refused", "devices_file", "read_settings", "shortened"]
 
 _CLASSES = ("big", "little", "all")
-_PRECISIONS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class DeviceSettings:
         threads: Threads that compute, ≥ 1, each on a core of its own.
         cores: "big" (those of the greatest capacity), "little", "all" (the system chooses), or
             core numbers.
-        precision: "float32", or "float16" where the runtime has it.
+        precision: What the networks of a space are written and computed in, by default: a name of
+            `space.precision`, of those that the runtime has. A file is in its own.
         provider: Execution provider or delegate; "" for the runtime's default on the CPU.
         binary: The user's benchmark program, a file on this computer, for the runtimes that
             run one.
@@ -70,7 +71,7 @@ class DeviceSettings:
     runtime: str = "onnxruntime"
     threads: int = 1
     cores: str | tuple[int, ...] = "big"
-    precision: str = "float32"
+    precision: str = FLOAT32
     provider: str = ""
     binary: str = ""
     python: str = ""
@@ -104,8 +105,8 @@ class DeviceSettings:
             raise invalid("cores", f"one of {', '.join(_CLASSES)}, or a list of core numbers")
         elif len(self.cores) < self.threads:
             raise invalid("cores", f"at least {self.threads} of them, for as many threads")
-        if self.precision not in _PRECISIONS:
-            raise invalid("precision", f"one of {', '.join(_PRECISIONS)}")
+        if self.precision not in PRECISIONS:
+            raise invalid("precision", f"one of {', '.join(PRECISIONS)}")
         if self.port is not None and not 0 < self.port < 65_536:
             raise invalid("port", "from 1 to 65535")
         if self.wait_below_c is not None and not 0 < self.wait_below_c < 150:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .fitting import fit
 from .metrics import Score, chance_within, kendall_tau, score, spearman
 from .model import Examined, LatencyModel, OperatorTimes, Predicted
-from .model_file import load
+from .model_file import load, model_path, precisions_there
 
 __all__ = [
     "Examined",
@@ -17,6 +17,8 @@ __all__ = [
     "fit",
     "kendall_tau",
     "load",
+    "model_path",
+    "precisions_there",
     "score",
     "spearman",
 ]

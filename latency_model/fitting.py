@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from phonenas.data.measurement import Conditions, Measurement
+from phonenas.data.measurement import Conditions, Measurement, SubjectKind
 from phonenas.data.store import MeasurementStore
 from phonenas.space import Architecture
-from phonenas.space.errors import NotEnoughData
+from phonenas.space.errors import InvalidArgument, NotEnoughData
+from phonenas.space.precision import FLOAT32
 
 from .additive.fitting import fit_networks, known_networks
 from .calibration import FEATURES, MINIMUM, UNCALIBRATED, calibrate, calibrate_any, folds
@@ -26,17 +27,33 @@ from .tabular import line
 
 __all__ = ["choose_conditions", "fit", "fit_any", "fit_measurements", "with_kernels"]
 
+FITTED: tuple[SubjectKind, ...] = ("operator", "kernel", "network")
+
 
 def choose_conditions(
-    store: MeasurementStore, device: str, digest: str | None = None
+    store: MeasurementStore,
+    device: str,
+    digest: str | None = None,
+    precision: str | None = None,
+    *,
+    usual: str = FLOAT32,
 ) -> tuple[Conditions, list[Conditions]]:
     """The conditions to fit under, and those left out.
 
-    With several, the latest measured unless a digest (or its start) names one.
+    With several, the latest measured of one precision, unless a digest (or its start) names one.
 
+    Args:
+        store: Where the measurements are.
+        device: Whose.
+        digest: Of the conditions, or its start.
+        precision: Of the conditions; None for the usual one where it is measured, else the only
+            one.
+        usual: See there.
     Raises:
         NotEnoughData: The store holds nothing measured for the device, or nothing under that
-            digest.
+            digest or of that precision.
+        InvalidArgument: It holds several precisions, not the usual one among them, and none is
+            named.
     """
     known = [c for c in store.conditions(device) if c.mode == "steady"]
     # Measured before imported before emulated before simulated, unless a digest names one.
@@ -50,12 +67,41 @@ def choose_conditions(
             + (f" under conditions {digest}" if digest else "")
             + f". Measure:  phonenas profile --device {shlex.quote(device)} --space mnasnet"
         )
+    if precision is not None or digest is None:
+        of = precision or _of_several(store, device, chosen, usual)
+        if not any(c.precision == of for c in chosen):
+            there = ", ".join(dict.fromkeys(c.precision for c in chosen))
+            raise NotEnoughData(
+                f"{store.location} holds no measurement of {device!r} in {of}; it holds {there}. "
+                f"Measure:  phonenas profile --device {shlex.quote(device)} --space mnasnet "
+                f"--precision {shlex.quote(of)}"
+            )
+        chosen = [c for c in chosen if c.precision == of]
     latest = chosen[-1]
     return latest, [c for c in known if c != latest and c.origin == latest.origin]
 
 
+def _of_several(
+    store: MeasurementStore, device: str, known: Sequence[Conditions], usual: str
+) -> str:
+    """The precision to fit where none is named: single files make no model."""
+    fitted = [c for kind in FITTED for c in store.conditions(device, kind) if c in known]
+    there = dict.fromkeys(c.precision for c in fitted or known)
+    if usual in there or len(there) == 1:
+        return usual if usual in there else next(iter(there))
+    command = f"phonenas fit --device {shlex.quote(device)} --precision"
+    raise InvalidArgument(
+        f"{device} is measured in {' and '.join(there)}, and a model is of one precision. Name it:"
+        f"  {command} {shlex.quote(next(iter(there)))}"
+    )
+
+
 def fit(
-    store: MeasurementStore, device: str = "local", *, conditions: str | None = None
+    store: MeasurementStore,
+    device: str = "local",
+    *,
+    conditions: str | None = None,
+    precision: str | None = None,
 ) -> LatencyModel:
     """Fit a model on one device's measurements, and score it.
 
@@ -67,13 +113,15 @@ def fit(
         store: Where the measurements are.
         device: Whose.
         conditions: Digest of the conditions, or its start; by default the latest measured.
+        precision: Of the conditions; by default float32 where it is measured, else the only one.
     Raises:
+        InvalidArgument: Several precisions are measured, and not float32.
         NotEnoughData: No measurement, no operators, or fewer than 10 whole networks. An imported
             table without them gives a model that says that it is not calibrated.
         UncoveredOperator: A measured network holds an operator that neither table nor regressor
             covers.
     """
-    chosen, _ = choose_conditions(store, device, conditions)
+    chosen, _ = choose_conditions(store, device, conditions, precision)
     return fit_any(chosen, store.measurements(chosen))
 
 

@@ -1,10 +1,13 @@
-"""Latency models as files: versioned JSON, checked when read."""
+"""Latency models as files: versioned JSON, checked when read; a file for each precision."""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +16,8 @@ from phonenas.data.documents import Count, Ms, Share, Text, strict
 from phonenas.data.measurement import NO_ENTRY, Conditions, Entry
 from phonenas.space import Operator
 from phonenas.space.errors import NotEnoughData
+from phonenas.space.naming import plain_name
+from phonenas.space.precision import FLOAT32
 
 from .additive.times import KernelTimes
 from .calibration import Calibration
@@ -23,7 +28,9 @@ from .model import DOCUMENT, Examined, LatencyModel, OperatorTimes
 from .outliers import Outlier
 from .units.regressor import regressor_from_dict
 
-__all__ = ["load"]
+__all__ = ["load", "model_path", "precisions_there"]
+
+_LONGEST = 60  # characters of a precision in a file's name: imported tables may have any text
 
 
 class _File(msgspec.Struct):
@@ -44,6 +51,44 @@ class _File(msgspec.Struct):
     source: dict[Text, Text] = {}
     measured_kernels: dict[str, Any] | None = None
     beside: dict[str, Any] | None = None
+
+
+def model_path(db: str, device: str, precision: str = FLOAT32) -> Path:
+    """Where a store's latency model of a device lies: beside a file, or in this folder.
+
+    No two of them lie at one place: no device's name moves what stands behind `.model`.
+
+    >>> model_path("lab.db", "pixel6").name, model_path("lab.db", "pixel6", "int8").name
+    ('lab.pixel6.model.json', 'lab.pixel6.model.int8.json')
+
+    Args:
+        db: The store: a path, or a URL.
+        device: Its name.
+        precision: Of the model's conditions.
+    Raises:
+        InvalidArgument: The device's name is none, and could lead to another folder.
+    """
+    plain_name(device, "the device of a latency model")
+    named = quote(precision, safe="+").replace(".", "%2E")
+    if len(named) > _LONGEST or named == "model":  # which a device's name may end in
+        named = hashlib.sha256(precision.encode()).hexdigest()
+    ending = ".json" if precision == FLOAT32 else f".{named}.json"
+    if "://" in db:
+        return Path(f"phonenas.{device}.model{ending}")
+    path = Path(db)
+    return path.with_name(f"{path.stem}.{device}.model{ending}")
+
+
+def precisions_there(db: str, device: str) -> dict[str, Path]:
+    """The files that `model_path` names and that exist, by what their names say of precision."""
+    plain = model_path(db, device)
+    before = plain.name.removesuffix(".json")
+    found = {FLOAT32: plain} if plain.exists() else {}
+    for path in sorted(plain.parent.glob(f"{glob.escape(before)}.*.json")):
+        named = path.name[len(before) + 1 :].removesuffix(".json")
+        if "." not in named:  # of a device whose name goes on so
+            found[unquote(named)] = path
+    return found
 
 
 def load(path: str | Path) -> LatencyModel:

@@ -25,6 +25,7 @@ from phonenas.space.errors import (
     UnknownName,
     UnsupportedFormat,
 )
+from phonenas.space.precision import FLOAT32
 
 from .checkpoint import BUDGET, read_checkpoint, run_digest
 from .evaluations import COLUMNS, Evaluations, Generation
@@ -91,6 +92,12 @@ class Loaded:
         """Under which the model that predicted was measured; UnsupportedFormat without any."""
         with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
             return Conditions.from_dict(self.model.get("conditions") or {})
+
+    @property
+    def precision(self) -> str:
+        """What its networks compute in; float32 in a run that does not say it."""
+        known = {"precision": FLOAT32, **(self.model.get("conditions") or {}), **self.settings}
+        return str(known["precision"])
 
     @cached_property
     def space(self) -> SearchSpace:

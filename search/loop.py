@@ -183,7 +183,7 @@ def search(
     strategy_ms = (
         None if spec.target is None or (soft and not strategy.soft_target) else spec.target.ms
     )
-    own = {"space", "resolution_px", "device", BUDGET, *RULES}
+    own = {"space", "resolution_px", "device", "precision", BUDGET, *RULES}
     if double := own & strategy.settings.keys():
         raise InvalidArgument(
             f"the strategy {strategy.name} has a setting {min(double)}, which is one of every "
@@ -194,6 +194,7 @@ def search(
         "resolution_px": space.resolution_px,
         "latency_model": latency.digest,
         "device": latency.device,
+        "precision": latency.conditions.precision,
         "accuracy": accuracy.digest,
         **budget.settings,
         **spec.settings,

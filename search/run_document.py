@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
 from phonenas.space.errors import StoreError
+from phonenas.space.precision import FLOAT32
 
 from .checkpoint import run_digests
 from .evaluations import COLUMNS
@@ -32,6 +33,7 @@ class _Settings(msgspec.Struct):
     latency_model: Text
     target_ms: Ms | None
     target: Text
+    precision: Text = FLOAT32  # which runs of before others were possible do not say
     accuracy: Text = ""
     strategy: Text = ""
     evaluations: Count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ _MOST_PARTS = 20_000
 _MOST_SIDES = 8
 _MOST_VALUES = 64
 _IDENTIFIER = b"TFL3"
+_REDUCED = b"reduced_precision_support"  # of the metadata; see TFLite's XNNPACK delegate
+_HALF = "it asks for arithmetic of 16 bits, which XNNPACK has on some processors, else of 32 bits"
 _NUMPY = {"BOOL": "bool", "STRING": "str"}
 # Operations with weights: where the feature map stands among their inputs, and the weights.
 _WEIGHTED = {
@@ -62,12 +64,16 @@ class TfliteNode:
 
 @dataclass(frozen=True)
 class TfliteGraph:
-    """The first graph of a file, which is what runs."""
+    """The first graph of a file, which is what runs.
+
+    `half` says that floats may be computed in 16 bits, where the processor can.
+    """
 
     tensors: tuple[TfliteTensor, ...]
     nodes: tuple[TfliteNode, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    half: bool = False
 
     @property
     def given(self) -> list[Input]:
@@ -84,7 +90,8 @@ class TfliteGraph:
         """What it computes in, and which layers differ from most: as `of_layers`.
 
         Of a layer with weights the weights and the feature map decide. Integers with a map of
-        floats are `int8-dynamic`; float16 made float32 as they are loaded are `float16-weights`.
+        floats are `int8-dynamic`; float16 made float32 as they are loaded are `float16-weights`,
+        or `float16` where the file asks for arithmetic of 16 bits.
         """
         wide = {n.outputs[0]: n.inputs[0] for n in self.nodes if n.op in ("DEQUANTIZE", "DENSIFY")}
         layers = []
@@ -100,7 +107,9 @@ class TfliteGraph:
                 kind = self.tensors[at].kind
                 given = self.tensors[node.inputs[map_]].kind if node.inputs[map_] >= 0 else ""
                 name = self.tensors[node.outputs[0]].name if node.outputs[0] >= 0 else ""
-                layers.append((_computed(kind, given, behind), f"{node.op} {name}".strip()))
+                own = _computed(kind, given, behind)
+                own = "float16" if self.half and own == "float16-weights" else own
+                layers.append((own, f"{node.op} {name}".strip()))
         if layers:
             return of_layers(layers)
         kinds = Counter(self.tensors[at].kind for at in self.inputs)
@@ -149,7 +158,8 @@ class TfliteFile(NetworkFile):
                 side stays free.
         """
         graph = read_tflite(path)
-        return cls.given(path, (path,), graph.given, given, macs, graph.computed)
+        file = cls.given(path, (path,), graph.given, given, macs, graph.computed)
+        return replace(file, notes=(*file.notes, _HALF)) if graph.half else file
 
     def write(self, path: Path) -> Path:
         """Link it at a path; shapes that are set go beside it, as an .npz file of inputs."""
@@ -236,7 +246,17 @@ def _graph(content: bytes, name: str) -> TfliteGraph:
     outputs = _places(graph.OutputsAsNumpy(), len(tensors))
     if not nodes or min((*inputs, *outputs), default=-1) < 0:
         raise UnsupportedFormat(f"{name} computes nothing from its input")
-    return TfliteGraph(tensors, nodes, inputs, outputs)
+    return TfliteGraph(tensors, nodes, inputs, outputs, _half(model))
+
+
+def _half(model: Any) -> bool:
+    """Whether a file asks for arithmetic of 16 bits."""
+    for i in range(min(model.MetadataLength(), _MOST_VALUES)):
+        one = model.Metadata(i)
+        if one.Name() == _REDUCED and one.Buffer() < model.BuffersLength():
+            data = model.Buffers(one.Buffer()).DataAsNumpy()
+            return hasattr(data, "tobytes") and data.tobytes()[:4] == b"fp16"
+    return False
 
 
 def _op(code: Any) -> str:

@@ -30,9 +30,10 @@ from scipy import stats
 
 from phonenas import data, devices, latency_model, search, space
 from phonenas.cli.progress import Bars
-from phonenas.cli.stores import find_model, measurable, model_path
+from phonenas.cli.stores import find_model, measurable, stored_model
 from phonenas.cli.timing import DeviceTimes, named
 from phonenas.data.files import write_atomic
+from phonenas.latency_model import model_path
 from phonenas.latency_model.ready import load as load_ready
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Additive, Surrogate
 from phonenas.search.strategies.controller import Hyperparameters
@@ -1348,10 +1349,10 @@ def _measured(ground: Ground, networks: Sequence[Compared]) -> list[str]:
 
 def _model(db: str, device: str, path: Path | None, quiet: bool) -> latency_model.LatencyModel:
     """The store's latency model; fitted and written where there is none, as `phonenas fit` does."""
-    where = path or model_path(db, device)
-    if path is None and not where.exists():
+    if path is None and not stored_model(db, device, None).exists():
         with data.MeasurementStore(db, create=False) as store:
-            latency_model.fit(store, device).save(where)
+            fitted = latency_model.fit(store, device)
+            fitted.save(model_path(db, device, fitted.conditions.precision))
     return find_model(db, device, path, quiet)
 
 
@@ -1362,7 +1363,9 @@ def _measure(
     measurable(model)
     conditions = model.conditions
     with (
-        devices.connect(conditions.device, threads=conditions.threads) as phone,
+        devices.connect(
+            conditions.device, threads=conditions.threads, precision=conditions.precision
+        ) as phone,
         data.MeasurementStore(db, create=False) as store,
         Bars(quiet) as bars,
     ):

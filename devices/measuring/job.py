@@ -125,7 +125,7 @@ class MeasuringJob:
         if not progress.open and not looks:
             self.tell(Planned(0, progress.reused, 0, 0.0))
             return
-        self.models = Models(self.device, progress.open, folder)
+        self.models = Models(self.device, progress.open, folder, self.conditions.precision)
         sentinel = self.device.lower(SENTINEL, folder / "sentinel")
         self.before_ms = self.store.sentinel_ms(self.conditions) or progress.sentinel_ms()
         self.supervisor.settle(sentinel, self.before_ms)

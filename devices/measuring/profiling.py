@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phonenas.data.files import TemporaryFolder
-from phonenas.data.measurement import WHOLE, Conditions, Measurement
+from phonenas.data.measurement import WHOLE, Conditions, Measurement, taken_as
 from phonenas.data.store import MeasurementStore
 from phonenas.space import Architecture, Kernel, Operator, SearchSpace
 from phonenas.space.detection.ssdlite import SSDLite
@@ -216,7 +216,7 @@ def _measured(
     """`measure`, once nobody else can."""
     started = on.now_s()
     tell = on_event or _ignore
-    by_precision = _by_precision(subjects, on.conditions.precision)
+    by_precision = _by_precision(subjects, on.conditions)
     if len(by_precision) > 1:
         more = [
             _measured(s, on, into, protocol, purpose, again, on_event)
@@ -256,15 +256,13 @@ def _measured(
     )
 
 
-def _by_precision(subjects: Sequence[Subject], device: str) -> dict[str, list[Subject]]:
-    """Subjects by what they compute in: files by their own precision, all else by the device's.
-
-    A runtime that is set to another precision than float32 computes a float32 file in that.
-    """
+def _by_precision(subjects: Sequence[Subject], on: Conditions) -> dict[str, list[Subject]]:
+    """Subjects by what they compute in: files by their own precision, all else by the device's."""
     groups: dict[str, list[Subject]] = {}
+    device, files = on.precision, taken_as(on.precision, on.runtime)
     for s in subjects:
-        own = getattr(s.model, "precision", "float32")
-        groups.setdefault(device if own == "float32" else own, []).append(s)
+        own = getattr(s.model, "precision", device)
+        groups.setdefault(device if own in files else own, []).append(s)
     # The device's own comes last: the outcome's conditions are its.
     return dict(sorted(groups.items(), key=lambda item: item[0] == device))
 

@@ -41,4 +41,10 @@ def get(name: str, settings: DeviceSettings) -> Runtime:
             f"device {settings.name}: runtime {name!r} names {kind!r}; it must be a class derived "
             "from phonenas.devices.Runtime"
         )
-    return kind(settings)
+    runtime = kind(settings)
+    if settings.precision not in runtime.precisions:
+        raise InvalidArgument(
+            f"device {settings.name}: {name} with {runtime.provider} runs "
+            f"{', '.join(runtime.precisions)}, not {settings.precision}"
+        )
+    return runtime

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from ..settings import DeviceSettings
 from .benchmark_text import parse_benchmark_model
@@ -28,6 +29,15 @@ _FLOAT16 = {
 }
 
 
+# As the delegates' documents have it; what one leaves to other kernels is an error of its reading.
+_PRECISIONS = {
+    "XNNPACK": (FLOAT32, "float16", "int8", "float16-weights"),
+    "CPU": (FLOAT32, "int8", "float16-weights"),
+    "GPU": (FLOAT32, "float16", "int8", "float16-weights"),
+    "NNAPI": (FLOAT32, "float16", "int8", "float16-weights"),
+}
+
+
 class BenchmarkModel(CommandRuntime):
     """Providers XNNPACK (the default), CPU (TFLite's own kernels), GPU, NNAPI."""
 
@@ -45,10 +55,12 @@ class BenchmarkModel(CommandRuntime):
                 f"device {settings.name}: benchmark_model has the providers {', '.join(_FLAGS)}, "
                 f"not {self.provider!r}"
             )
-        if settings.precision == "float16" and self.provider not in _FLOAT16:
-            raise InvalidArgument(f"device {settings.name}: {self.provider} has no float16")
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return _PRECISIONS[self.provider]
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         from phonenas.space.lowering.write import write_tflite
 
         if getattr(model, "inputs", None) is not None:
@@ -57,7 +69,9 @@ class BenchmarkModel(CommandRuntime):
             raise InvalidArgument(
                 "--shape does not apply: benchmark_model takes the shapes of the file"
             )
-        return write_tflite(model, stem.with_suffix(".tflite"), self.name)
+        # Floats of 16 bits are its own arithmetic on a file of 32 bits.
+        stored = FLOAT32 if precision == "float16" else precision
+        return write_tflite(model, stem.with_suffix(".tflite"), self.name, stored)
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from phonenas.space.errors import DeviceError, InvalidArgument
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from ..settings import DeviceSettings
 from .command import CommandRuntime
 from .perf_text import parse_perf_test, parse_perf_test_samples
+from .runtime import onnxruntime_precisions
 from .timings import Printed
 
 __all__ = ["OnnxRuntimePerfTest"]
@@ -42,17 +44,19 @@ class OnnxRuntimePerfTest(CommandRuntime):
                 f"device {settings.name}: onnxruntime_perf_test has the providers "
                 f"{', '.join(_NAMES)}, not {self.provider!r}"
             )
-        if settings.precision != "float32":
-            raise InvalidArgument(f"device {settings.name}: onnxruntime_perf_test runs float32")
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return onnxruntime_precisions(self.provider)
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         from phonenas.space.lowering.write import write_onnx
 
         if getattr(model, "inputs", None) is not None:
             raise InvalidArgument(
                 "--input does not apply: onnxruntime_perf_test makes its own inputs"
             )
-        return write_onnx(model, stem.with_suffix(".onnx"))
+        return write_onnx(model, stem.with_suffix(".onnx"), precision)
 
     def command(
         self, program: str, model: str, runs: int, warmup_runs: int, warmup_s: float

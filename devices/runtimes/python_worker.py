@@ -14,6 +14,7 @@ from phonenas.data.documents import Ms, Number, Text, strict
 from phonenas.data.measurement import MOST_MS, Startup
 from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from ..device import Job, LostInRun, Reading
 from ..node_times import NodeTime, Trace
@@ -22,7 +23,7 @@ from ..system.device_text import plain
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker
-from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime
+from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime, onnxruntime_precisions
 
 __all__ = ["LiteRT", "OnnxRuntime", "PythonWorker"]
 
@@ -55,10 +56,6 @@ class PythonWorker(Runtime):
 
     def __init__(self, settings: DeviceSettings) -> None:
         super().__init__(settings)
-        if settings.precision != "float32":
-            raise InvalidArgument(
-                f"{settings.name}: {self.name} measures float32, not {settings.precision}"
-            )
         self._transport: Transport | None = None
         self._process: Process | None = None
         self._command: list[str] = []
@@ -289,10 +286,14 @@ class OnnxRuntime(PythonWorker):
     engine = "engine_onnxruntime.py"
     package = "onnxruntime"
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return onnxruntime_precisions(self.provider)
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         from phonenas.space.lowering.write import write_onnx
 
-        return write_onnx(model, stem.with_suffix(".onnx"))
+        return write_onnx(model, stem.with_suffix(".onnx"), precision)
 
 
 class LiteRT(PythonWorker):
@@ -308,7 +309,13 @@ class LiteRT(PythonWorker):
             f"{self.settings.name}: LiteRT's Python interface has no profiler of single nodes"
         )
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        # Its Python interface cannot force XNNPACK's arithmetic of 16 bits: a file that asks for it
+        # is computed in 32 bits on most processors, and nothing says so.
+        return (FLOAT32, "int8", "float16-weights")
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         from phonenas.space.lowering.write import write_tflite
 
-        return write_tflite(model, stem.with_suffix(".tflite"), self.name)
+        return write_tflite(model, stem.with_suffix(".tflite"), self.name, precision)

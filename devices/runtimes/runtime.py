@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from phonenas.data.measurement import Startup
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.write import Measurable
+from phonenas.space.precision import FLOAT32
 
 from ..device import Job, Reading
 from ..node_times import Trace
@@ -19,13 +20,44 @@ from ..settings import DeviceSettings
 if TYPE_CHECKING:
     from ..transports.base import Transport
 
-__all__ = ["MODEL_S", "STARTUP_RUNS", "Identity", "Runtime", "runs_natively"]
+__all__ = [
+    "MODEL_S",
+    "STARTUP_RUNS",
+    "Identity",
+    "Runtime",
+    "onnxruntime_precisions",
+    "runs_natively",
+]
 
 STARTUP_RUNS = 20  # of a model in a process of its own
 MODEL_S = 30.0  # longest that one model may run, warm-up included
 _ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
 # 64-bit systems that run 32-bit programs too.
 _ALSO = {("aarch64", "armv7l"), ("x86_64", "i686")}
+
+
+# As the providers' documents have it; what one does not run is an error of its reading.
+_OF_PROVIDERS = {
+    "CPUExecutionProvider": (FLOAT32, "int8", "int8-dynamic"),
+    "CUDAExecutionProvider": (FLOAT32, "float16"),
+    "CoreMLExecutionProvider": (FLOAT32, "float16"),
+    "DmlExecutionProvider": (FLOAT32, "float16"),
+    "NnapiExecutionProvider": (FLOAT32, "int8"),
+    "QNNExecutionProvider": (FLOAT32, "float16", "int8"),
+    "TensorrtExecutionProvider": (FLOAT32, "float16", "int8"),
+    "XnnpackExecutionProvider": (FLOAT32, "int8"),
+}
+
+
+def onnxruntime_precisions(provider: str) -> tuple[str, ...]:
+    """What an execution provider of ONNX Runtime computes in, without a cast to another precision.
+
+    Of those that networks are written in as ONNX: a file with float16 weights runs as well.
+
+    >>> onnxruntime_precisions("CPUExecutionProvider")
+    ('float32', 'int8', 'int8-dynamic')
+    """
+    return _OF_PROVIDERS.get(provider, (FLOAT32,))
 
 
 def runs_natively(built_for: str, machine: str) -> bool:
@@ -76,13 +108,27 @@ class Runtime(ABC):
         self.settings = settings
         self.provider = settings.provider or type(self).provider
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What its provider runs as it is written: names of `space.precision`, float32 first.
+
+        A device is refused that is to measure in another one (`runtimes.get`).
+        """
+        return (FLOAT32,)
+
     def described(self, transport: Transport) -> str:
         """Its name, and its version if that is known without starting it."""
         return self.name
 
     @abstractmethod
-    def lower(self, model: Measurable, stem: Path) -> Path:
-        """Write a model as the file that this runtime reads, at `stem` plus an ending."""
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
+        """Write a model as the file that this runtime reads, at `stem` plus an ending.
+
+        Args:
+            model: A network or a part of one; a file stays in its own precision.
+            stem: Of the path.
+            precision: Of `precisions`. A runtime that has float32 alone need not take it.
+        """
 
     @abstractmethod
     def start(self, transport: Transport, cores: Sequence[int], sentinel: Path) -> Identity:

@@ -28,6 +28,7 @@ from phonenas.data.measurement import Conditions, Startup
 from phonenas.space import Architecture, Kernel, Operator
 from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument, PhonenasError
 from phonenas.space.lowering.write import Measurable, layers_alone
+from phonenas.space.precision import FLOAT32, PRECISIONS, checked_precision, weight_bytes
 
 from ..device import Device, DeviceState, Job, Reading
 from ..settings import DeviceSettings, shortened
@@ -43,7 +44,7 @@ _FIRST = (1.55, 1.30, 1.06, 1.02)
 _PLACEMENT, _SENTINEL_PLACEMENT = 0.01, 0.024
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel, as in the worker
 _LOAD_S, _LOAD_BYTES_S = 0.03, 300e6  # to load a model
-_WEIGHT_BYTES, _RUNTIME_BYTES = 4, 24 << 20
+_NUMBER_BYTES, _RUNTIME_BYTES = 4, 24 << 20
 _ASK_S, _LOST_S = 0.1, 1.0  # for a request; to notice that nothing answers
 
 
@@ -58,6 +59,7 @@ class SimulatedPhone(Device):
         seed: Of the phone and of all randomness, ≥ 0.
         threads: Threads that compute, 1 to 4.
         cores: The class of core that they compute on.
+        precision: What networks are written and computed in.
         throttle: When its clock falls; None for never.
         load: Other programs; None for none.
         losses: When its connection is lost; None for never.
@@ -80,6 +82,7 @@ class SimulatedPhone(Device):
         seed: int = 0,
         threads: int = 1,
         cores: Literal["big", "little"] = "big",
+        precision: str = FLOAT32,
         throttle: Throttle | None = _USUAL_THROTTLE,
         load: BackgroundLoad | None = _USUAL_LOAD,
         losses: Losses | None = None,
@@ -90,7 +93,7 @@ class SimulatedPhone(Device):
         if min(seed, noise) < 0:
             raise InvalidArgument(f"{name}: seed and noise are 0 or more, got {seed} and {noise}")
         self.name, self.seed, self.threads, self.noise = name, seed, threads, noise
-        self.losses = losses
+        self.losses, self.precision = losses, checked_precision(precision, f"{name}: precision")
         self.roofline = roofline.Roofline(seed, threads, cores)
         self._chance = random.Random(f"runs {seed}")
         self._of_startups = random.Random(f"startups {seed}")
@@ -109,13 +112,14 @@ class SimulatedPhone(Device):
             address,
             threads=settings.threads,
             cores=cores,
+            precision=settings.precision,
             wait_below_c=settings.wait_below_c,
             speed=settings.speed,
         )
         if settings != allowed or cores not in ("big", "little"):
             raise InvalidArgument(
                 f"device {name}: a simulated one has an address (its seed), threads, cores (big or "
-                "little), wait_below_c and speed, and no other setting"
+                "little), precision, wait_below_c and speed, and no other setting"
             )
         if address and not (address.isascii() and address.isdecimal()):
             raise InvalidArgument(
@@ -123,14 +127,15 @@ class SimulatedPhone(Device):
                 f"{shortened(address)}"
             )
         seed, threads = int(address or 0), settings.threads
-        phone = cls(name, seed=seed, threads=threads, cores=cores)  # type: ignore[arg-type]
+        given: dict[str, Any] = {"cores": cores, "precision": settings.precision}
+        phone = cls(name, seed=seed, threads=threads, **given)
         phone.speed = 1.0 if settings.speed is None else settings.speed
         phone.wait_below_c = settings.wait_below_c
         return phone
 
     def truth_ms(self, model: Operator | Architecture | Kernel) -> float:
         """Time of a model after warm-up at the highest clock, undisturbed, in ms."""
-        return self.roofline.time_ms(self.roofline.costs(model))
+        return self.roofline.time_ms(self.roofline.costs(model, self.precision))
 
     def now_s(self) -> float:
         return self._around.now_s
@@ -140,13 +145,17 @@ class SimulatedPhone(Device):
 
     # -- running ------------------------------------------------------------------------------
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
-        """Write the model's name, from which its time is computed."""
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(PRECISIONS)
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
+        """Write the model's name and its precision, from which its time is computed."""
         path = stem.with_suffix(".simulated")
         if not isinstance(model, Kernel):
             model = layers_alone(model, self.name)
         name = str(model) if isinstance(model, Architecture) else model.key
-        path.write_text(name + "\n", encoding="utf-8")
+        path.write_text(f"{name}\n{precision}\n", encoding="utf-8")
         return path
 
     def run_ms(
@@ -176,35 +185,39 @@ class SimulatedPhone(Device):
                     f"{self.name} was lost while it ran {job.model.name} (simulated)"
                 )
             try:
-                model, beside = _read(job.model), self.roofline.costs(_read(sentinel))
+                model, precision = _read(job.model)
+                costs, beside = (self.roofline.costs(*_read(f)) for f in (job.model, sentinel))
             except (PhonenasError, OSError, UnicodeDecodeError) as error:
                 yield Reading(error=f"{type(error).__name__}: {error}"[:500])
                 continue
-            self._around.spend(self._load_s(model), self._around.clock())
-            yield self._measure(self.roofline.costs(model), job.runs, beside, warmup_runs, warmup_s)
+            self._around.spend(self._load_s(model, precision), self._around.clock())
+            yield self._measure(costs, job.runs, beside, warmup_runs, warmup_s)
 
     @staticmethod
-    def _load_s(model: Operator | Architecture | Kernel) -> float:
-        return _LOAD_S + _WEIGHT_BYTES * model.params / _LOAD_BYTES_S
+    def _load_s(model: Operator | Architecture | Kernel, precision: str) -> float:
+        return _LOAD_S + weight_bytes(precision) * model.params / _LOAD_BYTES_S
 
     def startup(self, model: Path) -> Startup:
         """A process that holds the runtime, the weights twice (the file, and as they are laid out
         to compute), and the activations that are needed at once."""
         self._reached()
         try:
-            network = _read(model)
+            network, precision = _read(model)
         except (PhonenasError, OSError, UnicodeDecodeError) as error:
             raise DeviceError(f"{self.name}: {error}") from error
         self.pause(_ASK_S)
         self._around.work_begins()
         chance = self._of_startups  # of its own: readings stay what they are without startups
-        load_s = self._load_s(network) * self.speed * math.exp(chance.gauss(0, self.noise))
+        load_s = (
+            self._load_s(network, precision) * self.speed * math.exp(chance.gauss(0, self.noise))
+        )
         self._around.spend(load_s, self._around.clock())
-        first_ms = self.roofline.time_ms(self.roofline.costs(network), self._around.clock())
+        costs = self.roofline.costs(network, precision)
+        first_ms = self.roofline.time_ms(costs, self._around.clock())
         first_ms *= _FIRST[0] * self.speed * chance.gauss(1, _PLACEMENT)
         self._around.spend(first_ms / 1e3, self._around.clock())
-        file_bytes = _WEIGHT_BYTES * network.params
-        model_bytes = 2 * file_bytes + _WEIGHT_BYTES * _activations(network)
+        file_bytes = weight_bytes(precision) * network.params
+        model_bytes = 2 * file_bytes + _NUMBER_BYTES * _activations(network)
         peak_bytes = _RUNTIME_BYTES + model_bytes
         return Startup(load_s * 1e3, first_ms, peak_bytes, model_bytes, file_bytes)
 
@@ -300,6 +313,7 @@ class SimulatedPhone(Device):
             threads=self.threads,
             cores=f"cores of capacity {self.roofline.core.capacity}",
             governor="schedutil",
+            precision=self.precision,
             origin="simulated",
         )
 
@@ -327,13 +341,15 @@ class SimulatedPhone(Device):
         )
 
 
-def _read(path: Path) -> Operator | Architecture | Kernel:
-    text = path.read_text(encoding="utf-8").strip()
+def _read(path: Path) -> tuple[Operator | Architecture | Kernel, str]:
+    """A model and its precision."""
+    text, _, precision = path.read_text(encoding="utf-8").strip().partition("\n")
+    precision = checked_precision(precision or FLOAT32, f"{path.name}:")
     kinds: tuple[type[Operator | Kernel], ...] = (Operator, Kernel)
     for kind in kinds:
         with contextlib.suppress(InvalidArgument):
-            return kind.parse(text)
-    return Architecture.parse(text)
+            return kind.parse(text), precision
+    return Architecture.parse(text), precision
 
 
 def _activations(network: Operator | Architecture | Kernel) -> int:

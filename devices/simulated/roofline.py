@@ -21,6 +21,15 @@ for each. An operator is the sum of its kernels; a network is
 for its input is still warm there, and a run has a fixed cost: the plain sum of operators is 5 to
 8 % too much, which a calibration can learn.
 
+In another precision a number of a map takes m bytes, a weight w bytes, and R is r times as high:
+
+| precision | m | w | r |
+|---|---|---|---|
+| float16 | 2 | 2 | 2 |
+| int8 | 1 | 1 | 3 |
+| int8-dynamic | 4 | 1 | 2 |
+| float16-weights | 4 | 4 (once loaded) | 1 |
+
 A slower clock slows compute-bound work in full and memory-bound work hardly: to 1.67 and 1.14
 times at c = 0.6. Neighbours slow memory by their `contention` k ≥ 1, computing by
 1 + (k - 1) / 6.
@@ -37,6 +46,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from phonenas.space import Architecture, Kernel, Operator
+from phonenas.space.precision import FLOAT32
 
 __all__ = ["Cost", "Roofline"]
 
@@ -59,6 +69,23 @@ _NETWORK_MS, _WARM = 0.4, 0.90
 _USED, _USED_DEPTHWISE, _USED_POOLING, _IDLE_PIXELS = 0.60, 0.45, 0.20, 12
 
 
+class _Numbers(NamedTuple):
+    """Of a precision: bytes of a map's number and of a weight, and the speed of multiply-adds."""
+
+    map_bytes: float
+    weight_bytes: float
+    speed: float
+
+
+_NUMBERS = {
+    FLOAT32: _Numbers(4, 4, 1),
+    "float16": _Numbers(2, 2, 2),
+    "int8": _Numbers(1, 1, 3),
+    "int8-dynamic": _Numbers(4, 1, 2),
+    "float16-weights": _Numbers(4, 4, 1),
+}
+
+
 class Cost(NamedTuple):
     """Times of a kernel at the highest clock, in ms: of computing, of memory, of dispatch."""
 
@@ -70,7 +97,8 @@ class Cost(NamedTuple):
 class _Kernel(NamedTuple):
     macs: float
     used: float
-    bytes: float
+    maps: float  # numbers of feature maps that are moved
+    weights: float = 0
 
 
 class Roofline:
@@ -93,29 +121,33 @@ class Roofline:
         self._memory_per_ms = copies * self.core.memory_gbs * 1e6
         self._cache_per_ms = copies * self.core.cache_gbs * 1e6
         self._dispatch_ms = _DISPATCH_MS * (1 + 0.5 * (threads - 1))
-        self._known: dict[Operator | Architecture | Kernel, list[Cost]] = {}
+        self._known: dict[tuple[Operator | Architecture | Kernel, str], list[Cost]] = {}
 
-    def costs(self, model: Operator | Architecture | Kernel) -> list[Cost]:
-        """The costs of a model's kernels."""
-        if model not in self._known:
+    def costs(
+        self, model: Operator | Architecture | Kernel, precision: str = FLOAT32
+    ) -> list[Cost]:
+        """The costs of a model's kernels in a precision."""
+        key, numbers = (model, precision), _NUMBERS[precision]
+        if key not in self._known:
             if isinstance(model, Kernel):
-                self._known[model] = [self._cost(_lone(model))]
+                self._known[key] = [self._cost(_lone(model), numbers)]
             elif isinstance(model, Operator):
-                self._known[model] = [self._cost(k) for k in _kernels(model)]
+                self._known[key] = [self._cost(k, numbers) for k in _kernels(model)]
             else:
                 costs = [Cost(_NETWORK_MS, 0.0, 0.0)]
                 for o in model.operators():
-                    warm = 4 * o.in_channels * o.in_px * o.in_px <= _CACHE_BYTES
-                    share = _WARM if warm else 1.0
-                    costs += [Cost(*(share * t for t in cost)) for cost in self.costs(o)]
-                self._known[model] = costs
-        return self._known[model]
+                    moved = numbers.map_bytes * o.in_channels * o.in_px * o.in_px
+                    share = _WARM if moved <= _CACHE_BYTES else 1.0
+                    costs += [Cost(*(share * t for t in c)) for c in self.costs(o, precision)]
+                self._known[key] = costs
+        return self._known[key]
 
-    def _cost(self, kernel: _Kernel) -> Cost:
-        core_ms = kernel.macs / kernel.used / self._macs_per_ms
-        if kernel.bytes <= _CACHE_BYTES:
-            return Cost(max(core_ms, kernel.bytes / self._cache_per_ms), 0.0, self._dispatch_ms)
-        return Cost(core_ms, kernel.bytes / self._memory_per_ms, self._dispatch_ms)
+    def _cost(self, kernel: _Kernel, numbers: _Numbers) -> Cost:
+        core_ms = kernel.macs / kernel.used / (self._macs_per_ms * numbers.speed)
+        moved = numbers.map_bytes * kernel.maps + numbers.weight_bytes * kernel.weights
+        if moved <= _CACHE_BYTES:
+            return Cost(max(core_ms, moved / self._cache_per_ms), 0.0, self._dispatch_ms)
+        return Cost(core_ms, moved / self._memory_per_ms, self._dispatch_ms)
 
     def time_ms(self, costs: Sequence[Cost], clock: float = 1.0, contention: float = 1.0) -> float:
         """Time of one warm inference, in ms.
@@ -133,8 +165,8 @@ class Roofline:
 def _lone(kernel: Kernel) -> _Kernel:
     pixels = kernel.out_px[0] * kernel.out_px[1]
     used = _USED_DEPTHWISE if kernel.depthwise else _USED
-    moved = 4 * (kernel.reads + kernel.writes + kernel.params)
-    return _Kernel(kernel.macs, used * pixels / (pixels + _IDLE_PIXELS), moved)
+    used *= pixels / (pixels + _IDLE_PIXELS)
+    return _Kernel(kernel.macs, used, kernel.reads + kernel.writes, kernel.params)
 
 
 def _kernels(operator: Operator) -> list[_Kernel]:
@@ -149,19 +181,20 @@ def _kernels(operator: Operator) -> list[_Kernel]:
             _Kernel(
                 weights * pixels,
                 used * pixels / (pixels + _IDLE_PIXELS),
-                4 * (read_values + c.out_channels * pixels + weights),
+                read_values + c.out_channels * pixels,
+                weights,
             )
         )
         if c.activation in ("hard_swish", "swish"):
-            kernels.append(_Kernel(0, 1, 8 * c.out_channels * pixels))
+            kernels.append(_Kernel(0, 1, 2 * c.out_channels * pixels))
     if operator.se_channels:
-        scaled = 4 * (operator.mid_channels or operator.out_channels) * out
+        scaled = (operator.mid_channels or operator.out_channels) * out
         kernels += [_Kernel(0, 1, scaled), _Kernel(0, 1, 2 * scaled)]
     if operator.kind == "head":
-        kernels.append(_Kernel(0, 1, 4 * operator.features * operator.in_px**2))
-    result = 4 * operator.out_channels * out
+        kernels.append(_Kernel(0, 1, operator.features * operator.in_px**2))
+    result = operator.out_channels * out
     if operator.skip == "pool":
-        read_values = 4 * operator.in_channels * operator.in_px**2
+        read_values = operator.in_channels * operator.in_px**2
         kernels.append(
             _Kernel(9 * operator.in_channels * out, _USED_POOLING, read_values + 2 * result)
         )

@@ -135,8 +135,9 @@ def choose_for(
     Args:
         store: With the source device's measurements.
         conditions: Of the new device.
-        like: Name of the source device, of several conditions the latest measured in full; or a
-            ready phone, from which whole networks alone are chosen.
+        like: Name of the source device, of several conditions the latest measured in full, of the
+            same precision if there are some; or a ready phone, from which whole networks alone are
+            chosen.
         space: Whose networks shall be predicted.
         count: Of measurements in all.
     Raises:
@@ -206,6 +207,7 @@ def _model_of(
 ) -> LatencyModel:
     """The model of a source device: of the conditions noted, or of the latest measured in full."""
     known = [c for c in store.conditions(device) if c.mode == "steady" and c != other]
+    known.sort(key=lambda c: c.precision == other.precision)  # the same one is the nearest relative
     command = f"phonenas profile --device {shlex.quote(device)} --space"
     if not store.conditions(device):
         raise NotEnoughData(

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from phonenas.space.errors import InvalidArgument, UnstableDevice
+from phonenas.space.precision import checked_precision
 
-from .options import InputFile, Output, OwnResolution, Ray, Seed, Shapes, Threads, command
+from .options import (
+    InputFile,
+    Output,
+    OwnResolution,
+    Precision,
+    Ray,
+    Seed,
+    Shapes,
+    Threads,
+    celsius,
+    command,
+)
 from .output import figures_table, origin_note, ready_table, table
 from .stores import command_line, completed, open_store, refuse_ready, shown_db
 
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 
     from phonenas.data import MeasurementStore
     from phonenas.devices import Device, Outcome, Protocol
-    from phonenas.space import Architecture, Kernel, Operator, SearchSpace
+    from phonenas.space import Architecture, Kernel, Operator
     from phonenas.space.detection.ssdlite import SSDLite
     from phonenas.space.graph import NetworkGraph
     from phonenas.space.kernels.lifted import LiftedKernel
@@ -28,7 +39,7 @@ if TYPE_CHECKING:
     from phonenas.space.ort_file import OrtFile
     from phonenas.space.tflite_file import TfliteFile
 
-__all__ = ["celsius", "devices", "profile", "profile_kernels", "reached"]
+__all__ = ["devices", "profile", "profile_kernels", "reached"]
 
 
 @command
@@ -121,6 +132,7 @@ def profile(
         str | None, typer.Option(help="Wait until the device is cooler, for example 45C.")
     ] = None,
     threads: Threads = None,
+    precision: Precision = None,
     ray: Ray = None,
     seed: Seed = 0,
 ) -> None:
@@ -130,11 +142,22 @@ def profile(
     from phonenas.devices.measuring.pool import DevicePool
     from phonenas.latency_model.transfer.source_devices import choose_for
 
-    from .networks import find, given_inputs, is_file, kernels_in, network_file, other
+    from .networks import (
+        find,
+        given_inputs,
+        is_file,
+        kernels_in,
+        network_file,
+        other,
+        refuse_other_precision,
+    )
     from .progress import Bars
+    from .spaces import few_of
 
     for name in device or ():
         refuse_ready(name)
+    if precision is not None:
+        checked_precision(precision)
     if mode not in ("steady", "sustained"):
         raise InvalidArgument(f"--mode: steady or sustained, got {mode!r}")
     protocol = replace(
@@ -178,16 +201,20 @@ def profile(
         )
     count = 20 if networks is None else networks
     given = {"--like": like, "--operators": operators, "--measurements": measurements}
-    few = _few_of(searched, given)
+    few = few_of(searched, given)
     if kernels is not None and mode != "steady":
         raise InvalidArgument(
             "--kernels: kernels are measured only in steady mode; leave --mode out"
         )
 
-    with reached(phone_names, threads, ray) as phones, open_store(db, create=True) as store:
+    with (
+        reached(phone_names, threads, ray, precision) as phones,
+        open_store(db, create=True) as store,
+    ):
 
         def work(phone: Device, tell: Any) -> Outcome:
             bars.timed_by(phone.conditions)
+            refuse_other_precision(phone, precision, [*files, *lone_kernels], kernels)
             if kernels is not None:
                 found = profile_kernels(
                     phone, store, kernels, count, protocol=protocol, again=again, on_event=tell
@@ -339,52 +366,21 @@ def profile_kernels(
 
 
 @contextlib.contextmanager
-def reached(names: Sequence[str], threads: int | None, ray: str | None) -> Iterator[list[Device]]:
+def reached(
+    names: Sequence[str], threads: int | None, ray: str | None, precision: str | None = None
+) -> Iterator[list[Device]]:
     """Devices by name; with a Ray cluster those of its nodes too, for as long as this lasts."""
     from phonenas import devices as d
 
     if ray is None:
-        yield [d.connect(name, threads=threads) for name in names]
+        yield [d.connect(name, threads=threads, precision=precision) for name in names]
         return
     from phonenas.search.cluster.device_workers import device_on
     from phonenas.search.cluster.workers import workers_from
 
     with workers_from(None, ray) as workers:
-        yield [device_on(workers, name, threads=threads) for name in names]
-
-
-def _few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:
-    """The operators of a space that are most informative, as many as the user wants; None for all.
-
-    Raises:
-        InvalidArgument: Options that do not go together, or a count out of range.
-    """
-    from phonenas.latency_model.units.selection import choose_operators
-
-    named = {name for name, value in given.items() if value is not None}
-    if named and space is None:
-        raise InvalidArgument(f"{min(named)} selects from a space's operators: give --space, too")
-    if named >= {"--like", "--operators"}:
-        raise InvalidArgument("--operators does not go with --like: give --measurements instead")
-    if "--measurements" in named and "--like" not in named:
-        raise InvalidArgument("--measurements goes with --like: name the similar device")
-    return (
-        choose_operators(space, given["--operators"]) if space and "--operators" in named else None
-    )
-
-
-def celsius(text: str | None) -> float | None:
-    """A temperature in °C, from the text that the user writes.
-
-    >>> celsius("45C"), celsius("45 °C"), celsius("45")
-    (45.0, 45.0, 45.0)
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*°?[cC]?\s*", text)
-    if found is None or not 0 < float(found[1]) < 150:
-        raise InvalidArgument(f"--wait-below: a temperature in °C such as 45C, got {text!r}")
-    return float(found[1])
+        settings: dict[str, Any] = {"threads": threads, "precision": precision}
+        yield [device_on(workers, name, **settings) for name in names]
 
 
 def _document(outcome: Outcome, db: str, names: Collection[str]) -> dict[str, Any]:

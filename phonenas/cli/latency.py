@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ import typer
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument, NotEnoughData, PhonenasError, SettingsChanged
 from phonenas.space.naming import counted
+from phonenas.space.precision import FLOAT32, checked_precision
 
 from .options import (
     NETWORK,
@@ -20,12 +23,22 @@ from .options import (
     ModelFile,
     Output,
     OwnResolution,
+    Precision,
     Shapes,
     Threads,
     Width,
     command,
 )
-from .output import basis, origin_note, predicted_row, score_table, table, uncalibrated_note
+from .output import (
+    basis,
+    origin_note,
+    predicted_row,
+    rejection_table,
+    rejections,
+    score_table,
+    table,
+    uncalibrated_note,
+)
 from .stores import (
     command_line,
     completed,
@@ -35,12 +48,10 @@ from .stores import (
     known_device,
     measurable,
     open_store,
-    predictor,
+    precision_words,
     profile_words,
     refit_lines,
     refuse_ready,
-    rejection_table,
-    rejections,
 )
 
 if TYPE_CHECKING:
@@ -66,11 +77,13 @@ def fit(
             help="Source device or ready phone: adapt its model to the few measurements there are."
         ),
     ] = None,
+    precision: Precision = None,
     out: Annotated[
         Path | None, typer.Option(help="File of the model; default: beside the store.")
     ] = None,
 ) -> None:
     """Fit the latency model, and score it on whole networks that it was not fitted on."""
+    from phonenas.devices import usual_precision
     from phonenas.latency_model.drift import between, over_time
     from phonenas.latency_model.fitting import choose_conditions, fit_any, with_kernels
     from phonenas.latency_model.kernel_fitting import networks_left_out
@@ -78,13 +91,16 @@ def fit(
     from phonenas.latency_model.transfer.source_devices import fit_like, source_of
 
     refuse_ready(device)
-    path = fitted_path(db, device, out)
+    if precision is not None:
+        checked_precision(precision)
     if "://" not in db and not Path(db).exists():
         known_device(device)  # as below
     with open_store(db) as store:
         if not store.conditions(device):
             known_device(device)  # an unknown device is the likelier mistake
-        chosen, left_out = choose_conditions(store, device, conditions)
+        usual = usual_precision(device)
+        chosen, left_out = choose_conditions(store, device, conditions, precision, usual=usual)
+        path = fitted_path(db, device, out, chosen.precision)
         now = store.measurements(chosen)
         kinds = {m.kind for m in now}
         if alone := "kernel" in kinds and "operator" not in kinds:
@@ -93,7 +109,12 @@ def fit(
         transferred = None if source is None else fit_like(source, chosen, now)
         model = with_kernels(transferred.model, now) if transferred else fit_any(chosen, now)
         drift = over_time(store.measurements(chosen, all_series=True))
-        others = [(other, between(store.measurements(other), now)) for other in left_out]
+        # In another precision other times are no drift.
+        same = [c for c in left_out if c.precision == chosen.precision]
+        others = [
+            (other, between(store.measurements(other), now) if other in same else [])
+            for other in left_out
+        ]
     for other, found in others if not output.quiet else []:
         apart = "; ".join(chosen.differences(other))
         print(
@@ -178,7 +199,8 @@ def _fitted(
     parts = f"{counted(len(model.table), 'operator')}, " if model.by_operators else ""
     if model.part_of_kernels is model:
         parts = "a model of its kernels, "
-    lines = [f"{model.device}: {parts}{known}"]
+    named = "" if model.conditions.precision == FLOAT32 else f" in {model.conditions.precision}"
+    lines = [f"{model.device}{named}: {parts}{known}"]
     if model.scores:
         lines += ["", score_table(dict(model.scores))]
     if model.by_family:
@@ -204,6 +226,7 @@ def check(
         int, typer.Option(min=0, help="Number of whole networks to measure again.")
     ] = 5,
     threads: Threads = None,
+    precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
     """Measure some of what the model was fitted on again, and say whether the model still holds."""
@@ -214,7 +237,7 @@ def check(
 
     if not operators + networks:
         raise InvalidArgument("--operators 0 --networks 0: nothing to measure")
-    fitted = find_model(db, device, model, quiet=True)
+    fitted = find_model(db, device, model, True, precision)
     measurable(fitted)
     if fitted.part_of_kernels is fitted:
         again = command_line("profile", "--device", device, "--kernels", "400", "--again", db=db)
@@ -224,14 +247,14 @@ def check(
         )
     with (
         open_store(db) as store,
-        d.connect(device, threads=threads) as phone,
+        d.connect(device, threads=threads, precision=fitted.conditions.precision) as phone,
         Bars(output.quiet) as bars,
     ):
         bars.timed_by(phone.conditions)
         if phone.conditions != fitted.conditions:
             if threads not in (None, fitted.conditions.threads):
                 _refuse_threads(fitted, phone.conditions, db)
-            words = profile_words(device, fitted.table.ms)
+            words = profile_words(fitted)
             raise SettingsChanged(
                 f"{device} has changed since its model was measured: "
                 f"{'; '.join(fitted.conditions.differences(phone.conditions))} (then / now), so "
@@ -260,7 +283,7 @@ def check(
 
     def text() -> str:
         lines = [str(one) for one in drift]
-        refit = refit_lines(state, device, db, model, fitted.table.ms) if state.reasons else []
+        refit = refit_lines(state, fitted, db, model) if state.reasons else []
         lines += refit or [f"the model of {fitted.until[:10]} holds"]
         lines.append(f"verdict: {outcome.verdict.text}")
         return "\n".join(lines) + rejection_table(rejected) + origin_note(fitted.conditions)
@@ -278,9 +301,15 @@ def _refuse_threads(model: LatencyModel, now: Conditions, db: str) -> None:
     # The class of core can follow from the number of threads.
     if replace(now, threads=its, cores=model.conditions.cores) != model.conditions:
         return
-    own = command_line("check", "--device", device, "--threads", str(its), db=db)
-    profile = profile_words(device, model.table.ms) or ["profile", "--device", device]
-    words = (*profile, "--threads", str(now.threads))
+    words = ["--device", device, "--threads", str(its), *precision_words(model.conditions)]
+    own = command_line("check", *words, db=db)
+    profile = profile_words(model) or [
+        "profile",
+        "--device",
+        device,
+        *precision_words(model.conditions),
+    ]
+    words = [*profile, "--threads", str(now.threads)]
     raise SettingsChanged(
         f"the model of {device} is for {its} thread{'s' * (its != 1)}, and --threads "
         f"{now.threads} was given. Check it with its own:  {own} ; or measure for {now.threads} "
@@ -311,19 +340,38 @@ def predict(
     resolution: OwnResolution = None,
     shape: Shapes = None,
     input_: InputFile = None,
+    precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
     """Predict the latency of networks that were never run."""
-    from .networks import any_network, given_inputs, named
+    from phonenas.latency_model import ready
+
+    from .networks import any_network, file_precision, given_inputs, named
+    from .timing import predictor
 
     given = given_inputs(output, network, shape, resolution, input_)
     found = {n: named(n, width, resolution) for n in network}  # a typo is told before all else
     of_blocks = [isinstance(n, Architecture) for n in found.values()]
-    fitted = predictor(db, device, model, output.quiet, kernels=not all(of_blocks))
+
+    @cache
+    def model_in(own: str | None) -> LatencyModel:
+        kernels = not all(of_blocks)
+        return predictor(db, device, model, output.quiet, kernels=kernels, precision=own)
+
+    def model_of(name: str) -> LatencyModel:
+        """Of the precision asked for; else of a file's own where there is one; else the usual."""
+        if precision is None and model is None and device not in ready.names():
+            own = file_precision(found[name])
+            if own is not None:
+                with suppress(NotEnoughData):
+                    return model_in(own)
+        return model_in(precision)
+
     result: list[dict[str, Any]] = []
     note, failed = "", list[PhonenasError]()
     for name in network:
         try:
+            fitted = model_of(name)
             one = any_network(name, found[name], fitted, given)
             row = predicted_row(fitted, name, one, explain, target)
         except PhonenasError as error:
@@ -332,7 +380,7 @@ def predict(
         result.append(row)
         note = note or origin_note(fitted.conditions)
     if any(of_blocks):
-        note = uncalibrated_note(fitted) + note
+        note = uncalibrated_note(model_in(precision)) + note
     if failed and not result:
         raise failed[0]
 
@@ -367,6 +415,6 @@ def predict(
 
     output.print(result, text)
     for further in failed[1:]:
-        print(completed(str(further), db, device, model), file=sys.stderr)
+        print(completed(str(further), db, device, model, precision), file=sys.stderr)
     if failed:
         raise failed[0]

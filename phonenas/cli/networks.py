@@ -16,6 +16,7 @@ from phonenas.space.detection.ssdlite import SSDLite
 from phonenas.space.errors import (
     InvalidArgument,
     PhonenasError,
+    PrecisionDiffers,
     UncoveredOperator,
     UnknownName,
     UnsupportedFormat,
@@ -23,9 +24,11 @@ from phonenas.space.errors import (
 from phonenas.space.file_inputs import NOT_GIVEN, Given, GivenArray, parsed_shape
 from phonenas.space.graph import NetworkGraph
 from phonenas.space.naming import counted
+from phonenas.space.precision import FLOAT32
 
 if TYPE_CHECKING:
     from phonenas.data.measurement import Conditions
+    from phonenas.devices import Device
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork
     from phonenas.space import Kernel
@@ -41,6 +44,7 @@ __all__ = [
     "checked_file",
     "cut_file",
     "cut_other",
+    "file_precision",
     "find",
     "given_inputs",
     "is_file",
@@ -50,6 +54,7 @@ __all__ = [
     "network_file",
     "on_disk",
     "other",
+    "refuse_other_precision",
 ]
 
 _CANDIDATE = re.compile(r"(?P<run>.+):(?P<id>\d{1,6})")
@@ -209,6 +214,16 @@ def checked_file(path: str, conditions: Conditions, given: Given = NOT_GIVEN) ->
     if (file := on_disk(path, given)[0]).suffix == ".onnx":
         check_loads(file, conditions.runtime)
     return network
+
+
+def file_precision(network: Any) -> str | None:
+    """What a file computes in, as `named` gives it; None for what is in no file."""
+    if not isinstance(network, Path) or _is_module(str(network)):
+        return None
+    try:
+        return cut_file(str(network)).precision
+    except PhonenasError:
+        return None  # told when it is cut for its prediction
 
 
 def is_run(text: str) -> bool:
@@ -378,3 +393,30 @@ def cut_other(network: SSDLite | Classifier) -> OnnxNetwork:
     from phonenas.space.lowering.onnx import to_onnx
 
     return cut(to_onnx(network))
+
+
+def refuse_other_precision(
+    phone: Device, precision: str | None, subjects: Sequence[Any], kernels: int | None
+) -> None:
+    """Refuse what has a precision of its own, where the user named another one.
+
+    Raises:
+        PrecisionDiffers: A file, or a kernel of one, computes in another.
+        InvalidArgument: Kernels are to be drawn, which is possible in float32 alone.
+    """
+    from phonenas.data.measurement import taken_as
+
+    on = phone.conditions
+    if kernels is not None and on.precision != FLOAT32:
+        raise InvalidArgument(
+            f"--kernels draws kernels in float32, and {phone.name} is to measure in "
+            f"{on.precision}. Measure those of a file in {on.precision}:  phonenas profile "
+            f"--device {shlex.quote(phone.name)} --kernels-of FILE.onnx"
+        )
+    for subject in subjects if precision is not None else ():
+        own = getattr(subject, "precision", on.precision)
+        if own not in (on.precision, *taken_as(on.precision, on.runtime)):
+            raise PrecisionDiffers(
+                f"{subject.key} computes in {own}, and --precision {precision} was given: a file "
+                "is measured in its own precision. Leave --precision out"
+            )

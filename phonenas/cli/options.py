@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -16,6 +17,7 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, PhonenasError
 from phonenas.space.naming import legible, plain_name
+from phonenas.space.precision import PRECISIONS
 
 from .output import legend
 from .stores import completed
@@ -34,6 +36,7 @@ __all__ = [
     "ModelFile",
     "Output",
     "OwnResolution",
+    "Precision",
     "Quantise",
     "Ray",
     "Resolution",
@@ -47,6 +50,7 @@ __all__ = [
     "Unit",
     "Width",
     "WorkerCount",
+    "celsius",
     "command",
     "settings_of",
 ]
@@ -82,6 +86,12 @@ InputFile = Annotated[
 ]
 Width = Annotated[float, typer.Option(help="Width multiplier.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute, pinned to as many cores.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", help=f"{', '.join(PRECISIONS)}; default: that of devices.toml, else float32."
+    ),
+]
 ModelFile = Annotated[
     Path | None, typer.Option("--model", help="Latency model file; default: the store's.")
 ]
@@ -304,6 +314,7 @@ def _completed(text: str, db: str, given: dict[str, Any]) -> str:
         "" if db == DEFAULT_DB else db,
         device or "",
         model if isinstance(model, Path) else None,  # `import --model` is a description
+        given.get("precision"),
     )
 
 
@@ -358,6 +369,20 @@ def _ready(device: str) -> bool:
     from phonenas.latency_model.ready import begun, known
 
     return bool((device.count("/") == 3 or begun(device)) and known(device))
+
+
+def celsius(text: str | None) -> float | None:
+    """A temperature in °C, from the text that the user writes.
+
+    >>> celsius("45C"), celsius("45 °C"), celsius("45")
+    (45.0, 45.0, 45.0)
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*°?[cC]?\s*", text)
+    if found is None or not 0 < float(found[1]) < 150:
+        raise InvalidArgument(f"--wait-below: a temperature in °C such as 45C, got {text!r}")
+    return float(found[1])
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from phonenas.data import Conditions
+    from phonenas.data import Conditions, MeasurementStore
     from phonenas.latency_model import LatencyModel, Score
     from phonenas.latency_model.additive.times import Network
     from phonenas.latency_model.ready import ReadyPhone
@@ -24,6 +25,8 @@ __all__ = [
     "origin_note",
     "predicted_row",
     "ready_table",
+    "rejection_table",
+    "rejections",
     "score_table",
     "table",
     "uncalibrated_note",
@@ -39,6 +42,7 @@ FIGURES = {
     "model_bytes": "of the model",
     "file_bytes": "file",
 }
+_NUMBER = re.compile(r"[-+±]?\d[\d,.]*")
 MARKS = {"○": "predicted", "●": "measured", "◌": "simulated, emulated or imported"}
 
 
@@ -236,3 +240,29 @@ def score_table(scores: dict[str, Score]) -> str:
         )
     note = scores["model"].note if "model" in scores else ""
     return table(header, rows) + (f"\n{note}" if note else "")
+
+
+def rejections(store: MeasurementStore, conditions: Sequence[Conditions]) -> list[dict[str, Any]]:
+    """Why readings were rejected: a row a reason, the most frequent first.
+
+    Reasons that differ in their numbers alone count as one; `example` is the latest of them.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for one in conditions:
+        for subject, reason, at in store.rejections(one):
+            row = rows.setdefault(_NUMBER.sub("N", reason), {"count": 0, "subjects": set()})
+            row["count"] += 1
+            row["subjects"].add(subject)
+            row |= {"example": reason, "last": at}
+    counted = [{**row, "subjects": len(row["subjects"])} for row in rows.values()]
+    return sorted(counted, key=lambda row: -row["count"])
+
+
+def rejection_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `rejections` as a table below a result; "" for none."""
+    if not rows:
+        return ""
+    texts = [[str(r["count"]), str(r["subjects"]), r["last"][:10], r["example"]] for r in rows]
+    return "\n\nrejected readings of all jobs:\n" + table(
+        ["readings", "subjects", "last", "reason of the last one"], texts
+    )

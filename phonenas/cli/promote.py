@@ -12,9 +12,9 @@ import typer
 
 from phonenas.space.errors import PhonenasError, UnstableDevice
 
-from .options import ModelFile, Output, TrainingOptions, WorkerCount, command
+from .options import ModelFile, Output, Precision, TrainingOptions, WorkerCount, command
 from .output import files_lines, origin_note, table
-from .stores import find_model, measurable, model_path, open_store, shown_db
+from .stores import find_model, measurable, open_store, searched_in, shown_db, stored_model
 
 if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
@@ -46,6 +46,7 @@ def promote(
     again: Annotated[bool, typer.Option("--again", help="Measure again what the store has.")] = (
         False
     ),
+    precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
     """Train the best networks of a run in full, and write the front again."""
@@ -65,6 +66,7 @@ def promote(
     loaded = s.load(run)
     if device is None:
         output.refuse("again", "measures again, and no device is named: give --device, too")
+    of_run = searched_in(loaded, precision)
     fitted = _model(output, loaded, db, model, device)
     if fitted is not None and device is not None:
         measurable(fitted)
@@ -81,11 +83,12 @@ def promote(
         pinned = int(loaded.model.get("conditions", {}).get("threads", 1))
         if device is not None:
             store = stack.enter_context(open_store(db))
-            phone = None if options.ray else d.connect(device, threads=pinned)
+            here = options.ray is None
+            phone = d.connect(device, threads=pinned, precision=of_run) if here else None
         images, test, part = read_parts(options)
         team = stack.enter_context(workers_from(workers, options.ray))
         if device is not None and options.ray:
-            phone = device_on(team, device, threads=pinned)
+            phone = device_on(team, device, threads=pinned, precision=of_run)
         bars = stack.enter_context(Bars(output.quiet))
         result = promoted(
             loaded,
@@ -114,10 +117,10 @@ def _model(
 ) -> LatencyModel | None:
     """The latency model that predicts networks with other classes; None where it is not needed."""
     own = str(run.settings["device"])
-    if model is None and device is None and not model_path(db, own).exists():
+    if model is None and device is None and not stored_model(db, own, run.precision).exists():
         return None
     try:
-        return find_model(db, own, model, quiet=True)
+        return find_model(db, own, model, True, run.precision)
     except PhonenasError as error:
         if device is not None or model is not None:
             raise

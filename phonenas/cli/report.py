@@ -21,6 +21,7 @@ from .options import (
     ModelFile,
     Output,
     OwnResolution,
+    Precision,
     Shapes,
     Threads,
     Width,
@@ -97,6 +98,7 @@ def compare(
     resolution: OwnResolution = None,
     shape: Shapes = None,
     input_: InputFile = None,
+    precision: Precision = None,
     out: Annotated[Path | None, typer.Option(help="Also write it as an HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this file.")] = None,
 ) -> None:
@@ -117,7 +119,7 @@ def compare(
         raise InvalidArgument(f"each network once; given twice: {', '.join(twice)}")
     given = given_inputs(output, texts, shape, resolution, input_)
     places = list(dict.fromkeys(device or ["local"]))
-    times = [DeviceTimes.of(name, db, output) for name in places]
+    times = [DeviceTimes.of(name, db, output, precision) for name in places]
     found: list[Named | PhonenasError] = []
     for text in texts:
         try:
@@ -341,7 +343,7 @@ def _shares(
     from phonenas.space import Architecture
 
     from .networks import any_network
-    from .stores import predictor
+    from .timing import predictor
 
     try:
         blocks = isinstance(network, Architecture)

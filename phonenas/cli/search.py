@@ -19,6 +19,7 @@ from .options import (
     EstimatorOptions,
     ModelFile,
     Output,
+    Precision,
     Resolution,
     Seed,
     Space,
@@ -27,7 +28,7 @@ from .options import (
     settings_of,
 )
 from .output import origin_note, table, uncalibrated_note
-from .stores import command_line, find_model, open_store
+from .stores import command_line, find_model, open_store, precision_words
 
 if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
@@ -128,6 +129,7 @@ def search(
     set_: StrategySettings = None,
     resolution: Resolution = None,
     seed: Seed = 0,
+    precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
     """Search offline for networks that are accurate and fast."""
@@ -157,13 +159,13 @@ def search(
     target_ms = _number(target)
     if target_ms is not None:
         s.Target(target_ms, "", soft, chance)  # before a model is looked for
-    fitted = find_model(db, device, model, output.quiet)
+    fitted = find_model(db, device, model, output.quiet, precision)
     if target is not None and target_ms is None:
         target_ms = _measured_ms(target, fitted, db, searched.resolution_px)
     given = None if target_ms is None else s.Target(target_ms, target or "", soft, chance)
 
     def model_of(other: str) -> LatencyModel:
-        return find_model(db, other, None, output.quiet)
+        return find_model(db, other, None, output.quiet, precision)
 
     @cache
     def memory_of() -> PeakMemory:
@@ -205,6 +207,7 @@ def search(
         "ended": found.ended or None,
         "kept": None if found.kept is None else str(found.kept),
         "origin": fitted.conditions.origin,
+        "precision": fitted.conditions.precision,
         "accuracy": accuracy.name,
         "quantity": accuracy.quantity,
         "schedule": accuracy.schedule,
@@ -388,5 +391,9 @@ def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> fl
                 return m.latency_ms
     raise NotEnoughData(
         f"--target {text}: this network is not measured on {model.device}. Measure it:  "
-        + command_line("profile", "--device", model.device, "--network", str(network), db=db)
+        + command_line(
+            *("profile", "--device", model.device, "--network", str(network)),
+            *precision_words(model.conditions),
+            db=db,
+        )
     )

@@ -25,10 +25,13 @@ from .options import (
 from .output import origin_note, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from phonenas.search.run_folder import Loaded
+    from phonenas.space import Operator, SearchSpace
     from phonenas.space.zoo import Published
 
-__all__ = ["export_network", "show", "space"]
+__all__ = ["export_network", "few_of", "show", "space"]
 
 _FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "torch"}
 _COUNTED = (
@@ -338,3 +341,23 @@ def export_network(
     }
     which = f"random weights (seed {seed})" if weights is None else f"the weights of {weights}"
     output.print(result, lambda: f"{out}: {size / 1e6:.2f} MB, with {which}")
+
+
+def few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:
+    """The operators of a space that are most informative, as many as the user wants; None for all.
+
+    Raises:
+        InvalidArgument: Options that do not go together, or a count out of range.
+    """
+    from phonenas.latency_model.units.selection import choose_operators
+
+    named = {name for name, value in given.items() if value is not None}
+    if named and space is None:
+        raise InvalidArgument(f"{min(named)} selects from a space's operators: give --space, too")
+    if named >= {"--like", "--operators"}:
+        raise InvalidArgument("--operators does not go with --like: give --measurements instead")
+    if "--measurements" in named and "--like" not in named:
+        raise InvalidArgument("--measurements goes with --like: name the similar device")
+    return (
+        choose_operators(space, given["--operators"]) if space and "--operators" in named else None
+    )

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phonenas.space.errors import (
     InvalidArgument,
     NotEnoughData,
     PhonenasError,
+    PrecisionDiffers,
     StoreError,
     UnknownName,
 )
-from phonenas.space.naming import counted, plain_name
-
-from .output import table
+from phonenas.space.naming import counted
+from phonenas.space.precision import FLOAT32, checked_precision
 
 if TYPE_CHECKING:
     from phonenas.data import MeasurementStore
     from phonenas.data.measurement import Conditions
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.drift import Upkeep
-    from phonenas.space import Operator
+    from phonenas.search.run_folder import Loaded
 
 __all__ = [
     "command_line",
@@ -37,15 +36,14 @@ __all__ = [
     "former_kernels",
     "known_device",
     "measurable",
-    "model_path",
     "open_store",
-    "predictor",
+    "precision_words",
     "profile_words",
     "refit_lines",
     "refuse_ready",
-    "rejection_table",
-    "rejections",
+    "searched_in",
     "shown_db",
+    "stored_model",
 ]
 
 _NEARBY = ("*.db", "*/*.db", "*/*/*.db")
@@ -59,7 +57,6 @@ _STORED = (*_LOCAL, "promote", "import", "export")
 _COMMAND = re.compile(
     rf"(?<=  |& )phonenas ({'|'.join(_STORED)})(?![\w-])(.*?)(?=&& phonenas |\n|\Z)"
 )
-_NUMBER = re.compile(r"[-+±]?\d[\d,.]*")
 
 
 def open_store(db: str, *, create: bool = False) -> MeasurementStore:
@@ -104,7 +101,13 @@ def command_line(*words: str, db: str = "") -> str:
     return shlex.join(["phonenas", *words, *(["--db", shown_db(db)] if db else [])])
 
 
-def completed(text: str, db: str = "", device: str = "", model: Path | None = None) -> str:
+def completed(
+    text: str,
+    db: str = "",
+    device: str = "",
+    model: Path | None = None,
+    precision: str | None = None,
+) -> str:
     """A message whose printed commands act on the store, device and model of the user's command.
 
     The modules that raise errors know no store, and not always the device; this adds the options
@@ -119,6 +122,7 @@ def completed(text: str, db: str = "", device: str = "", model: Path | None = No
         db: The user's store; "" adds none.
         device: The user's device, which also replaces the word DEVICE; "" adds none.
         model: The user's model file, which `fit` then writes; None adds none.
+        precision: That the user named; None adds none. A network's file is in its own.
     """
 
     def complete(match: re.Match[str]) -> str:
@@ -133,7 +137,10 @@ def completed(text: str, db: str = "", device: str = "", model: Path | None = No
             "--db": shown_db(db) if db else "",
             "--device": device if name in _LOCAL and device != "local" else "",
             "--out": str(model) if name == "fit" and model else "",
+            "--precision": precision or "" if name in (*_LOCAL, "promote") else "",
         }
+        if any(w.endswith((".onnx", ".tflite", ".ort")) for w in there):
+            del options["--precision"]
         lacking = [
             word
             for option, value in options.items()
@@ -145,34 +152,31 @@ def completed(text: str, db: str = "", device: str = "", model: Path | None = No
     return _COMMAND.sub(complete, text)
 
 
-def model_path(db: str, device: str) -> Path:
-    """Where a store's latency model of a device lies: beside a file, or in this folder.
+def fitted_path(db: str, device: str, out: Path | None, precision: str = FLOAT32) -> Path:
+    """Where `fit` writes a model of a precision.
 
     Raises:
-        InvalidArgument: The device's name is none, and could lead to another folder.
-    """
-    plain_name(device, "the device of a latency model")
-    if "://" in db:
-        return Path(f"phonenas.{device}.model.json")
-    path = Path(db)
-    return path.with_name(f"{path.stem}.{device}.model.json")
-
-
-def fitted_path(db: str, device: str, out: Path | None) -> Path:
-    """Where `fit` writes a model.
-
-    Raises:
-        StoreError: A file that is no model lies there, or the model that a run was made with.
+        StoreError: A file that is no model lies there, a model of another precision, or the model
+            that a run was made with.
     """
     from phonenas.data.files import refuse_other
+    from phonenas.latency_model import load, model_path
     from phonenas.latency_model.model import DOCUMENT
 
-    path = out or model_path(db, device)
+    path = out or model_path(db, device, precision)
     refuse_other(path, DOCUMENT.format, alone=True)
     if path.name == "model.json" and path.exists() and (path.parent / "run.json").exists():
         raise StoreError(
             f"{path} is the latency model of the run in this folder, and is not overwritten. "
             "Choose another --out."
+        )
+    there = precision
+    with contextlib.suppress(PhonenasError):  # a damaged one is written again
+        there = load(path).conditions.precision
+    if there != precision:
+        raise StoreError(
+            f"{path} is a model in {there}, and is not overwritten by one in {precision}. Choose "
+            "another --out, or move it away."
         )
     return path
 
@@ -194,28 +198,52 @@ def known_device(device: str) -> None:
         raise
 
 
-def find_model(db: str, device: str, model: Path | None, quiet: bool) -> LatencyModel:
+def find_model(
+    db: str, device: str, model: Path | None, quiet: bool, precision: str | None = None
+) -> LatencyModel:
     """A device's latency model, and a note if the store has more.
 
+    Args:
+        db, device: The store and the device.
+        model: File of the model; None for the store's own.
+        quiet: No note.
+        precision: Of its conditions; None for the one that devices.toml names, else float32, else
+            the only one that there is.
     Raises:
         NotEnoughData: There is none; the message says what to do first.
-        InvalidArgument: The file is a model of another device.
+        InvalidArgument: The file is a model of another device; or models of several precisions
+            are there, and it is open which is meant.
+        PrecisionDiffers: The file, or the ready phone, is of another precision.
     """
-    from phonenas.latency_model import load, ready
+    from phonenas.latency_model import load, precisions_there, ready
 
     if model is None and device in ready.names():
+        own = device.rsplit("/", 1)[-1]
+        if precision is not None and precision != own:
+            raise PrecisionDiffers(
+                f"{device} is a phone measured in {own}, not in {checked_precision(precision)}. "
+                "Look for one whose name ends so:  phonenas devices --ready"
+            )
         return ready.load(device)
-    path = model or model_path(db, device)
+    path = model or stored_model(db, device, precision)
     stored = "://" in db or Path(db).exists()
     if not path.exists():
         known_device(device)  # an unknown device is the likelier mistake
-        fit = command_line("fit", "--device", device, *_out(model), db=db)
-        profile = command_line("profile", "--device", device, "--space", "mnasnet", db=db)
-        if stored:
+        in_it = [] if precision is None else ["--precision", checked_precision(precision)]
+        fit = command_line("fit", "--device", device, *in_it, *_out(model), db=db)
+        words = ["profile", "--device", device, "--space", "mnasnet", *in_it]
+        others = [] if model else list(precisions_there(db, device))
+        there = f"; there is one in {' and '.join(others)}" if others else ""
+        if stored and not others:
             advice = f"Fit one:  {fit}"
+        elif others:
+            advice = f"Measure it, and fit one:  {command_line(*words, db=db)} && {fit}"
         else:
-            advice = _nearby() or f"Measure it, and fit one:  {profile} && {fit}"
-        raise NotEnoughData(f"there is no latency model of {device} at {path}. {advice}")
+            advice = (
+                _nearby() or f"Measure it, and fit one:  {command_line(*words, db=db)} && {fit}"
+            )
+        of = f" in {precision}" if precision else ""
+        raise NotEnoughData(f"there is no latency model of {device}{of} at {path}{there}. {advice}")
     try:
         found = load(path)
     except PhonenasError as error:  # here, since `device` may be another than the command's
@@ -223,9 +251,69 @@ def find_model(db: str, device: str, model: Path | None, quiet: bool) -> Latency
         raise
     if found.device != device:
         raise InvalidArgument(f"{path} is a model of {found.device}, not of {device}")
+    own = found.conditions.precision
+    if precision is not None and precision != own:
+        named = ["--precision", checked_precision(precision)]
+        fit = command_line("fit", "--device", device, *named, db=db)
+        raise PrecisionDiffers(f"{path} is a model in {own}, not in {precision}. Fit one:  {fit}")
     if not quiet and stored:
         _tell_newer(found, db, model)
     return found
+
+
+def stored_model(db: str, device: str, precision: str | None) -> Path:
+    """Where the model of a device lies, or would, of one precision or of the usual one.
+
+    Raises:
+        InvalidArgument: As `find_model`.
+    """
+    from phonenas.devices import usual_precision
+    from phonenas.latency_model import model_path, precisions_there
+
+    there = precisions_there(db, device)
+    if (
+        len(there) > 1
+        and FLOAT32 in there
+        and _precision_in(there[FLOAT32]) in {*there} - {FLOAT32}
+    ):
+        del there[FLOAT32]  # of an earlier phonenas, which wrote all precisions under one name
+    of = precision or usual_precision(device)
+    if of in there or precision is not None or not there:
+        older = of not in there and FLOAT32 in there and _precision_in(there[FLOAT32]) == of
+        return there[FLOAT32] if older else model_path(db, device, of)
+    if FLOAT32 in there or len(there) == 1:
+        return there.get(FLOAT32) or next(iter(there.values()))
+    raise InvalidArgument(
+        f"{device} has models in {' and '.join(there)}: name one with --precision"
+    )
+
+
+def _precision_in(path: Path) -> str:
+    """Precision of a model's file; "" of a damaged one, which is told when it is used."""
+    from phonenas.latency_model import load
+
+    with contextlib.suppress(PhonenasError):
+        return load(path).conditions.precision
+    return ""
+
+
+def searched_in(run: Loaded, precision: str | None) -> str:
+    """The precision of a run.
+
+    Raises:
+        PrecisionDiffers: Another one was asked for.
+    """
+    if precision is not None and checked_precision(precision) != run.precision:
+        raise PrecisionDiffers(
+            f"{run.path} was searched in {run.precision}, not in {precision}. Search in that:  "
+            f"phonenas search --precision {precision} --out RUN"
+        )
+    return run.precision
+
+
+def precision_words(conditions: Conditions) -> list[str]:
+    """The words of a command that names the precision of a model, where it has to."""
+    return [] if conditions.precision == FLOAT32 else ["--precision", conditions.precision]
 
 
 def _tell_newer(found: LatencyModel, db: str, model: Path | None) -> None:
@@ -236,80 +324,11 @@ def _tell_newer(found: LatencyModel, db: str, model: Path | None) -> None:
         with MeasurementStore(db, create=False) as store:
             if store.latest(found.conditions, ("operator", "network")).after(found.last):
                 state = upkeep(found, store.measurements(found.conditions))
-                for line in refit_lines(state, found.device, db, model, found.table.ms):
+                for line in refit_lines(state, found, db, model):
                     print(line, file=sys.stderr)
     except StoreError as error:
         # The model predicts without its store.
         print(f"newer measurements are not looked at: {error}", file=sys.stderr)
-
-
-def predictor(
-    db: str,
-    device: str,
-    model: Path | None,
-    quiet: bool,
-    *,
-    kernels: bool = True,
-    refit: bool = True,
-) -> LatencyModel:
-    """A device's latency model to predict with; `kernels` says that these are needed.
-
-    What it says of kernels is fitted where it is missing, with `refit` also where the store holds
-    newer ones, and written.
-
-    Raises:
-        As `find_model`; NotEnoughData also where there is neither a model nor kernels.
-    """
-    from phonenas.latency_model import load, ready
-
-    if not kernels or model is not None or device in ready.names():
-        return find_model(db, device, model, quiet)
-    path, found = model_path(db, device), None
-    kept = load(path) if path.exists() else None
-    if "://" in db or Path(db).exists():
-        with open_store(db) as store:
-            found = _with_newer_kernels(store, device, kept, refit)
-            if found is not None and not store.read_only:
-                # As read from the file, which holds fewer digits: each command prints the same.
-                found = load(found.save(path))
-    if found is not None:
-        return found
-    if kept is None or (kept.by_operators and kept.kernels is None):
-        known_device(device)  # an unknown device is the likelier mistake
-        former = former_kernels(path)
-        raise NotEnoughData(
-            f"too few kernels of {device} are measured to predict networks that are not of blocks"
-            + (f" ({former})" if former else "")
-            + ". Measure some:  "
-            + command_line("profile", "--device", device, "--kernels", "400", db=db)
-        )
-    return find_model(db, device, model, quiet)
-
-
-def _with_newer_kernels(
-    store: MeasurementStore, device: str, kept: LatencyModel | None, refit: bool
-) -> LatencyModel | None:
-    """The model with its kernels fitted again; None where the store has none that are newer."""
-    from phonenas.latency_model.kernel_fitting import FITTED_ON, fit_kernels
-    from phonenas.latency_model.measured_kernels import MeasuredKernels
-
-    part = kept.kernels if kept is not None and kept.by_operators else kept
-    if part is None:
-        known = [c for c in store.conditions(device, "kernel") if c.mode == "steady"]
-        if not known:
-            return None
-        conditions = known[-1]
-    elif isinstance(part.times, MeasuredKernels):
-        conditions = part.conditions
-        if not (refit and store.latest(conditions, FITTED_ON).after(part.last)):
-            return None
-    else:
-        return None
-    try:
-        fitted = fit_kernels(conditions, store.measurements(conditions))
-    except NotEnoughData:
-        return None
-    return replace(kept, kernels=fitted) if kept and kept.by_operators else fitted
 
 
 def former_kernels(path: Path) -> str:
@@ -351,42 +370,34 @@ def measurable(model: LatencyModel) -> None:
         )
 
 
-def profile_words(device: str, operators: Collection[Operator]) -> list[str]:
-    """The words of a command that measures operators' space on a device; none for no known space.
-
-    Args:
-        device: Its name.
-        operators: Measured before, all of the space or most.
-    """
+def profile_words(model: LatencyModel) -> list[str]:
+    """The words of a command that measures a model's space again; none for no known space."""
     from phonenas.space import spaces
 
-    space = spaces.space_of(operators)
+    space = spaces.space_of(model.table.ms)
     if space is None:
         return []
     own = spaces.get(space.name).resolution_px == space.resolution_px
-    words = ["profile", "--device", device, "--space", space.name]
-    return [*words, *([] if own else ["--resolution", str(space.resolution_px)])]
+    words = ["profile", "--device", model.device, "--space", space.name]
+    words += [] if own else ["--resolution", str(space.resolution_px)]
+    return [*words, *precision_words(model.conditions)]
 
 
 def refit_lines(
-    state: Upkeep,
-    device: str,
-    db: str,
-    model: Path | None = None,
-    operators: Collection[Operator] = (),
+    state: Upkeep, fitted: LatencyModel, db: str, model: Path | None = None
 ) -> list[str]:
     """What newer measurements say of a model, a line each; none where there are none.
 
     Args:
         state: The model beside what was measured after it.
-        device: Its device.
+        fitted: The model.
         db: The store.
         model: File of the model, where it is not the store's own.
-        operators: That it was fitted on.
     """
     if not state.newer:
         return []
-    fit = command_line("fit", "--device", device, *_out(model), db=db)
+    words = ["--device", fitted.device, *precision_words(fitted.conditions), *_out(model)]
+    fit = command_line("fit", *words, db=db)
     lines = [f"the model should be fitted again: {reason}" for reason in state.reasons]
     if state.uncovered:
         lines.insert(
@@ -399,7 +410,7 @@ def refit_lines(
         return [*lines, f"{holds}. To use them:  {fit}"]
     if state.outdated:
         # A fit on a few new operators among many old ones would mix two speeds.
-        words = profile_words(device, operators)
+        words = profile_words(fitted)
         lines.append(
             "first measure everything again, with the options of its profile:  "
             + command_line(*words, "--again", db=db)
@@ -411,29 +422,3 @@ def refit_lines(
 
 def _out(model: Path | None) -> list[str]:
     return [] if model is None else ["--out", str(model)]
-
-
-def rejections(store: MeasurementStore, conditions: Sequence[Conditions]) -> list[dict[str, Any]]:
-    """Why readings were rejected: a row a reason, the most frequent first.
-
-    Reasons that differ in their numbers alone count as one; `example` is the latest of them.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    for one in conditions:
-        for subject, reason, at in store.rejections(one):
-            row = rows.setdefault(_NUMBER.sub("N", reason), {"count": 0, "subjects": set()})
-            row["count"] += 1
-            row["subjects"].add(subject)
-            row |= {"example": reason, "last": at}
-    counted = [{**row, "subjects": len(row["subjects"])} for row in rows.values()]
-    return sorted(counted, key=lambda row: -row["count"])
-
-
-def rejection_table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `rejections` as a table below a result; "" for none."""
-    if not rows:
-        return ""
-    texts = [[str(r["count"]), str(r["subjects"]), r["last"][:10], r["example"]] for r in rows]
-    return "\n\nrejected readings of all jobs:\n" + table(
-        ["readings", "subjects", "last", "reason of the last one"], texts
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,24 @@ from phonenas.space import Architecture
 from phonenas.space.detection.ssdlite import SSDLite
 from phonenas.space.errors import NotEnoughData, PhonenasError, StoreError, UncoveredOperator
 from phonenas.space.file_inputs import NOT_GIVEN, Given
+from phonenas.space.precision import FLOAT32
 
 from .networks import any_network, cut_file, find, is_file, network_file, on_disk, other
 from .output import origin_note, predicted_row, table, uncalibrated_note
-from .stores import completed, find_model, open_store, predictor, refuse_ready
+from .stores import (
+    command_line,
+    completed,
+    find_model,
+    fitted_path,
+    former_kernels,
+    known_device,
+    open_store,
+    refuse_ready,
+    stored_model,
+)
 
 if TYPE_CHECKING:
+    from phonenas.data import MeasurementStore
     from phonenas.data.measurement import Entry, Measurement
     from phonenas.devices import Device
     from phonenas.latency_model import LatencyModel
@@ -39,8 +52,98 @@ __all__ = [
     "known_beside",
     "known_lines",
     "named",
+    "predictor",
     "published_of",
 ]
+
+
+def predictor(
+    db: str,
+    device: str,
+    model: Path | None,
+    quiet: bool,
+    *,
+    kernels: bool = True,
+    refit: bool = True,
+    precision: str | None = None,
+) -> LatencyModel:
+    """A device's latency model to predict with; `kernels` says that these are needed.
+
+    What it says of kernels is fitted where it is missing, with `refit` also where the store holds
+    newer ones, and written.
+
+    Raises:
+        As `find_model`; NotEnoughData also where there is neither a model nor kernels.
+    """
+    from phonenas.latency_model import load, ready
+
+    if not kernels or model is not None or device in ready.names():
+        return find_model(db, device, model, quiet, precision)
+    path, found = stored_model(db, device, precision), None
+    kept = load(path) if path.exists() else None
+    if "://" in db or Path(db).exists():
+        with open_store(db) as store:
+            found = _with_newer_kernels(store, device, kept, refit, precision)
+            if found is not None and not store.read_only:
+                if kept is None:
+                    path = fitted_path(db, device, None, found.conditions.precision)
+                # As read from the file, which holds fewer digits: each command prints the same.
+                found = load(found.save(path))
+    if found is not None:
+        return found
+    if kept is None or (kept.by_operators and kept.kernels is None):
+        known_device(device)  # an unknown device is the likelier mistake
+        former = former_kernels(path)
+        floats = precision in (None, FLOAT32)
+        # Kernels are drawn in float32 alone; those of a file are in its own precision.
+        of = ["--kernels", "400"] if floats else ["--kernels-of", "FILE.onnx"]
+        raise NotEnoughData(
+            f"too few kernels of {device} are measured{'' if floats else f' in {precision}'} to "
+            "predict networks that are not of blocks"
+            + (f" ({former})" if former else "")
+            + ". Measure some:  "
+            + command_line("profile", "--device", device, *of, db=db)
+        )
+    return find_model(db, device, model, quiet, precision)
+
+
+def _with_newer_kernels(
+    store: MeasurementStore,
+    device: str,
+    kept: LatencyModel | None,
+    refit: bool,
+    precision: str | None,
+) -> LatencyModel | None:
+    """The model with its kernels fitted again; None where the store has none that are newer."""
+    from phonenas.devices import usual_precision
+    from phonenas.latency_model.kernel_fitting import FITTED_ON, fit_kernels
+    from phonenas.latency_model.measured_kernels import MeasuredKernels
+
+    part = kept.kernels if kept is not None and kept.by_operators else kept
+    if part is None:
+        known = [c for c in store.conditions(device, "kernel") if c.mode == "steady"]
+        there = [c.precision for c in known]
+        of = kept.conditions.precision if kept is not None else precision
+        if of is None and (of := usual_precision(device)) not in there and there:
+            of = there[-1]
+        known = [c for c in known if c.precision == of]
+        if not known:
+            return None
+        conditions = known[-1]
+    elif isinstance(part.times, MeasuredKernels):
+        conditions = part.conditions
+        if not (refit and store.latest(conditions, FITTED_ON).after(part.last)):
+            return None
+    else:
+        return None
+    try:
+        fitted = fit_kernels(conditions, store.measurements(conditions))
+    except NotEnoughData:
+        return None
+    return replace(kept, kernels=fitted) if kept and kept.by_operators else fitted
+
+
+_OF_A_FILE = re.compile(r"#[0-9a-f]{12}\Z")  # subjects that are of one precision
 
 
 @dataclass(frozen=True)
@@ -124,8 +227,13 @@ class DeviceTimes:
     no_kernels: str = ""
 
     @classmethod
-    def of(cls, device: str, db: str, output: Output) -> DeviceTimes:
+    def of(cls, device: str, db: str, output: Output, precision: str | None = None) -> DeviceTimes:
         """As its file and its store are; nothing is fitted for it but missing kernels.
+
+        Args:
+            device, db: Its name, and the store.
+            output: Of the command.
+            precision: What networks compute in that are in no file; None as for `find_model`.
 
         Raises:
             UnknownName: No such device.
@@ -133,14 +241,14 @@ class DeviceTimes:
         """
         model, reason, no_kernels = None, "", ""
         try:
-            model = predictor(db, device, None, output.quiet, refit=False)
+            model = predictor(db, device, None, output.quiet, refit=False, precision=precision)
         except (NotEnoughData, StoreError) as error:
-            no_kernels = completed(str(error), db, device)
+            no_kernels = completed(str(error), db, device, None, precision)
             try:
-                model = find_model(db, device, None, output.quiet)
+                model = find_model(db, device, None, output.quiet, precision)
             except NotEnoughData as missing:
-                reason = completed(str(missing), db, device)
-        measured = _measured(db, device, model)
+                reason = completed(str(missing), db, device, None, precision)
+        measured = _measured(db, device, model, precision)
         conditions = [model.conditions] if model is not None else []
         conditions += [m.conditions for m in measured.values()][:1]
         note = origin_note(conditions[0]).strip() if conditions else ""
@@ -154,11 +262,13 @@ class DeviceTimes:
         device, note = model.device, origin_note(model.conditions).strip()
         if model.by_operators and model.kernels is None:
             try:
-                kernels = predictor(db, device, None, True, refit=False).part_of_kernels
+                of = model.conditions.precision
+                found = predictor(db, device, None, True, refit=False, precision=of)
+                kernels = found.part_of_kernels
                 model = replace(model, kernels=kernels)
             except PhonenasError:
                 pass  # without them no graph is predicted
-        return cls(device, model, _measured(db, device, model), note)
+        return cls(device, model, _measured(db, device, model, None), note)
 
     @property
     def takes_graphs(self) -> bool:
@@ -209,22 +319,36 @@ class DeviceTimes:
         return {**row, "basis": basis}, self.model.part(network).last
 
 
-def _measured(db: str, device: str, known: LatencyModel | None) -> dict[str, Measurement]:
+def _measured(
+    db: str, device: str, known: LatencyModel | None, precision: str | None
+) -> dict[str, Measurement]:
     """Whole networks of a store by the subject's name: the latest under the model's conditions.
 
-    A file may compute in another precision than the model; without a model the latest conditions
-    of the device count.
+    A file may compute in another precision than the model; without a model the conditions count
+    under which the device would be fitted.
     """
+    from phonenas.devices import usual_precision
+    from phonenas.latency_model.fitting import choose_conditions
+
     if "://" not in db and not Path(db).exists():
         return {}
     with open_store(db) as store:
-        every = [c for c in store.conditions(device) if c.mode == "steady"]
-        if known is None:
-            wanted = every[-1:]
-        else:
+        if known is not None:
             own = known.conditions
-            wanted = [c for c in every if replace(c, precision=own.precision) == own]
-        return {m.subject: m for c in wanted for kind in WHOLE for m in store.measurements(c, kind)}
+        else:
+            try:
+                usual = usual_precision(device)
+                own, _ = choose_conditions(store, device, None, precision, usual=usual)
+            except NotEnoughData:
+                return {}
+        every = [c for c in store.conditions(device) if replace(c, precision=own.precision) == own]
+        return {
+            m.subject: m
+            for c in every
+            for kind in WHOLE
+            for m in store.measurements(c, kind)
+            if c == own or _OF_A_FILE.search(m.subject)
+        }
 
 
 def known_beside(

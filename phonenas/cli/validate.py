@@ -10,9 +10,9 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, UnstableDevice
 
-from .options import DeviceName, ModelFile, Output, Ray, Threads, command
+from .options import DeviceName, ModelFile, Output, Precision, Ray, Threads, command
 from .output import figures_table, files_lines, origin_note, table
-from .stores import find_model, measurable, open_store, refit_lines
+from .stores import find_model, measurable, open_store, refit_lines, searched_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,7 @@ def validate(
     ] = False,
     threads: Threads = None,
     ray: Ray = None,
+    precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
     """Measure the best networks of a run on the device, beside the predictions.
@@ -65,7 +66,8 @@ def validate(
         raise InvalidArgument(
             f"{run} was searched for {loaded.settings['device']}, not for {device}"
         )
-    fitted = find_model(db, device, model, quiet=True)
+    of_run = searched_in(loaded, precision)
+    fitted = find_model(db, device, model, True, of_run)
     measurable(fitted)
     if loaded.model.get("version", 2) < VERSION:
         output.note(
@@ -75,7 +77,7 @@ def validate(
 
     with (
         open_store(db) as store,
-        reached([device], threads, ray) as (known,),
+        reached([device], threads, ray, of_run) as (known,),
         known as phone,
         Bars(output.quiet) as bars,
     ):
@@ -203,10 +205,7 @@ def validate(
         lines += [f"{k['limit']}: {k['kept']} of {k['of']} keep it as measured" for k in kept]
         lines += [f"not measured: {name}" for name in unmeasured]
         lines += [f"{gained}."] if gained and rounds == 1 else []
-        lines += [
-            f"verdict: {last.verdict.text}",
-            *refit_lines(state, device, db, model, fitted.table.ms),
-        ]
+        lines += [f"verdict: {last.verdict.text}", *refit_lines(state, fitted, db, model)]
         return "\n".join(lines) + origin_note(fitted.conditions)
 
     output.print(result, text)

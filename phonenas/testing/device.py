@@ -17,6 +17,7 @@ from phonenas.devices import Device, Job
 from phonenas.devices.device import DeviceState, Reading
 from phonenas.devices.measuring.protocol import SENTINEL
 from phonenas.space.errors import DeviceError, DeviceUnavailable
+from phonenas.space.precision import FLOAT32, PRECISIONS
 
 __all__ = ["DeviceContract", "FakeDevice"]
 
@@ -32,6 +33,9 @@ class FakeDevice(Device):
     """
 
     name = "fake"
+
+    #: What networks are written in.
+    precision = FLOAT32
 
     def __init__(
         self,
@@ -63,9 +67,12 @@ class FakeDevice(Device):
 
     @property
     def conditions(self) -> Conditions:
-        return Conditions(
-            self.name, "fake phone", "f00", "fake", "1", "h4sh", "CPU", "all", 1, "one core", "none"
-        )
+        names = ("fake phone", "f00", "fake", "1", "h4sh", "CPU", "all")
+        return Conditions(self.name, *names, 1, "one core", "none", self.precision)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return FLOAT32, "int8"
 
     def run_ms(
         self, jobs: Sequence[Job], *, sentinel: Path, warmup_runs: int, warmup_s: float
@@ -187,6 +194,17 @@ class DeviceContract:
         assert first.device == device.name
         assert all(v not in ("", None) for v in first.to_dict().values())
         assert device.fingerprint == first.fingerprint
+
+    def test_each_precision_that_it_names_runs(
+        self, device: Device, sentinel: Path, tmp_path: Path
+    ) -> None:
+        names = device.precisions
+        assert names[0] == FLOAT32 and len(set(names)) == len(names) and {*names} <= {*PRECISIONS}
+        files = [device.lower(SENTINEL, tmp_path / n, n) for n in names if n != FLOAT32]
+        with device:
+            assert device.conditions.precision in names
+            readings = self.run(device, [Job(f, 2) for f in files], sentinel)
+        assert [r.error for r in readings] == [""] * len(files)
 
     def test_telemetry_is_json(self, device: Device) -> None:
         with device:

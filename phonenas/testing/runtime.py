@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from phonenas.data.measurement import taken_as
 from phonenas.devices import Job
 from phonenas.devices.device import Reading
 from phonenas.devices.measuring.protocol import SENTINEL
@@ -15,6 +16,9 @@ from phonenas.devices.transports.base import Transport
 from phonenas.space import zoo
 from phonenas.space.errors import DeviceUnavailable
 from phonenas.space.lowering.write import Measurable, write_onnx
+from phonenas.space.onnx_file import OnnxFile
+from phonenas.space.precision import FLOAT32, PRECISIONS
+from phonenas.space.tflite_file import TfliteFile
 
 from .device import undisturbed
 from .transport import FakeTransport
@@ -29,8 +33,12 @@ class FakeRuntime(Runtime):
     provider = "CPU"
     transport: Transport | None = None
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
-        return write_onnx(model, stem.with_suffix(".onnx"))
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return FLOAT32, "int8"
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
+        return write_onnx(model, stem.with_suffix(".onnx"), precision)
 
     def start(self, transport: Transport, cores: Sequence[int], sentinel: Path) -> Identity:
         transport.push([sentinel], limit_s=30)
@@ -97,6 +105,33 @@ class RuntimeContract:
             assert len(reading.sentinel_ms) == len(reading.samples_ms)
             assert all(0 < ms < 60_000 for ms in reading.samples_ms + reading.sentinel_ms)
             assert reading.provider == identity.provider
+
+    def test_it_runs_each_precision_that_it_names(
+        self, runtime: Runtime, transport: Transport, tmp_path: Path
+    ) -> None:
+        """Others are refused by name before a device is reached: see `devices.runtimes.get`."""
+        names = runtime.precisions
+        assert names[0] == FLOAT32 and len(set(names)) == len(names) and {*names} <= {*PRECISIONS}
+        sentinel = runtime.lower(SENTINEL, tmp_path / "sentinel")
+        models = {n: runtime.lower(SENTINEL, tmp_path / n, n) for n in names if n != FLOAT32}
+        for name, path in models.items():
+            assert self.computes_in(path) in (name, *taken_as(name, runtime.name))
+        transport.open()
+        try:
+            runtime.start(transport, (), sentinel)
+            jobs = [Job(path, 4) for path in models.values()]
+            readings = list(runtime.run_ms(jobs, sentinel=sentinel, warmup_runs=1, warmup_s=0.0))
+        finally:
+            runtime.stop()
+            transport.close()
+        errors = {n: r.error for n, r in zip(models, readings, strict=True) if r.error}
+        # On a busy computer it ran, and was disturbed each time.
+        assert all("no undisturbed run" in error for error in errors.values()), errors
+
+    def computes_in(self, path: Path) -> str:
+        """The precision of a model file, as it says itself; of another format, overridden."""
+        file = TfliteFile.at(path) if path.suffix == ".tflite" else OnnxFile.at(path)
+        return file.precision
 
     def test_it_starts_again_after_it_was_stopped(
         self, runtime: Runtime, transport: Transport, tmp_path: Path

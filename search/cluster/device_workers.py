@@ -30,6 +30,7 @@ from phonenas.space.errors import (
 from phonenas.space.lowering.write import Measurable
 from phonenas.space.onnx_file import OnnxFile
 from phonenas.space.ort_file import OrtFile
+from phonenas.space.precision import FLOAT32
 from phonenas.space.tflite_file import TfliteFile
 
 from .base import Attempt, Workers, attempt, error_text
@@ -50,13 +51,15 @@ def resource_of(device: str) -> str:
     return f"device:{device}"
 
 
-def device_on(workers: Workers, name: str, *, threads: int | None = None) -> Device:
+def device_on(
+    workers: Workers, name: str, *, threads: int | None = None, precision: str | None = None
+) -> Device:
     """A device by its name, wherever it is.
 
     Args:
         workers: On a Ray cluster a node of it may hold the device; else it is one of this
             computer, as it is where no node holds it.
-        name, threads: As for `devices.connect`.
+        name, threads, precision: As for `devices.connect`.
     Returns:
         To be entered and used like any device, by `profile`, `measure`, `validate` or a pool.
     Raises:
@@ -64,12 +67,12 @@ def device_on(workers: Workers, name: str, *, threads: int | None = None) -> Dev
         WorkersUnavailable: The cluster cannot be reached.
     """
     if not isinstance(workers, RayWorkers):
-        return connect(name, threads=threads)
+        return connect(name, threads=threads, precision=precision)
     workers.start()
     if any(resource_of(name) in node for node in workers.nodes()):
-        return DeviceOnNode(workers, name, threads=threads)
+        return DeviceOnNode(workers, name, threads=threads, precision=precision)
     try:
-        return connect(name, threads=threads)
+        return connect(name, threads=threads, precision=precision)
     except UnknownName as error:
         raise UnknownName(
             f"{error} No node of the Ray cluster holds it either; one that does says so:  "
@@ -85,14 +88,21 @@ class DeviceOnNode(Device):
 
     Args:
         workers: Started, on a cluster.
-        name, threads: As for `devices.connect`, on that node.
+        name, threads, precision: As for `devices.connect`, on that node.
     """
 
-    def __init__(self, workers: RayWorkers, name: str, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        workers: RayWorkers,
+        name: str,
+        *,
+        threads: int | None = None,
+        precision: str | None = None,
+    ) -> None:
         import ray
 
         self._ray: Any = ray
-        self.name, self._workers, self._threads = name, workers, threads
+        self.name, self._workers, self._settings = name, workers, (threads, precision)
         self._holder: Any = None
         self._own_clock: bool | None = None  # not known yet
         self._conditions: Conditions | None = None
@@ -154,7 +164,7 @@ class DeviceOnNode(Device):
         holder = self._ray.remote(_Holder).options(
             num_cpus=0, resources={resource_of(self.name): 1}, max_restarts=0
         )
-        self._holder = holder.remote(self.name, self._threads)
+        self._holder = holder.remote(self.name, *self._settings)
         try:
             facts = self._answer(self._holder.ask.remote("facts"), _FREE_S, self._not_lent)
         except BaseException as error:
@@ -216,14 +226,18 @@ class DeviceOnNode(Device):
             raise DeviceUnavailable(f"{self.name}'s conditions are known once it is entered")
         return self._conditions
 
-    def lower(self, model: Measurable, stem: Path) -> Path:
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(self._ask("may_be"))
+
+    def lower(self, model: Measurable, stem: Path, precision: str = FLOAT32) -> Path:
         content = b""
         if isinstance(model, OnnxFile | OrtFile | TfliteFile):
             if model.inputs is not None:
                 raise InvalidArgument("--input: a device of another computer has random inputs")
             with TemporaryFolder() as folder:
                 content = model.write(folder / "given.onnx").read_bytes()
-        ending, written = self._ask("lower", model, content)
+        ending, written = self._ask("lower", model, content, precision)
         path = stem.with_name(stem.name + ending)
         path.write_bytes(written)
         return path
@@ -288,8 +302,8 @@ class DeviceOnNode(Device):
 class _Holder:
     """On the node, as an actor: the device itself, and the models that were sent for it."""
 
-    def __init__(self, name: str, threads: int | None) -> None:
-        self.name, self.threads = name, threads
+    def __init__(self, name: str, threads: int | None, precision: str | None) -> None:
+        self.name, self.threads, self.precision = name, threads, precision
         self.device: Device | None = None
         self.folder: TemporaryFolder | None = None
         self.files: dict[Any, Path] = {}
@@ -305,13 +319,17 @@ class _Holder:
     def facts(self) -> tuple[float | None, bool]:
         """Its own limit of temperature, and whether its clock is one of its own."""
         if self.device is None:
-            self.device = connect(self.name, threads=self.threads)
+            self.device = connect(self.name, threads=self.threads, precision=self.precision)
         return self.device.wait_below_c, type(self.device).now_s is not Device.now_s
 
     def there(self) -> Device:
         self.facts()
         assert self.device is not None
         return self.device
+
+    def may_be(self) -> tuple[str, ...]:
+        """What its networks may be written in."""
+        return self.there().precisions
 
     def enter(self) -> tuple[Conditions, bool]:
         """Its conditions, and whether a phone's limits apply."""
@@ -325,13 +343,14 @@ class _Holder:
         self.folder = None
         self.files.clear()
 
-    def lower(self, model: Measurable, content: bytes) -> tuple[str, bytes]:
+    def lower(self, model: Measurable, content: bytes, precision: str) -> tuple[str, bytes]:
         with TemporaryFolder() as folder:
             if isinstance(model, OnnxFile | OrtFile | TfliteFile):
                 model = replace(model, path=folder / "given.onnx")
                 model.path.write_bytes(content)
             stem = folder / "model"
-            path = self.there().lower(model, stem)
+            more = () if precision == FLOAT32 else (precision,)
+            path = self.there().lower(model, stem, *more)
             return path.name[len(stem.name) :], path.read_bytes()
 
     def startup(self, file: Any, content: bytes) -> Startup | None:

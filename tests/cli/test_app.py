@@ -45,10 +45,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PHONENAS_DB", raising=False)
 
-    def connect(name: str, *, threads: int = 1) -> FakeDevice:
+    def connect(name: str, *, threads: int = 1, precision: str | None = None) -> FakeDevice:
         if name != "fake":
             raise UnknownName(f"no device is called {name!r}. Known: fake.")
-        return FakeDevice()
+        device = FakeDevice()
+        device.precision = precision or device.precision
+        return device
 
     monkeypatch.setattr(devices, "connect", connect)
     return Run(capsys, monkeypatch)

@@ -13,9 +13,10 @@ from fakes import FakeDevice
 from phonenas import devices
 from phonenas.cli import app
 from phonenas.cli.output import table
-from phonenas.cli.stores import command_line, completed, model_path
+from phonenas.cli.stores import command_line, completed
 from phonenas.data import MeasurementStore
 from phonenas.devices.device import Reading
+from phonenas.latency_model import model_path
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.naming import legible, plain_name
 from tests.cli.test_app import Run, run

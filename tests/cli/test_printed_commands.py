@@ -124,7 +124,7 @@ def test_a_check_with_other_threads(
         def conditions(self) -> Conditions:
             return replace(super().conditions, threads=self.threads, cores=f"{self.threads} cores")
 
-    monkeypatch.setattr(devices, "connect", lambda name, *, threads=None: Threaded())
+    monkeypatch.setattr(devices, "connect", lambda name, **settings: Threaded())
     fitted.save("own.json")
     words = ("check", "--device", "fake", "--db", str(profiled), "--model", "own.json")
     code, _, err = run(*words, "--threads", "2")

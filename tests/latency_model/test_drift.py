@@ -19,6 +19,8 @@ from phonenas.data.measurement import Entry
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model.drift import between, over_time, upkeep
 from phonenas.latency_model.fitting import fit_measurements
+from phonenas.latency_model.lookup_table import LookupTable
+from phonenas.space import Operator
 from phonenas.space.errors import InvalidArgument
 from tests.cli.test_app import Run, run
 from tests.latency_model.test_model import HERE, made_up
@@ -153,6 +155,13 @@ def before() -> tuple[list[Measurement], LatencyModel]:
     return measured, fit_measurements(HERE, measured)
 
 
+def of_space(model: LatencyModel, name: str, px: int | None = None) -> LatencyModel:
+    """The same model, fitted on all operators of a space."""
+    operators = space.get(name, px).operators()
+    table = LookupTable(dict.fromkeys(operators, 1.0), dict.fromkeys(operators, 0.01), "2026-01-01")
+    return replace(model, times=replace(model.times, table=table))
+
+
 @pytest.mark.parametrize(
     ("sentinel_ms", "factor", "outdated"),
     [
@@ -166,6 +175,7 @@ def before() -> tuple[list[Measurement], LatencyModel]:
     ],
 )
 def test_networks_of_another_speed_ask_for_a_profile(
+    model: LatencyModel,
     before: tuple[list[Measurement], LatencyModel],
     sentinel_ms: float | None,
     factor: float,
@@ -181,13 +191,15 @@ def test_networks_of_another_speed_ask_for_a_profile(
         times = re.search("newer networks take ([0-9.]+) times as long as predicted", reason[0])
         assert times and float(times[1]) == pytest.approx(factor, rel=0.02)
         assert f"the sentinel {(sentinel_ms or 0) / 0.5:.2f} times as long" in reason[0]
-        lines = refit_lines(found, "lab", "s.db", None, space.get("mnasnet").operators())
+        lines = refit_lines(found, of_space(model, "mnasnet"), "s.db")
         command = "phonenas profile --device lab --space mnasnet --again --db s.db"
         assert lines[-2].endswith(f"with the options of its profile:  {command}")
         assert lines[-1] == "then:  phonenas fit --device lab --db s.db"
-        small = refit_lines(found, "lab", "s.db", None, space.get("mnasnet", 192).operators())
+        small = refit_lines(found, of_space(model, "mnasnet", 192), "s.db")
         assert "--space mnasnet --resolution 192 --again" in small[-2]
-        unknown = refit_lines(found, "lab", "s.db")
+        lone = LookupTable({Operator("conv", 9, 7, 11, kernel=3): 1.0}, {}, "2026-01-01")
+        alien = replace(model, times=replace(model.times, table=lone))
+        unknown = refit_lines(found, alien, "s.db")
         assert unknown[-2].endswith("again: give the command of its profile, with --again")
 
 
@@ -199,7 +211,7 @@ def test_a_network_beyond_the_model_is_left_out_and_named(model: LatencyModel) -
     assert (found.newer, found.networks) == (1, 0)
     assert found.uncovered == (far.subject,) == tuple(found.to_dict()["uncovered"])
     assert upkeep(model, fresh(3)).uncovered == ()
-    (line, _) = refit_lines(found, "lab", "s.db")
+    (line, _) = refit_lines(found, model, "s.db")
     assert "1 newer networks hold operators that the model cannot predict" in line
     assert far.subject[:40] in line
 

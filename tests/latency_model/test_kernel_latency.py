@@ -21,7 +21,7 @@ from phonenas.cli import app
 from phonenas.cli import networks as networks_by_name
 from phonenas.cli.devices import profile_kernels
 from phonenas.cli.networks import kernels_in
-from phonenas.cli.stores import predictor
+from phonenas.cli.timing import predictor
 from phonenas.data import Measurement, Round
 from phonenas.latency_model import LatencyModel, OperatorTimes, Predicted, kernel_fitting, load
 from phonenas.latency_model.calibration import FEATURES, Calibration

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,15 @@ from fakes import TinySpace, undigested
 
 from phonenas import data, latency_model, search, space
 from phonenas.data import Conditions, Measurement, Round
-from phonenas.latency_model import LatencyModel
+from phonenas.latency_model import LatencyModel, model_path
 from phonenas.latency_model.calibration import Calibration, calibrate
 from phonenas.latency_model.fitting import choose_conditions, fit_measurements
-from phonenas.space.errors import NotEnoughData, UncoveredOperator, UnsupportedFormat
+from phonenas.space.errors import (
+    InvalidArgument,
+    NotEnoughData,
+    UncoveredOperator,
+    UnsupportedFormat,
+)
 
 HERE = Conditions("lab", "m", "f", "ort", "1.0", "abc", "CPU", "all", 1, "big", "none")
 
@@ -355,6 +361,43 @@ def test_of_several_conditions_the_latest_is_fitted_and_simulated_never(tmp_path
         assert choose_conditions(store, "lab", HERE.digest[:6]) == (HERE, [other])
         with pytest.raises(NotEnoughData, match="no measurement of 'pixel'"):
             choose_conditions(store, "pixel")
+
+
+def stored(store: data.MeasurementStore, kind: Any, *conditions: Conditions) -> None:
+    for one in conditions:
+        p = store.pending(one, kind, ["a"])["a"]
+        store.add_rounds([(p.id, 0, Round((1.0,)))])
+        store.complete([p.id])
+
+
+def test_of_several_precisions_one_is_fitted(tmp_path: Path) -> None:
+    half, whole = (replace(HERE, precision=p) for p in ("float16", "int8"))
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        stored(store, "operator", half)
+        assert choose_conditions(store, "lab") == (half, [])  # the only one
+        stored(store, "operator", HERE, whole)
+        assert choose_conditions(store, "lab") == (HERE, [half, whole])  # though int8 is later
+        assert choose_conditions(store, "lab", None, "int8") == (whole, [half, HERE])
+        assert choose_conditions(store, "lab", whole.digest)[0] == whole
+        assert choose_conditions(store, "lab", usual="float16") == (half, [HERE, whole])
+        with pytest.raises(NotEnoughData, match="'lab' in int8-dynamic; it holds float16, fl"):
+            choose_conditions(store, "lab", None, "int8-dynamic")
+    with data.MeasurementStore(tmp_path / "two.db") as store:
+        stored(store, "operator", half, whole)
+        with pytest.raises(InvalidArgument, match="measured in float16 and int8, .* Name it:  pho"):
+            choose_conditions(store, "lab")
+    with data.MeasurementStore(tmp_path / "file.db") as store:
+        stored(store, "operator", half)
+        stored(store, "onnx", HERE, whole)  # files alone make no model
+        assert choose_conditions(store, "lab")[0] == half
+
+
+def test_no_two_models_lie_at_one_place() -> None:
+    names = ("sim", "sim.model", "sim.int8", "sim.model.int8", "sim.model.int8-dynamic")
+    kinds = ("float32", "int8", "int8-dynamic", "a/b", "model", "x.json")
+    every = [model_path("s.db", d, p) for d in names for p in kinds]
+    assert len(set(every)) == len(every)
+    assert all(p.parent == Path() for p in every)
 
 
 def test_the_origin_nearest_to_a_measurement_is_fitted(tmp_path: Path) -> None:

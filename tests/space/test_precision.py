@@ -12,11 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
+from phonenas.space import Operator
 from phonenas.space.errors import InvalidArgument, UnknownName
+from phonenas.space.lowering.write import write_tflite
 from phonenas.space.onnx_file import OnnxFile
 from phonenas.space.ort_file import OrtFile
 from phonenas.space.precision import PRECISIONS, checked_precision, weight_bytes
-from phonenas.space.tflite_file import TfliteGraph, TfliteNode, TfliteTensor
+from phonenas.space.tflite_file import TfliteFile, TfliteGraph, TfliteNode, TfliteTensor
 
 
 def test_each_has_a_name_and_a_size() -> None:
@@ -275,6 +277,15 @@ def test_a_tflite_layer_by_its_weights_and_its_map(
 ) -> None:
     for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
         assert layer(given, *through, op=op) == (precision, "")
+
+
+def test_a_tflite_file_that_asks_for_16_bits_is_float16(tmp_path: Path) -> None:
+    small = Operator("conv", 8, 8, 8, kernel=3)
+    for precision in ("float16", "float16-weights", "int8", "float32"):
+        path = write_tflite(small, tmp_path / f"{precision}.tflite", "litert", precision)
+        file = TfliteFile.at(path)
+        assert file.precision == precision
+        assert any("16 bits" in note for note in file.notes) is (precision == "float16")
 
 
 def test_a_tflite_layer_without_weights_by_its_map() -> None:

@@ -309,3 +309,20 @@ def test_a_profile_that_is_killed_and_gone_on_with_ends_with_the_same(tmp_path: 
         assert set(outcome.results) == {s.text for s in subjects}
         every = store.measurements(phone.conditions, all_series=True)
         assert {m.series for m in every} == {0}
+
+
+def test_a_precision_changes_the_truth_as_it_is_documented(tmp_path: Path) -> None:
+    """A pointwise convolution computes: three times as fast in int8, but for its dispatch."""
+    wide, d = Operator("conv", 512, 512, 14, kernel=1), 0.008
+    ms = {p: calm(precision=p).truth_ms(wide) - d for p in ("float32", "float16", "int8")}
+    assert ms["float32"] / ms["int8"] == pytest.approx(3)
+    assert ms["float32"] / ms["float16"] == pytest.approx(2)
+    assert calm(precision="float16-weights").truth_ms(wide) == ms["float32"] + d
+    phone = calm(precision="int8")
+    assert phone.conditions.precision == "int8"
+    with phone:
+        sizes = {
+            p: phone.startup(phone.lower(NETWORK, tmp_path / p, p)).file_bytes
+            for p in ("float32", "int8")
+        }
+    assert sizes["float32"] == 4 * (sizes["int8"] or 0)

@@ -588,7 +588,7 @@ def test_the_command_tells_it_in_words_and_as_json(
         y_test=TEST.labels,
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "connect", lambda name, threads=None: FakeDevice())
+    monkeypatch.setattr(devices, "connect", lambda name, **settings: FakeDevice())
     app = typer.Typer()
     app.command()(command)
     words = [

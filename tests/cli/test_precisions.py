@@ -1,0 +1,262 @@
+"""One device in several precisions: stored, fitted, predicted, searched and validated apart."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import TinySpace, undigested
+
+from phonenas import data, devices, latency_model, search
+from phonenas.devices.measuring import profiling
+from phonenas.devices.simulated import SimulatedPhone
+from phonenas.search.accuracy import Surrogate
+from phonenas.search.run_folder import load
+from phonenas.space import Architecture
+from phonenas.space.kernels.random_cnn import RandomCNN
+from tests.cli.test_app import Run, run
+
+__all__ = ["run"]
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+class OneBlock(TinySpace):
+    """36 networks of 32 operators: the choices of one block."""
+
+    @cached_property
+    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
+        own = super().decisions
+        return {n: o if n.startswith("block1") else o[:1] for n, o in own.items()}
+
+
+SPACE = OneBlock(resolution=224)
+NETWORK = str(SPACE.decode(SPACE.sample(np.random.default_rng(0), 1)[0]))
+
+
+def fill(store: data.MeasurementStore, phone: SimulatedPhone, subjects: list[Any]) -> None:
+    """As a profile would: three rounds of each subject, whose times scatter by half a percent."""
+    rng = np.random.default_rng(0)
+    for kind in ("operator", "network"):
+        models = {s.text: s.model for s in subjects if s.kind == kind}
+        pending = store.pending(phone.conditions, kind, list(models))  # type: ignore[arg-type]
+        store.add_rounds(
+            [
+                (p.id, n, data.Round((phone.truth_ms(models[text]) * rng.normal(1, 0.005),)))
+                for text, p in pending.items()
+                for n in range(3)
+            ]
+        )
+        store.complete([p.id for p in pending.values()])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one phone in float32 and, later, in int8: a store, two models, a run in int8."""
+    folder = tmp_path_factory.mktemp("precisions")
+    subjects = profiling.Selection().subjects(SPACE, 20, seed=0)
+    with data.MeasurementStore(folder / "s.db") as store:
+        for precision in ("float32", "int8"):
+            fill(store, SimulatedPhone("sim", precision=precision), subjects)
+            model = latency_model.fit(store, "sim", precision=precision)
+            model.save(latency_model.model_path(str(folder / "s.db"), "sim", precision))
+    search.run(
+        SPACE,
+        latency=model,
+        accuracy=Surrogate(),
+        strategy=search.RandomSearch(seed=0),
+        evaluations=36,
+        into=folder / "r",
+    )
+    return folder
+
+
+@pytest.fixture
+def at(made: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A copy of the folder as the working one; the options that name its store and device."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.undo()  # the devices are those of devices.toml
+    monkeypatch.chdir(tmp_path)
+    run.monkeypatch = monkeypatch
+    monkeypatch.setenv("PHONENAS_DEVICES", str(tmp_path / "devices.toml"))
+    toml()
+    return ("--db", "s.db", "--device", "sim")
+
+
+def toml(more: str = "") -> None:
+    Path("devices.toml").write_text(f'[sim]\ntransport = "simulated"\n{more}')
+
+
+def truth_ms(network: str, precision: str) -> float:
+    return SimulatedPhone("sim", precision=precision).truth_ms(Architecture.parse(network))
+
+
+@pytest.mark.slow
+def test_each_precision_has_a_model_of_its_own(run: Run, at: tuple[str, ...]) -> None:
+    for path in Path().glob("*.model*"):
+        path.unlink()
+    code, _, err = run("fit", *at)
+    assert code == 0 and "precision: float32 / int8" in err  # left out
+    told = run.json("fit", *at, "--precision", "int8")
+    assert told["model"] == "s.sim.model.int8.json" and told["conditions"]["precision"] == "int8"
+    (other,) = told["left_out"]
+    assert other["drift"] == []  # other times in another precision are none
+
+    for more, precision in (((), "float32"), (("--precision", "int8"), "int8")):
+        (row,) = run.json("predict", NETWORK, *at, *more)
+        assert row["precision"] == precision
+        assert row["latency_ms"] == pytest.approx(truth_ms(NETWORK, precision), rel=0.05)
+    assert truth_ms(NETWORK, "float32") > 1.5 * truth_ms(NETWORK, "int8")
+    # The two lie in one store and one export, each under its own conditions.
+    run.json("export", "m.csv", "--db", "s.db")
+    rows = list(csv.DictReader(Path("m.csv").read_text().splitlines()))
+    found = {r["precision"]: float(r["latency_ms"]) for r in rows if r["subject"] == NETWORK}
+    assert found["float32"] == pytest.approx(truth_ms(NETWORK, "float32"), rel=0.05)
+    assert found["int8"] == pytest.approx(truth_ms(NETWORK, "int8"), rel=0.05)
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_told_in_a_line(run: Run, at: tuple[str, ...]) -> None:
+    code, _, err = run("fit", *at, "--precision", "float16")
+    assert code == 1 and "holds no measurement of 'sim' in float16; it holds float32, int8" in err
+    assert "phonenas profile" in err and "--precision float16" in err
+    for command in (("fit",), ("predict", NETWORK), ("search", "--out", "x"), ("profile",)):
+        code, _, err = run(*command, *at, "--precision", "int9")
+        assert code == 2 and "no precision is called 'int9'. Did you mean 'int8'" in err
+    # A float model asked for an answer in int8, and the reverse.
+    asked = ("predict", NETWORK, *at, "--precision")
+    code, _, err = run(*asked, "int8", "--model", "s.sim.model.json")
+    assert code == 1 and "s.sim.model.json is a model in float32, not in int8" in err
+    Path("s.sim.model.int8.json").rename("own.json")
+    code, _, err = run(*asked, "int8")
+    assert code == 1 and "no latency model of sim in int8 at s.sim.model.int8.json" in err
+    assert "there is one in float32" in err and err.count("\n") == 1
+    code, _, err = run(*asked, "float32", "--model", "own.json")
+    assert code == 1 and "own.json is a model in int8, not in float32" in err
+    code, _, err = run("fit", *at, "--out", "own.json")
+    assert code == 1 and "is a model in int8, and is not overwritten by one in float32" in err
+    ready = "pixel4/tflite/cpu-1large/float32"
+    code, _, err = run("predict", NETWORK, "--device", ready, "--precision", "int8")
+    assert code == 1 and "a phone measured in float32, not in int8" in err
+
+
+@pytest.mark.slow
+def test_where_several_are_possible_one_is_named(run: Run, at: tuple[str, ...]) -> None:
+    subjects = [devices.Subject("operator", o) for o in SPACE.operators()[:2]]
+    model = latency_model.load("s.sim.model.json")
+    with data.MeasurementStore("two.db") as store:
+        for precision in ("float16", "int8"):
+            fill(store, SimulatedPhone("sim", precision=precision), subjects)
+            model.save(latency_model.model_path("two.db", "sim", precision))
+    two = ("--db", "two.db", "--device", "sim")
+    code, _, err = run("fit", *two)
+    assert code == 2 and "measured in float16 and int8, and a model is of one precision" in err
+    code, _, err = run("predict", NETWORK, *two)
+    assert code == 2 and "sim has models in float16 and int8: name one with --precision" in err
+
+
+@pytest.mark.slow
+def test_devices_toml_names_the_usual_one(run: Run, at: tuple[str, ...]) -> None:
+    toml('precision = "int8"\n')
+    assert run.json("predict", NETWORK, *at)[0]["precision"] == "int8"
+    small = str(SPACE.operators()[0].key)
+    told = run.json("profile", *at, "--operator", small, "--quick")
+    assert told["conditions"]["precision"] == "int8" and told["reused"] == 1
+    told = run.json("profile", *at, "--operator", small, "--quick", "--precision", "float32")
+    assert told["conditions"]["precision"] == "float32" and told["reused"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_is_of_one_precision(
+    run: Run, at: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(Path("r/run.json").read_text())["settings"]["precision"] == "int8"
+    for command in (("validate", "r"), ("promote", "r", "--data", "nowhere")):
+        code, _, err = run(*command, *at, "--precision", "float32")
+        assert code == 1 and "r was searched in int8, not in float32" in err
+    # What is measured is measured in it.
+    (row,) = run.json("validate", "r", *at, "--top", "1")["networks"]
+    assert row["measured_ms"] == pytest.approx(truth_ms(row["block_args"], "int8"), rel=0.04)
+    monkeypatch.setattr(SimulatedPhone, "precisions", ("float32", "float16"))
+    code, _, err = run("validate", "r", *at)
+    assert code == 2 and "device sim runs float32, float16, not int8" in err
+
+
+@pytest.mark.slow
+def test_a_search_takes_the_model_of_its_precision(run: Run, at: tuple[str, ...]) -> None:
+    settled = {n: options[0] for n, options in SPACE.decisions.items() if len(options) == 1}
+    fixed = [w for n, value in settled.items() for w in ("--fix", f"{n}={value}")]
+    words = ("--space", "accel-nasbench", *fixed, "--accuracy", "surrogate", "--evaluations", "9")
+    told = run.json("search", *at, *words, "--precision", "int8", "--out", "s")
+    assert told["precision"] == "int8" and load("s").precision == "int8"
+    code, _, err = run("search", *at, *words, "--out", "s")
+    assert code == 2 and "latency_model was" in err
+
+
+@pytest.mark.slow
+def test_a_run_of_before_is_of_float32(at: tuple[str, ...]) -> None:
+    document = undigested(json.loads(Path("r/run.json").read_text()))
+    del document["settings"]["precision"], document["model"]["conditions"]["precision"]
+    Path("r/run.json").write_text(json.dumps(document))
+    assert load("r").precision == "float32"
+
+
+@pytest.mark.slow
+def test_compare_takes_measurements_of_one_precision(run: Run, at: tuple[str, ...]) -> None:
+    for precision in ("float32", "int8"):
+        told = run.json("compare", NETWORK, *at, "--precision", precision)
+        (timing,) = told["networks"][0]["timings"]
+        assert timing["precision"] == precision
+        assert timing["measured_ms"] == pytest.approx(truth_ms(NETWORK, precision), rel=0.04)
+        assert timing["predicted_ms"] == pytest.approx(truth_ms(NETWORK, precision), rel=0.04)
+
+
+@pytest.mark.slow
+def test_an_earlier_model_of_another_precision_is_found(run: Run, at: tuple[str, ...]) -> None:
+    """An earlier phonenas wrote each model under one name, whatever its precision."""
+    Path("s.sim.model.int8.json").rename("s.sim.model.json")
+    for more in ((), ("--precision", "int8")):
+        (row,) = run.json("predict", NETWORK, *at, *more)
+        assert row["precision"] == "int8"
+    code, _, err = run("fit", *at)
+    assert code == 1 and "s.sim.model.json is a model in int8, and is not overwritten" in err
+    # Fitted again it has its own file, which is the one that counts.
+    assert run.json("fit", *at, "--precision", "int8")["model"] == "s.sim.model.int8.json"
+    assert run.json("predict", NETWORK, *at)[0]["precision"] == "int8"
+
+
+def saved(path: str) -> str:
+    Path(path).write_bytes(RandomCNN(0, small=True).to_onnx().SerializeToString())
+    return path
+
+
+def test_a_file_is_measured_in_its_own_precision_alone(run: Run) -> None:
+    words = ("profile", "--device", "fake", "--quick", "--precision", "int8")
+    code, _, err = run(*words, "--network", saved("float.onnx"))
+    assert code == 1 and "computes in float32, and --precision int8 was given" in err
+    assert "Leave --precision out" in err and err.count("\n") == 1
+    code, _, err = run(*words, "--kernels", "20")
+    assert code == 2 and "--kernels draws kernels in float32" in err
+    code, _, err = run(*words[:-1], "fp8")
+    assert code == 2 and "no precision is called 'fp8'" in err
+
+
+def test_operators_and_networks_are_written_and_stored_in_int8(run: Run) -> None:
+    key = "conv_k3_s1_8x8x8_8"
+    words = ("profile", "--device", "fake", "--quick", "--operator", key)
+    told = {p: run.json(*words, "--precision", p) for p in ("float32", "int8")}
+    assert {p: t["conditions"]["precision"] for p, t in told.items()} == {
+        "float32": "float32",
+        "int8": "int8",
+    }
+    assert all(t["measured"] == 1 and t["reused"] == 0 for t in told.values())
+    run.json("export", "m.csv")
+    rows = list(csv.DictReader(Path("m.csv").read_text().splitlines()))
+    assert {r["precision"]: r["subject"] for r in rows} == dict.fromkeys(("float32", "int8"), key)
