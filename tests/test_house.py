@@ -345,7 +345,7 @@ def test_a_pages_python_runs(
     (tmp_path / "runs" / "demo").mkdir(parents=True)  # as `make demo` leaves it
     monkeypatch.setattr(profiling, "Protocol", lambda **more: replace(quick, **more))
     for room in (devices, device_workers):
-        monkeypatch.setattr(room, "connect", lambda name, threads=1: Here())
+        monkeypatch.setattr(room, "connect", lambda name, **settings: Here())
     monkeypatch.setattr(space, "MnasNet", lambda resolution: tiny)
     monkeypatch.setattr(space, "get", lambda name, resolution=None: tiny)
     monkeypatch.setattr(workers, "workers_from", lambda **more: workers.Serial())

@@ -59,7 +59,6 @@ class SimulatedPhone(Device):
         seed: Of the phone and of all randomness, ≥ 0.
         threads: Threads that compute, 1 to 4.
         cores: The class of core that they compute on.
-        precision: What networks are written and computed in.
         throttle: When its clock falls; None for never.
         load: Other programs; None for none.
         losses: When its connection is lost; None for never.
@@ -68,12 +67,14 @@ class SimulatedPhone(Device):
     Attributes:
         speed: Factor of all its times, the sentinel's too, > 0: 1.3 for a phone that takes 1.3
             times as long. Its conditions, and `truth_ms`, are those of speed 1.
+        precision: What networks are written and computed in, one of `precisions`.
     Raises:
         InvalidArgument: A value outside its range.
     """
 
     phone = True
     speed = 1.0
+    precision = FLOAT32
 
     def __init__(
         self,
@@ -82,7 +83,6 @@ class SimulatedPhone(Device):
         seed: int = 0,
         threads: int = 1,
         cores: Literal["big", "little"] = "big",
-        precision: str = FLOAT32,
         throttle: Throttle | None = _USUAL_THROTTLE,
         load: BackgroundLoad | None = _USUAL_LOAD,
         losses: Losses | None = None,
@@ -93,7 +93,7 @@ class SimulatedPhone(Device):
         if min(seed, noise) < 0:
             raise InvalidArgument(f"{name}: seed and noise are 0 or more, got {seed} and {noise}")
         self.name, self.seed, self.threads, self.noise = name, seed, threads, noise
-        self.losses, self.precision = losses, checked_precision(precision, f"{name}: precision")
+        self.losses = losses
         self.roofline = roofline.Roofline(seed, threads, cores)
         self._chance = random.Random(f"runs {seed}")
         self._of_startups = random.Random(f"startups {seed}")
@@ -127,8 +127,8 @@ class SimulatedPhone(Device):
                 f"{shortened(address)}"
             )
         seed, threads = int(address or 0), settings.threads
-        given: dict[str, Any] = {"cores": cores, "precision": settings.precision}
-        phone = cls(name, seed=seed, threads=threads, **given)
+        phone = cls(name, seed=seed, threads=threads, cores=cores)  # type: ignore[arg-type]
+        phone.precision = settings.precision
         phone.speed = 1.0 if settings.speed is None else settings.speed
         phone.wait_below_c = settings.wait_below_c
         return phone

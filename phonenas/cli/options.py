@@ -304,8 +304,11 @@ def _given(context: typer.Context | None, values: dict[str, Any]) -> frozenset[s
     return frozenset(n for n, s in sources.items() if s is not None and s.name == "COMMANDLINE")
 
 
-def _completed(text: str, db: str, given: dict[str, Any]) -> str:
-    """An error's text, its printed commands completed by the options of this command."""
+def _completed(text: str, db: str, given: dict[str, Any], networks: bool) -> str:
+    """An error's text, its printed commands completed by the options of this command.
+
+    `networks` says that its `precision` is of networks on a device, and not of a training.
+    """
     device, model = given.get("device"), given.get("model")
     if isinstance(device, list):
         device = device[0] if len(device) == 1 else None
@@ -314,7 +317,7 @@ def _completed(text: str, db: str, given: dict[str, Any]) -> str:
         "" if db == DEFAULT_DB else db,
         device or "",
         model if isinstance(model, Path) else None,  # `import --model` is a description
-        given.get("precision"),
+        given.get("precision") if networks else None,
     )
 
 
@@ -399,6 +402,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     stored = bool(own) and own[0].name == "db"
     if stored:
         own, added = own[1:], _STORE + added
+    networks = any(p.name == "precision" and p.annotation == Precision for p in own)
     positional = [p.name for p in own]
     groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
     expanded = [o for p in own for o in (_fields(p.annotation) if p.name in groups else [p])]
@@ -424,7 +428,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(output, *store, *values, **given)
         except PhonenasError as error:
             if store:
-                error.args = (_completed(str(error), *store, given),)
+                error.args = (_completed(str(error), *store, given, networks),)
             raise
         except KeyboardInterrupt as stop:
             raise Stopped from stop  # typer would end without a word

@@ -51,7 +51,7 @@ _SHOWN = 40  # characters of a network's text
 _MOST_FILES = 20  # of a folder full of databases
 # The commands whose --device is this computer by default, and all that take --db.
 _LOCAL = ("profile", "fit", "check", "predict", "compare", "search", "validate")
-_STORED = (*_LOCAL, "promote", "import", "export")
+_STORED = (*_LOCAL, "promote", "import", "export", "doctor", "trace", "train")
 # A message prints a command behind two spaces or `&&`; it is looked at up to the next one, or the
 # end of the line.
 _COMMAND = re.compile(

@@ -38,6 +38,14 @@ class OneBlock(TinySpace):
 
 
 SPACE = OneBlock(resolution=224)
+
+
+def sim(precision: str) -> SimulatedPhone:
+    phone = SimulatedPhone("sim")
+    phone.precision = precision
+    return phone
+
+
 NETWORK = str(SPACE.decode(SPACE.sample(np.random.default_rng(0), 1)[0]))
 
 
@@ -59,12 +67,12 @@ def fill(store: data.MeasurementStore, phone: SimulatedPhone, subjects: list[Any
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one phone in float32 and, later, in int8: a store, two models, a run in int8."""
+    """One phone in float32 and, later, in int8: a store, two models, a run in int8."""
     folder = tmp_path_factory.mktemp("precisions")
     subjects = profiling.Selection().subjects(SPACE, 20, seed=0)
     with data.MeasurementStore(folder / "s.db") as store:
         for precision in ("float32", "int8"):
-            fill(store, SimulatedPhone("sim", precision=precision), subjects)
+            fill(store, sim(precision), subjects)
             model = latency_model.fit(store, "sim", precision=precision)
             model.save(latency_model.model_path(str(folder / "s.db"), "sim", precision))
     search.run(
@@ -95,7 +103,7 @@ def toml(more: str = "") -> None:
 
 
 def truth_ms(network: str, precision: str) -> float:
-    return SimulatedPhone("sim", precision=precision).truth_ms(Architecture.parse(network))
+    return sim(precision).truth_ms(Architecture.parse(network))
 
 
 @pytest.mark.slow
@@ -153,7 +161,7 @@ def test_where_several_are_possible_one_is_named(run: Run, at: tuple[str, ...]) 
     model = latency_model.load("s.sim.model.json")
     with data.MeasurementStore("two.db") as store:
         for precision in ("float16", "int8"):
-            fill(store, SimulatedPhone("sim", precision=precision), subjects)
+            fill(store, sim(precision), subjects)
             model.save(latency_model.model_path("two.db", "sim", precision))
     two = ("--db", "two.db", "--device", "sim")
     code, _, err = run("fit", *two)
