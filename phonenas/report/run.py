@@ -406,8 +406,8 @@ def _conditions(validation: Mapping[str, Any]) -> str:
 
 def _settings(run: Loaded) -> str:
     s = run.settings
-    options = ("device", "space", "resolution_px", "strategy", "target", "evaluations", "seed")
-    options += ("patience",)
+    options: tuple[str, ...] = ("device", "space", "resolution_px", "strategy", "target")
+    options += ("evaluations", "seed", "patience")
     given = [(o.removesuffix("_px"), s[o]) for o in options if s.get(o) not in (None, "")]
     given += [("time", f"{s['time_s']:f}s")] if "time_s" in s else []
     for option, name in (("also", "also"), ("limit", "limits")):

@@ -545,7 +545,7 @@ def test_seeds_below_zero_are_refused() -> None:
 
 def test_unknown_strategies_offer_the_nearest() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'nsga2'"):
-        search.get("nsga")
+        search.get("nsqa2")
 
 
 # -- validation ---------------------------------------------------------------------------------
