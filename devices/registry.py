@@ -46,8 +46,19 @@ def connect(name: str, *, threads: int | None = None, precision: str | None = No
         raise settings.error
     own: dict[str, Any] = {} if threads is None else {"threads": threads}
     if precision is not None:
+        if (made := _in_precision(replace(settings, **own), precision)) is not None:
+            return made
         own["precision"] = checked_precision(precision)
     return assemble(replace(settings, **own))
+
+
+def _in_precision(settings: DeviceSettings, precision: str) -> Device | None:
+    """A device of another package that has a precision by itself, without a setting; else None."""
+    kind = TRANSPORTS.get(settings.transport)
+    if not (isinstance(kind, type) and issubclass(kind, Device)):
+        return None
+    device = assemble(settings)
+    return device if device.conditions.precision == precision else None
 
 
 def usual_precision(name: str) -> str:

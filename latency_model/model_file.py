@@ -86,7 +86,7 @@ def precisions_there(db: str, device: str) -> dict[str, Path]:
     found = {FLOAT32: plain} if plain.exists() else {}
     for path in sorted(plain.parent.glob(f"{glob.escape(before)}.*.json")):
         named = path.name[len(before) + 1 :].removesuffix(".json")
-        if "." not in named:  # of a device whose name goes on so
+        if "." not in named and named != "model":  # of a device whose name goes on so
             found[unquote(named)] = path
     return found
 

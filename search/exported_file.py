@@ -44,6 +44,8 @@ class FileLatency:
         differs: Whether the two 90 % intervals lie apart; None where one is unknown.
         reason: Where the two differ, what in the file may be the cause; else "".
         unmeasured: Why there is no time; "" where there is one.
+        precision: What the file computes in, where its architecture was measured in another; the
+            two times are then not compared, and the file's is not the network's. Else "".
     """
 
     file: Text = ""
@@ -56,6 +58,7 @@ class FileLatency:
     differs: bool | None = None
     reason: Text = ""
     unmeasured: Text = ""
+    precision: Text = ""
 
     def __str__(self) -> str:
         """What a user should know of it, in a sentence; "" for a file that is as expected."""
@@ -64,6 +67,11 @@ class FileLatency:
         told = []
         if self.changed:
             told.append(f"{self.file} was changed after it was exported")
+        if self.precision and self.measured_ms:
+            told.append(
+                f"{self.file} computes in {self.precision}, unlike what was searched: its "
+                f"{self.measured_ms:.2f} ms are not the network's"
+            )
         if self.differs and self.measured_ms and self.random_ms:
             ratio = self.measured_ms / self.random_ms - 1
             told.append(

@@ -26,7 +26,10 @@ except Exception as error:  # noqa: BLE001 - whatever it is, told as the program
     sys.exit(255)
 loaded = time.perf_counter() - began
 given = session.get_inputs()[0]
-feeds = {given.name: numpy.zeros(given.shape, numpy.float32)}
+kind = {"tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(float16)": "float16"}.get(
+    given.type, "float32"
+)
+feeds = {given.name: numpy.zeros(given.shape, kind)}
 times = []
 for _ in range(int(flags["-r"]) + 1):
     start = time.perf_counter()

@@ -161,10 +161,14 @@ class Engine:
             shutil.rmtree(folder, ignore_errors=True)
         whole = [(e["ts"], e["dur"]) for e in events if e["name"] == "model_run"][-runs:]
         nodes: dict[tuple[str, str], dict[str, Any]] = {}
-        for e in sorted(events, key=lambda e: e.get("ts", 0)):
+        over = 0  # when the last node ends that is no part of another
+        for e in sorted(events, key=lambda e: (e.get("ts", 0), -e.get("dur", 0))):
             name = e["name"].removesuffix("_kernel_time")
             if e.get("cat") != "Node" or name == e["name"]:
                 continue
+            if e["ts"] < over and e["ts"] + e["dur"] <= over:
+                continue  # within a Loop, an If or a Scan, whose own time holds it
+            over = max(over, e["ts"] + e["dur"])
             for number, (began, us) in enumerate(whole):
                 if began <= e["ts"] <= began + us:
                     told = e["args"]
@@ -177,7 +181,6 @@ class Engine:
                             "at_us": [0] * len(whole),
                         },
                     )
-                    # A node of a loop runs several times.
                     node["at_us"][number] = node["at_us"][number] or e["ts"] - began
                     node["us"][number] += e["dur"]
         return {"runs_us": [us for _, us in whole], "nodes": list(nodes.values())}

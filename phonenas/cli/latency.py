@@ -361,7 +361,7 @@ def predict(
     def model_of(name: str) -> LatencyModel:
         """Of the precision asked for; else of a file's own where there is one; else the usual."""
         if precision is None and model is None and device not in ready.names():
-            own = file_precision(found[name])
+            own = file_precision(found[name], given)
             if own is not None:
                 with suppress(NotEnoughData):
                     return model_in(own)

@@ -216,12 +216,12 @@ def checked_file(path: str, conditions: Conditions, given: Given = NOT_GIVEN) ->
     return network
 
 
-def file_precision(network: Any) -> str | None:
+def file_precision(network: Any, given: Given = NOT_GIVEN) -> str | None:
     """What a file computes in, as `named` gives it; None for what is in no file."""
     if not isinstance(network, Path) or _is_module(str(network)):
         return None
     try:
-        return cut_file(str(network)).precision
+        return network_file(str(network), given).precision
     except PhonenasError:
         return None  # told when it is cut for its prediction
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from phonenas.space.errors import Incomplete, InvalidArgument, PhonenasError, UnsupportedFormat
 from phonenas.space.naming import counted
+from phonenas.space.precision import FLOAT32
 
 from .accuracy import estimating
 from .options import (
@@ -302,22 +303,25 @@ def trace(
     import json
 
     from phonenas.data.files import TemporaryFolder, write_atomic
-    from phonenas.devices import connect
+    from phonenas.devices import connect, usual_precision
     from phonenas.report.node_trace import chrome_document, traced
 
-    from .networks import given_inputs, is_file, named, network_file
+    from .networks import file_precision, given_inputs, is_file, named, network_file
     from .stores import refuse_ready
 
     refuse_ready(device)
     given = given_inputs(output, [network], shape, resolution, input_)
     found = named(network, width, resolution)
     subject = network_file(network, given) if is_file(network) else found
-    shares, no_model = _shares(output, db, network, found, device, model, given)
+    own = file_precision(found, given)
+    precision = own or usual_precision(device)
+    shares, no_model = _shares(output, db, network, found, device, model, given, precision)
     with connect(device, threads=threads) as phone, TemporaryFolder() as folder:
-        file = phone.lower(subject, folder / "traced")
+        lowered = {} if own or precision == FLOAT32 else {"precision": precision}
+        file = phone.lower(subject, folder / "traced", **lowered)
         profile = phone.trace(file, runs)
         nodes, parts = traced(profile, _steps_of(file), shares)
-        conditions = phone.conditions
+        conditions = replace(phone.conditions, precision=precision)
     document = chrome_document(profile, nodes, parts, f"{network} on {device}")
     if out is not None:
         write_atomic(out, json.dumps(document) + "\n")
@@ -337,9 +341,16 @@ def trace(
 
 
 def _shares(
-    output: Output, db: str, text: str, network: Any, device: str, model: Path | None, given: Given
+    output: Output,
+    db: str,
+    text: str,
+    network: Any,
+    device: str,
+    model: Path | None,
+    given: Given,
+    precision: str,
 ) -> tuple[Sequence[Explained], str]:
-    """What the device's model says of a network; and why it says nothing."""
+    """What the device's model of a precision says of a network; and why it says nothing."""
     from phonenas.space import Architecture
 
     from .networks import any_network
@@ -347,7 +358,8 @@ def _shares(
 
     try:
         blocks = isinstance(network, Architecture)
-        fitted = predictor(db, device, model, output.quiet, kernels=not blocks, refit=False)
+        asked = {"kernels": not blocks, "refit": False}
+        fitted = predictor(db, device, model, output.quiet, precision=precision, **asked)
         return fitted.explain(any_network(text, network, fitted, given)), ""
     except PhonenasError as error:
         if model is not None:

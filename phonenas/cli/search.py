@@ -288,6 +288,8 @@ def _ended(found: Searched, budget: Budget) -> list[str]:
         why, more = f"{why}hypervolume", "--patience"
     elif found.ended == "time" and budget.time_s is not None:
         why, more = f"{duration(budget.time_s)} are over", "--time"
+    elif found.ended:  # by a rule of an earlier command, and this one's is spent already
+        why, more = f"its {found.ended} was over before", "--time or --evaluations"
     goes_on = f"; the same command with more {more}, or without, goes on" if more else ""
     return [f"ended before {counted(budget.evaluations, 'evaluation')}: {why}{goes_on}"]
 

@@ -139,7 +139,8 @@ def completed(
             "--out": str(model) if name == "fit" and model else "",
             "--precision": precision or "" if name in (*_LOCAL, "promote") else "",
         }
-        if any(w.endswith((".onnx", ".tflite", ".ort")) for w in there):
+        # A file is in its own precision, and kernels are drawn in float32.
+        if any(w.endswith((".onnx", ".tflite", ".ort")) or w == "--kernels" for w in there):
             del options["--precision"]
         lacking = [
             word

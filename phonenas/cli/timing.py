@@ -75,6 +75,7 @@ def predictor(
     Raises:
         As `find_model`; NotEnoughData also where there is neither a model nor kernels.
     """
+    from phonenas.devices import usual_precision
     from phonenas.latency_model import load, ready
 
     if not kernels or model is not None or device in ready.names():
@@ -94,7 +95,7 @@ def predictor(
     if kept is None or (kept.by_operators and kept.kernels is None):
         known_device(device)  # an unknown device is the likelier mistake
         former = former_kernels(path)
-        floats = precision in (None, FLOAT32)
+        floats = (precision or usual_precision(device)) == FLOAT32
         # Kernels are drawn in float32 alone; those of a file are in its own precision.
         of = ["--kernels", "400"] if floats else ["--kernels-of", "FILE.onnx"]
         raise NotEnoughData(

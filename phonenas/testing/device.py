@@ -204,7 +204,8 @@ class DeviceContract:
         with device:
             assert device.conditions.precision in names
             readings = self.run(device, [Job(f, 2) for f in files], sentinel)
-        assert [r.error for r in readings] == [""] * len(files)
+        errors = [r.error for r in readings]
+        assert errors == [""] * len(files), errors
 
     def test_telemetry_is_json(self, device: Device) -> None:
         with device:

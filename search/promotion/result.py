@@ -126,14 +126,15 @@ class PromotedNetwork:
         return self.measured_ms * max(0.0, 1 - spread), self.measured_ms * (1 + spread)
 
     def measured(self, v: Validated, target_ms: float | None) -> PromotedNetwork:
-        """With what a device measured: of its file, which is what ships; else of its architecture.
+        """With what a device measured: of its file, which is what ships, if that computes in what
+        was searched; else of its architecture.
 
         Args:
             v: The network as it was validated.
             target_ms: Of the run; None without one.
         """
         ms, spread = v.measured_ms, v.spread
-        if v.file is not None and v.file.measured_ms is not None:
+        if v.file is not None and v.file.measured_ms is not None and not v.file.precision:
             ms, spread = v.file.measured_ms, math.nan if v.file.spread is None else v.file.spread
         return replace(
             self,

@@ -9,7 +9,7 @@ itself is measured, in the same job as its architecture: both see the same state
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phonenas.data import MeasurementStore
@@ -57,8 +57,9 @@ class FileJob:
         if whole is None:
             reason = outcome.unstable.get(self.file.text, "it gave no stable measurement")
             return FileLatency(file=name, sha256=sha256, changed=changed, unmeasured=reason)
-        if random is not None and random.conditions != whole.conditions:
-            random = None  # of another precision: no difference would say anything of the weights
+        other = ""
+        if whole.conditions.precision != on.conditions.precision:
+            random, other = None, whole.conditions.precision  # which says nothing of the weights
         differs = None
         if random is not None and whole.spread == whole.spread and random.spread == random.spread:
             bars_ms = whole.latency_ms * whole.spread + random.latency_ms * random.spread
@@ -73,6 +74,7 @@ class FileJob:
             random_spread=None if random is None else _known(random.spread),
             differs=differs,
             reason=_reason(self.path, self.exported.network, on) if differs else "",
+            precision=other,
         )
 
 
@@ -114,10 +116,13 @@ def subjects_of(jobs: Sequence[FileJob], on: Device, into: MeasurementStore) -> 
         on: An entered device.
         into: The store: a time of another day would be of another state of the device.
     """
-    known = {m.subject for m in into.measurements(on.conditions, "onnx")}
     subjects = []
     for job in jobs:
         if job.file is not None:
+            # A file is stored under its own precision.
+            own = getattr(job.file.model, "precision", on.conditions.precision)
+            conditions = replace(on.conditions, precision=own)
+            known = {m.subject for m in into.measurements(conditions, "onnx")}
             new = job.file.text not in known
             subjects += [Subject(job.beside.kind, job.beside.model, again=new), job.file]
     return subjects

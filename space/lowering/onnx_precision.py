@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from ..errors import InvalidArgument
 from .calibration import Ranges
 
 __all__ = ["dynamic_int8", "float16", "static_int8"]
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def static_int8(
@@ -155,11 +158,12 @@ def _cleaned(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
 def _quiet() -> Iterator[None]:
     """Without the tools' advice to whoever calls them: what they advise is done here."""
     root: Any = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(before)
+    with _ONE_AT_A_TIME:  # what it changes is the process's, and devices are prepared in threads
+        before = root.level
+        root.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            root.setLevel(before)

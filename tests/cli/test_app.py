@@ -233,7 +233,7 @@ def test_devices_as_json(run: Run) -> None:
         (
             ("search", "--device", "fake", "--strategy", "nsga", "--out", "r"),
             2,
-            "Did you mean 'nsga2'",
+            "Did you mean 'nsga3'",
         ),
         (("search", "--device", "fake", "--out", "r"), 1, "there is no latency model"),
         (("validate", "r", "--device", "fake"), 2, "there is no run in r"),

@@ -12,6 +12,7 @@ from phonenas import devices
 from phonenas.devices import registry
 from phonenas.devices.settings import DeviceSettings, read_settings
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName
+from phonenas.testing import FakeDevice
 
 
 def write(folder: Path, text: str) -> Path:
@@ -237,3 +238,26 @@ def registry_names() -> list[str]:
     from phonenas.devices import runtimes
 
     return runtimes.names()
+
+
+def test_a_device_of_another_package_has_the_precision_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its conditions say which, and it knows no setting of that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices.toml").write_text(f'[old]\ntransport = "{__name__}:Eightfold"\n')
+    assert registry.connect("old", precision="int8").conditions.precision == "int8"
+    with pytest.raises(InvalidArgument, match="runs float32, not float16"):
+        registry.connect("old", precision="float16")
+
+
+class Eightfold(FakeDevice):
+    precision = "int8"
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("float32",)
+
+    @classmethod
+    def from_settings(cls, settings: DeviceSettings) -> Eightfold:
+        return cls()

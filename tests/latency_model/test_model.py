@@ -510,3 +510,17 @@ def test_a_network_that_the_others_put_below_0_does_not_end_the_fit(tmp_path: Pa
     assert row.predicted_ms == pytest.approx(sums[str(small)])
     assert row.high_ms / row.predicted_ms > 1.7 and np.isfinite(row.high_ms)
     assert latency_model.load(model.save(tmp_path / "m.json")).examined == model.examined
+
+
+def test_models_of_other_devices_are_no_precisions(tmp_path: Path) -> None:
+    """A device may be called like the model file of another."""
+    from phonenas.latency_model import model_path, precisions_there
+
+    db = str(tmp_path / "s.db")
+    for device, precision in (
+        ("pixel6", "int8"),
+        ("pixel6.model", "float32"),
+        ("pixel6.x", "int8"),
+    ):
+        model_path(db, device, precision).write_text("{}")
+    assert precisions_there(db, "pixel6") == {"int8": model_path(db, "pixel6", "int8")}

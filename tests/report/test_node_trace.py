@@ -166,3 +166,54 @@ def test_this_computer_traces_a_network(run: Run, tmp_path: Path) -> None:
     assert 0 < found["plain_ms"] < 1e3 and found["nodes_ms"] > 0
     assert {n["provider"] for n in found["nodes"]} == {"CPUExecutionProvider"}
     assert len(json.loads(out.read_text())["traceEvents"]) > 10
+
+
+@pytest.mark.slow
+def test_a_device_of_int8_traces_an_int8_file(run: Run) -> None:
+    pytest.importorskip("onnxruntime")
+    Path("devices.toml").write_text('[mine]\ntransport = "local"\nprecision = "int8"\n')
+    found = run.json("trace", str(NETWORK), "--device", "mine", "--runs", "3")
+    assert found["conditions"]["precision"] == "int8"
+    assert any(n["op"].startswith("QLinear") for n in found["nodes"])
+    write_network(NETWORK, "onnx", Path("n.onnx"))
+    own = run.json("trace", "n.onnx", "--device", "mine", "--runs", "3")
+    assert own["conditions"]["precision"] == "float32"
+    assert not any(n["op"].startswith("QLinear") for n in own["nodes"])
+
+
+def test_what_runs_in_a_loop_is_of_the_loop(tmp_path: Path) -> None:
+    """ONNX Runtime tells the time of a Loop, and again that of each node in it."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    side = [64, 64]
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["m_in", "w"], ["m_out"], name="inner"),
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("m_in", TensorProto.FLOAT, side),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("m_out", TensorProto.FLOAT, side),
+        ],
+    )
+    constants = {"n": np.int64(20), "go": np.bool_(True), "w": np.eye(64, dtype=np.float32)}
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["n", "go", "x"], ["y"], name="loop", body=body)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, side)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, side)],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    save(model, tmp_path / "loop.onnx")
+    made: Any = object.__new__(worker.Bench)
+    made.engine, made.provider = Engine(SETTINGS), "CPUExecutionProvider"
+    found = made.trace(str(tmp_path / "loop.onnx"), 2, 5)
+    assert [n[1] for n in found["nodes"]] == ["Loop"]

@@ -235,7 +235,7 @@ def test_inputs_go_with_their_model_and_are_removed_with_it(tmp_path: Path) -> N
     folder = tmp_path / "job"
     folder.mkdir()
     subjects: dict[str, Any] = {"a": Subject()}
-    models = Models(Lite(), subjects, folder)  # type: ignore[arg-type]
+    models = Models(Lite(), subjects, folder, "float32")  # type: ignore[arg-type]
     path = models.file("a")
     assert np.load(path.with_suffix(".npz"))["x"].shape == (1, 8, 8, 4)
     subjects.clear()

@@ -36,11 +36,14 @@ from phonenas.report.promoted import promoted_figure
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.candidate_selection import select_candidates
 from phonenas.search.constraints import Target
+from phonenas.search.exported_file import FileLatency
+from phonenas.search.pareto import Candidate
 from phonenas.search.promotion import Promoted, PromotedNetwork, promote, read_promoted
 from phonenas.search.promotion.promote import Began, Finished, LatencySource, Training
 from phonenas.search.promotion.result import FILE
 from phonenas.search.spec import Spec
 from phonenas.search.validation.file_latency import file_jobs
+from phonenas.search.validation.validate import Validated
 from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, UnsupportedFormat
 
 pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
@@ -435,6 +438,17 @@ def network(id_: int, estimated: float, top1: float | None) -> PromotedNetwork:
         macs=1,
         params=1,
     )
+
+
+def test_the_time_of_a_file_in_another_precision_is_not_the_networks() -> None:
+    c = Candidate(3, "b", 0.7, 0.01, False, 5.0, 4.5, 5.5, True, 1, 1)
+    own = Validated(c, 5.0, 4.5, 5.5, 4.0, 0.01, 0.25, True, True, 12)
+    file = FileLatency(file="network.onnx", measured_ms=13.0, spread=0.02)
+    measured = network(3, 0.7, 0.6).measured(replace(own, file=file), 5.0)
+    assert (measured.measured_ms, measured.meets_target) == (13.0, False)
+    other = replace(own, file=replace(file, precision="float32"))
+    measured = network(3, 0.7, 0.6).measured(other, 5.0)
+    assert (measured.measured_ms, measured.meets_target) == (4.0, True)
 
 
 def test_rank_correlation_is_kendalls() -> None:

@@ -215,3 +215,19 @@ def test_a_file_that_gives_no_time_is_told(
         found = measure_file(file, on=phone, into=store)
     assert found.measured_ms is None and found.differs is None
     assert "the limit is ±25%" in found.unmeasured and found.file == "network.onnx"
+
+
+def test_a_file_of_another_precision_is_not_compared(
+    network: Architecture, tmp_path: Path, store: MeasurementStore
+) -> None:
+    file = exported(network, tmp_path, as_it_is)
+    phone = FakeDevice()
+    phone.precision = "int8"
+    with phone:
+        found = measure_file(file, on=phone, into=store)
+        readings = phone.readings
+        assert measure_file(file, on=phone, into=store) == found
+        assert phone.readings - readings == 2 * 12  # the sentinel alone, in each precision
+    assert (found.precision, found.random_ms, found.differs) == ("float32", None, None)
+    assert found.measured_ms is not None
+    assert str(found).startswith("network.onnx computes in float32, unlike what was searched")
