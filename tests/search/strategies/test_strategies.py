@@ -273,8 +273,9 @@ class TestControllerUnderLimits(StrategyContract):
 
 
 @pytest.mark.slow
-def test_the_weight_of_a_sum_is_what_the_controller_follows(space: SearchSpace) -> None:
+def test_the_weight_of_a_sum_is_what_the_controller_follows() -> None:
     pytest.importorskip("torch")
+    space = MnasNet()
     late = [
         told(search.get(f"rl reward=sum weight={w}", 0), space, 600, None)[1][-100:].mean(axis=0)
         for w in (0.1, 0.9)
@@ -284,19 +285,21 @@ def test_the_weight_of_a_sum_is_what_the_controller_follows(space: SearchSpace) 
 
 
 @pytest.mark.slow
-def test_under_a_limit_the_controller_stays_within_it(space: SearchSpace) -> None:
+def test_under_a_limit_the_controller_stays_within_it() -> None:
     pytest.importorskip("torch")
+    space = MnasNet()
     strategy = search.get("rl reward=limit", 0)
     strategy.start(space, 0.4)
     losses = np.empty((0, 2))
-    while len(losses) < 600:
+    while len(losses) < 3000:
         genomes = strategy.ask(100)
         strategy.tell(genomes, judged(space, genomes), np.zeros(len(genomes)))
         losses = np.concatenate([losses, judged(space, genomes)])
-    blind = judged(space, space.sample(np.random.default_rng(0), 600))
-    late = losses[-100:]
-    assert (late[:, 1] <= 0.4).mean() > 2 * (blind[:, 1] <= 0.4).mean()
-    assert np.median(late[:, 0]) < np.median(blind[blind[:, 1] <= 0.4, 0])
+    blind = judged(space, space.sample(np.random.default_rng(0), 20_000))
+    blind, late = blind[blind[:, 1] <= 0.4], losses[-200:]
+    assert len(blind) < 0.02 * 20_000 and (late[:, 1] <= 0.4).mean() > 0.8
+    # First it finds what is within the limit, then what is good there.
+    assert np.median(late[:, 0]) < np.median(blind[:, 0])
 
 
 class TestSurrogateAssisted(StrategyContract):
