@@ -55,7 +55,7 @@ def test_everything_runs_in_the_order_printed(
     for room in (profiling, validate, devices):
         monkeypatch.setattr(room, "Protocol", lambda **more: replace(quick, **more))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "connect", lambda name, threads=1: Here())
+    monkeypatch.setattr(devices, "connect", lambda name, **settings: Here())
     monkeypatch.setattr(space, "get", lambda name, resolution=None: TinySpace(resolution=224))
     monkeypatch.setattr(space, "MnasNet", lambda resolution: TinySpace(resolution=resolution))
 

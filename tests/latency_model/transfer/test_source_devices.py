@@ -31,7 +31,7 @@ class Slower(FakeDevice):
 def both(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The commands, with a source device and a new device; the minimum is lowered for speed."""
 
-    def connect(name: str, *, threads: int = 1) -> FakeDevice:
+    def connect(name: str, *, threads: int = 1, precision: str | None = None) -> FakeDevice:
         if name not in ("fake", "new"):
             raise UnknownName(f"no device is called {name!r}")
         return FakeDevice() if name == "fake" else Slower()

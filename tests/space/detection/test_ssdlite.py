@@ -430,7 +430,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: None) -> Any:
     """Runs a command on the fake device in an empty folder; its JSON, or its error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PHONENAS_DB", raising=False)
-    monkeypatch.setattr(devices, "connect", lambda name, threads=1: FakeDevice())
+    monkeypatch.setattr(devices, "connect", lambda name, **settings: FakeDevice())
 
     def run(*words: str) -> Any:
         done = CliRunner().invoke(app, [*words, "--json"])
