@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -78,21 +79,23 @@ def test_five_objectives_resume_to_the_bit() -> None:
 
 @pytest.mark.slow
 def test_with_four_objectives_it_finds_more_than_chance() -> None:
+    """By the hypervolume of two seeds, which differ by 0.02."""
     space = MnasNet()
-    volumes = []
-    for name in ("nsga3", "random"):
+    model = latency_model.load(ready.file_of("pixel4/tflite/cpu-1large/float32"))
+    box = [0.15, 0.0, 0.0, 0.0], [0.45, 100.0, 1.5e9, 1.5e7]
+    volumes: dict[str, list[float]] = {"nsga3": [], "random": []}
+    for name, seed in itertools.product(volumes, (0, 1)):
         front = search.run(
             space,
-            latency=latency_model.load(ready.file_of("pixel4/tflite/cpu-1large/float32")),
+            latency=model,
             accuracy=ImageNet(),
-            strategy=search.get(name, 0),
+            strategy=search.get(name, seed),
             spec=search.Spec(also=[search.Macs(), search.Params()]),
-            evaluations=500,
+            evaluations=1500,
         )
         losses = [[1 - c.top1, c.latency_ms, c.macs, c.params] for c in front]
-        box = [0.15, 0.0, 0.0, 0.0], [0.45, 100.0, 1.5e9, 1.5e7]
-        volumes.append(search.hypervolume(np.array(losses), *box))
-    assert volumes[0] > 1.05 * volumes[1]
+        volumes[name].append(search.hypervolume(np.array(losses), *box))
+    assert min(volumes["nsga3"]) > 1.02 * max(volumes["random"])
 
 
 def test_a_search_of_four_objectives_goes_on_to_the_same_front(
