@@ -273,9 +273,10 @@ def test_twenty_trainings_outlive_a_worker_and_a_node(
 
     def disturb(item: int, result: Any) -> None:
         done.append(item)
-        if len(done) == 4:  # the call that was begun last is at work
-            os.kill(list(pids(together).values())[-1], signal.SIGKILL)
-        if len(done) == 9:
+        if len(done) in (4, 7):  # the call that was begun last is at work, most likely
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(list(pids(together).values())[-1], signal.SIGKILL)
+        if len(done) == 10:
             cluster.remove_node(second, allow_graceful=False)
 
     with RayWorkers(cluster.address) as workers:
@@ -433,7 +434,7 @@ def test_a_device_there_measures_as_one_here(
 
 
 def test_a_model_that_did_not_arrive_is_sent_again(tmp_path: Path) -> None:
-    holder = device_workers._Holder("shelf", 1)
+    holder = device_workers._Holder("shelf", 1, None)
     device = DeviceOnNode.__new__(DeviceOnNode)
     device._there, device._entered, device.name = {}, True, "shelf"
     full = True
