@@ -48,13 +48,14 @@ def front_table(run: Loaded, validation: Mapping[str, Any] | None) -> str:
         f'<th data-name="{escape(key)}"><button type="button">{escape(title)}</button></th>'
         for key, title in titles
     )
+    # The block string is its own value: it stands once in a row.
     lines = "".join(
         "<tr>"
         + "".join(
-            f'<td data-v="{"" if value is None else value:}">{cell}</td>'
+            f'<td data-v="{"" if value is None else value}">{cell}</td>'
             for value, cell in _cells(c, measured, further)
         )
-        + "</tr>"
+        + f'<td><code class="cut">{escape(c.block_args)}</code></td></tr>'
         for c in front
     )
     example = f"{run.path}:{front[0].id}"
@@ -84,8 +85,6 @@ def _cells(
     for name in further:
         value = c.values.get(name)
         yield value, number(value, "{:,.4g}")
-    text = escape(c.block_args)
-    yield text, f'<code class="cut" title="{text}">{text}</code>'
 
 
 def drawings_section(run: Loaded, model: LatencyModel | None) -> str:

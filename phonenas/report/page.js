@@ -21,6 +21,13 @@ const unpacked = text => {
   return new Uint8Array(view.buffer, 0, 4 * groups - rest);
 };
 
+// A point of the front shows its block string, two blocks a line; the table holds it.
+const strings = new Map([...document.querySelectorAll("table.sortable tbody tr")].map(row =>
+  [Number(row.cells[0].textContent), row.querySelector(".cut").textContent]));
+for (const row of plots.front?.data.flatMap(trace => trace.customdata ?? []) ?? [])
+  if (row.length === 5) row[4] = (strings.get(row[0]) ?? "").replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;").replace(/(\S+ \S+) /g, "$1<br>");
+
 const draw = async () => {
   const packed = new Blob([unpacked(document.getElementById("plotly").textContent)]);
   const inflated = packed.stream().pipeThrough(new DecompressionStream("deflate-raw"));
@@ -47,7 +54,7 @@ window.drawn = drawn;
 for (const table of document.querySelectorAll("table.sortable")) {
   const titles = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows];
   const value = (row, column) => {
-    const text = row.cells[column].dataset.v;
+    const text = row.cells[column].dataset.v ?? row.cells[column].textContent;
     return text === "" ? NaN : isNaN(text) ? text : Number(text);
   };
   titles.forEach((title, column) => title.querySelector("button").addEventListener("click", () => {
@@ -61,6 +68,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
     body.append(...rows);
   }));
+  for (const cut of table.querySelectorAll(".cut")) cut.title = cut.textContent;
   const tools = document.querySelector(".tools"), names = titles.map(t => t.dataset.name);
   tools.hidden = false;
   const kept = (row, word) => {
@@ -80,7 +88,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   apply();
   tools.querySelector("[data-save]").addEventListener("click", event => {
     const quoted = text => `"${String(text).replaceAll('"', '""')}"`;
-    const lines = [names, ...rows.filter(r => !r.hidden).map(r => [...r.cells].map(c => c.dataset.v))];
+    const lines = [names, ...rows.filter(r => !r.hidden).map(r => [...r.cells].map(c => c.dataset.v ?? c.textContent))];
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.map(l => l.map(quoted).join(",") + "\n").join("")],
       { type: "text/csv" }));

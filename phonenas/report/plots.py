@@ -40,7 +40,6 @@ _STEM, _HEAD, _CONSTANT = "#5B616B", "#E69F00", "#B9BEC6"
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B", "#8A9099")
 _MOST = 2000  # evaluated networks drawn; more would weigh down the page and show nothing new
 _NAME_WIDTH, _LONGEST = 0.16, 20  # of the axis, that a name takes; and its characters
-_WORDS = 2  # blocks a line of a label
 _FAR = 3.0  # and none slower than this many targets
 
 
@@ -56,7 +55,6 @@ class FrontPoint:
         top1, top1_error: Estimate in [0, 1] and its standard error.
         meets_target: By the measured value; None where not validated or without a target.
         verdict: The same with its error bar, as `target_verdict`.
-        network: Its block string; "" for the other evaluated.
     """
 
     kind: Literal["evaluated", "front", "validated"]
@@ -68,7 +66,6 @@ class FrontPoint:
     high_ms: float | None = None
     meets_target: bool | None = None
     verdict: str | None = None
-    network: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,16 +120,7 @@ def front_points(run: Loaded, validation: Mapping[str, Any] | None = None) -> li
     rows = np.column_stack([shown.latency_ms, shown.top1, shown.top1_error])
     points = [FrontPoint("evaluated", None, *row) for row in rows.tolist()]
     points += [
-        FrontPoint(
-            "front",
-            c.id,
-            c.latency_ms,
-            c.top1,
-            c.top1_error,
-            c.low_ms,
-            c.high_ms,
-            network=c.block_args,
-        )
+        FrontPoint("front", c.id, c.latency_ms, c.top1, c.top1_error, c.low_ms, c.high_ms)
         for c in front
     ]
     errors = {c.id: c.top1_error for c in front}
@@ -277,7 +265,8 @@ def front_figure(points: Sequence[FrontPoint], target_ms: float | None, evaluate
             "network %{customdata[0]}<br>○ %{x:.2f} ms (%{customdata[1]:.2f} to "
             "%{customdata[2]:.2f})<br>○ top-1 %{y:.1f} ± %{customdata[3]:.1f} %<br>"
             "%{customdata[4]}",
-            [[p.id, p.low_ms, p.high_ms, 100 * p.top1_error, _folded(p.network)] for p in front],
+            # page.js puts the block string here, from the table of the front.
+            [[p.id, p.low_ms, p.high_ms, 100 * p.top1_error, ""] for p in front],
             error_x=error_bars([(p.low_ms, p.high_ms) for p in front], at, "rgba(0,114,178,.35)"),
         ),
     ]
@@ -299,12 +288,6 @@ def front_figure(points: Sequence[FrontPoint], target_ms: float | None, evaluate
         "are drawn"
     )
     return figure_of(traces, title, "latency, ms", "○ top-1 estimate, %", 460)
-
-
-def _folded(network: str) -> str:
-    """A block string over several lines."""
-    words = plain(network).split()
-    return "<br>".join(" ".join(words[i : i + _WORDS]) for i in range(0, len(words), _WORDS))
 
 
 def calibration_figure(points: Sequence[CalibrationPoint]) -> Any:

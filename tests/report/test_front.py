@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import importlib.resources
 import json
 import re
@@ -17,14 +18,9 @@ from fakes import undigested
 from phonenas.report import write_report
 from phonenas.search.run_folder import Loaded
 from tests.report.test_plots import document, made_run
-from tests.report.test_run import put
+from tests.report.test_run import validated
 
-
-@pytest.fixture(scope="module")
-def validated(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    run = made_run(tmp_path_factory.mktemp("runs") / "pixel")
-    put(run, document(run))
-    return run
+__all__ = ["validated"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +32,10 @@ def rows_of(text: str) -> list[list[str]]:
     """What each row of the front's table sorts by."""
     table = text.partition('<table class="sortable">')[2].partition("</table>")[0]
     body = table.partition("<tbody>")[2]
-    return [re.findall(r'data-v="([^"]*)"', row) for row in re.findall(r"<tr>(.*?)</tr>", body)]
+    rows = re.findall(r"<tr>(.*?)</tr>", body)
+    strings = [html.unescape(re.findall(r'<code class="cut">(.*?)</code>', r)[0]) for r in rows]
+    values = [re.findall(r'data-v="([^"]*)"', row) for row in rows]
+    return [[*v, s] for v, s in zip(values, strings, strict=True)]
 
 
 def test_the_table_holds_the_whole_front(validated: Loaded, text: str) -> None:
@@ -136,6 +135,10 @@ def test_sorting_filtering_and_saving(validated: Loaded, page_of_a_browser: brow
         enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
         tab.call("Input.dispatchKeyEvent", type=kind, text="\r", **enter)
     assert tab.run(SHOWN.replace("COLUMN", "2")) == tops[::-1]
+
+    hovers = tab.run("document.getElementById('front').data[1].customdata.map(row => row[4])")
+    assert [h.replace("<br>", " ") for h in hovers] == [c.block_args for c in front]
+    assert all("<br>" in h for h in hovers)
 
     middle = sorted(c.latency_ms for c in front)[len(front) // 2]
     field = "document.querySelector('input[type=search]')"
