@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
+from patience import PATIENCE_S
 
 from phonenas import space
 from phonenas.devices.runtimes.engine_litert import Engine
@@ -330,3 +334,25 @@ def test_a_device_writes_operators_in_a_precision(tmp_path: Path) -> None:
     graph = schema.ModelT.InitFromPackedBuf(path.read_bytes()).subgraphs[0]
     kinds = [graph.tensors[t].type for t in (*graph.inputs, *graph.outputs)]
     assert kinds == [schema.TensorType.INT8] * 2
+
+
+def test_the_process_is_left_as_it_was_by_two_at_once() -> None:
+    """Devices are prepared in threads, and what the tools say is silenced for the process."""
+    from phonenas.space.lowering.onnx_precision import _quiet
+
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with _quiet():
+            entered.set()
+            left.wait(PATIENCE_S)
+
+    level, filters = logging.getLogger().level, list(warnings.filters)
+    thread = threading.Thread(target=other)
+    with _quiet():
+        thread.start()
+        entered.wait(0.5)  # in vain, or the two overlap
+    left.set()
+    thread.join(PATIENCE_S)
+    assert entered.is_set() and not thread.is_alive()
+    assert (logging.getLogger().level, list(warnings.filters)) == (level, filters)
