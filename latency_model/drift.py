@@ -24,7 +24,7 @@ from .model import LatencyModel
 __all__ = [
     "TOLD",
     "Drift",
-    "Moved",
+    "LatencyChange",
     "Upkeep",
     "between",
     "over_time",
@@ -45,7 +45,7 @@ _MORE = 0.1  # share of new measurements that is worth a fit
 
 
 @dataclass(frozen=True)
-class Moved:
+class LatencyChange:
     """A subject that changed by more than the others' change and the scatter explain."""
 
     subject: str
@@ -78,7 +78,7 @@ class Drift:
     low: float
     high: float
     scatter: float
-    moved: tuple[Moved, ...]
+    moved: tuple[LatencyChange, ...]
     since: str
     until: str
 
@@ -152,7 +152,7 @@ def _drift(pairs: Sequence[tuple[Measurement, Measurement]]) -> Drift:
         own = hypot(*(0.0 if m.spread != m.spread else m.spread for m in (old, new))) / Z90
         off = abs(float(log) - middle)
         if len(logs) > 2 and off > max(_FAR * hypot(scatter, own), _SMALL):
-            moved.append((off, Moved(old.subject, old.latency_ms, new.latency_ms)))
+            moved.append((off, LatencyChange(old.subject, old.latency_ms, new.latency_ms)))
     return Drift(
         kind=pairs[0][0].kind,
         subjects=len(pairs),

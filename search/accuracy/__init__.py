@@ -11,13 +11,16 @@ from .supernet.supernet import Supernet
 from .supernet.train import Sharing, train_supernet
 from .surrogate.additive import Additive
 from .surrogate.surrogate import Surrogate
-from .table import Imported
+from .table import AccuracyTable
 from .zero_cost.zero_cost import Scoring, ZeroCost
+
+Imported = AccuracyTable  #: Its name in version 0.1.
 
 __all__ = [
     "ESTIMATORS",
     "Accuracy",
     "AccuracyEstimator",
+    "AccuracyTable",
     "Additive",
     "Cached",
     "ImageNet",

@@ -25,7 +25,7 @@ ESTIMATORS: Registry[Any] = Registry(
         "imagenet": f"{_ROOM}.imagenet.imagenet:ImageNet",
         "supernet": f"{_ROOM}.supernet.supernet:Supernet",
         "surrogate": f"{_ROOM}.surrogate.surrogate:Surrogate",
-        "table": f"{_ROOM}.table:Imported",
+        "table": f"{_ROOM}.table:AccuracyTable",
         "training": f"{_ROOM}.short_training:ShortTraining",
         "zero_cost": f"{_ROOM}.zero_cost.zero_cost:ZeroCost",
     },

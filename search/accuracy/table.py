@@ -1,4 +1,4 @@
-"""Imported: top-1 of networks that were trained elsewhere, looked up."""
+"""Top-1 of networks that others trained, looked up in a table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from phonenas.space.errors import UncoveredNetwork
 from .estimator import Accuracy, AccuracyEstimator, Request
 from .results import Results, read_results
 
-__all__ = ["NOISE", "Imported"]
+__all__ = ["NOISE", "AccuracyTable"]
 
 NOISE = 0.003  # of one training; 0.27 points in Accel-NASBench, 0.2 in NAS-Bench-Macro
 
 
-class Imported(AccuracyEstimator):
+class AccuracyTable(AccuracyEstimator):
     """Top-1 from a table of trained networks; others are an error.
 
     Two texts with the same layers are the same network. Several rows of a network are averaged; a
@@ -60,7 +60,7 @@ class Imported(AccuracyEstimator):
         self.note = f"from {self.source.name}, trained elsewhere"
 
     @classmethod
-    def make(cls, request: Request) -> Imported:
+    def make(cls, request: Request) -> AccuracyTable:
         return cls(request.argument, unit=request.unit, space=request.space and request.space.whole)
 
     def __len__(self) -> int:

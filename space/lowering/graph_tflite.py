@@ -9,7 +9,7 @@ import numpy as np
 from ..graph import NetworkGraph, Node
 from .calibration import Ranges
 from .tflite_nodes import CLAMPS, INPUT, OUTPUT, Graph
-from .tflite_precision import written
+from .tflite_precision import write_in_precision
 from .weights import Arrays, folded, scale_and_shift
 
 __all__ = ["graph_to_tflite"]
@@ -62,7 +62,7 @@ def graph_to_tflite(
         classes = network.nodes[-1].channels
         out = graph.reshaped("flatten", out, (1, classes))
     graph.tensors[out].name = OUTPUT
-    return written(graph, network.name, out)
+    return write_in_precision(graph, network.name, out)
 
 
 class _Graph(Graph):

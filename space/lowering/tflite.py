@@ -23,7 +23,7 @@ from ..operator import Operator
 from ..precision import checked_precision
 from .calibration import Ranges, settled_ranges
 from .tflite_nodes import INPUT, OUTPUT, Graph
-from .tflite_precision import written
+from .tflite_precision import write_in_precision
 from .weights import Arrays
 
 __all__ = ["INPUT", "OUTPUT", "PRECISIONS", "Graph", "to_tflite"]
@@ -88,6 +88,6 @@ def to_tflite(
         value = graph.operator(f"{index}.", operator, value)
     graph.tensors[value].name = OUTPUT
     if isinstance(subject, Architecture):
-        return written(graph, "network", value)
+        return write_in_precision(graph, "network", value)
     inside = {"bytes_in": subject.kind != "stem", "bytes_out": subject.kind != "head"}
-    return written(graph, subject.key, value, **inside)
+    return write_in_precision(graph, subject.key, value, **inside)

@@ -71,7 +71,7 @@ class Graph:
     Args:
         weights, seed, precision: As for `to_tflite`.
         ranges: Of the values, for int8: the nodes are such as XNNPACK takes in 8 bits, too, and
-            `written` makes all of them 8 bits wide. None: feature maps are float32.
+            `write_in_precision` makes all of them 8 bits wide. None: feature maps are float32.
     Attributes:
         sources: Where a tensor's scale comes from, if not from the range of the tensor's own name:
             another name, or the range itself.

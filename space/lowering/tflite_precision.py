@@ -1,4 +1,4 @@
-"""written(): a TFLite graph under construction as a file in its precision.
+"""write_in_precision(): a TFLite graph under construction as a file in its precision.
 
 float16: weights are stored as float16, which runtimes make float32 as they load them; or compute
 with, where they have it.
@@ -24,7 +24,7 @@ from .calibration import scale_and_zero_point
 if TYPE_CHECKING:
     from .tflite_nodes import Graph
 
-__all__ = ["written"]
+__all__ = ["write_in_precision"]
 
 # The first version of each kind that has 8 bits, a scale for each channel of a weight included.
 _VERSIONS_OF_BYTES = {
@@ -57,7 +57,7 @@ _LEAST, _MOST_OF_WEIGHT, _MOST_OF_BIAS = -128, 127, 2**31 - 1
 _QUARTER = 0.25  # the factors of a border are multiples of it, and so exact
 
 
-def written(
+def write_in_precision(
     graph: Graph, name: str, *outputs: int, bytes_in: bool = False, bytes_out: bool = False
 ) -> bytes:
     """The model in the graph's precision.

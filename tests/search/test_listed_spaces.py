@@ -11,7 +11,7 @@ import pytest
 
 from phonenas import latency_model, search, space
 from phonenas.latency_model import ready
-from phonenas.search.accuracy.table import Imported
+from phonenas.search.accuracy.table import AccuracyTable
 from phonenas.space import AdditiveTable, NASBenchMacro
 from phonenas.space.errors import Infeasible
 
@@ -35,7 +35,7 @@ def go(table: Path, strategy: str, evaluations: int, **more: Any) -> search.Sear
     return search.search(
         space.get(f"table:{table}"),
         latency=latency_model.load(ready.file_of(PHONE)),
-        accuracy=Imported(table),
+        accuracy=AccuracyTable(table),
         strategy=search.get(strategy, seed=1),
         evaluations=evaluations,
         **more,

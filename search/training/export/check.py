@@ -28,7 +28,7 @@ __all__ = [
     "inputs_of",
     "logit_differences",
     "logits_of",
-    "rejection_reason",
+    "mismatch_reason",
 ]
 
 _BATCH = 16
@@ -170,7 +170,7 @@ def compared(
     )
 
 
-def rejection_reason(
+def mismatch_reason(
     model: ExportedModel, torch: Logits, other: Logits, allowed: npt.NDArray[np.float64]
 ) -> str:
     """Why a model must not be written, "" if nothing is wrong; arrays as for `compared`."""

@@ -46,7 +46,7 @@ from .check import (
     inputs_of,
     logit_differences,
     logits_of,
-    rejection_reason,
+    mismatch_reason,
 )
 from .formats import MAKERS, RUNNERS, Logits, preprocessing
 from .quantised import Quantisation, QuantisedModel, beside_float, ranges_of
@@ -215,7 +215,7 @@ def _written(
     for name, content in contents.items():
         path = folder / f"network.{name}"
         model = compared(path, torch, logits[name], some.labels, allowed)
-        if reason := rejection_reason(model, torch, logits[name], allowed):
+        if reason := mismatch_reason(model, torch, logits[name], allowed):
             rejected.append(reason)
         else:
             write_atomic(path, content)

@@ -20,8 +20,8 @@ from phonenas.search.accuracy import (
     ESTIMATORS,
     Accuracy,
     AccuracyEstimator,
+    AccuracyTable,
     Additive,
-    Imported,
     Request,
     Surrogate,
     estimator,
@@ -104,11 +104,11 @@ class TestTable(EstimatorContract):
         pd.DataFrame(
             {"network": list(map(str, networks)), "top1": told.top1, "failed": failed}
         ).to_csv(path, index=False)
-        return Imported(path)
+        return AccuracyTable(path)
 
     def again(self, estimator: AccuracyEstimator) -> AccuracyEstimator:
-        assert isinstance(estimator, Imported)
-        return Imported(estimator.source)
+        assert isinstance(estimator, AccuracyTable)
+        return AccuracyTable(estimator.source)
 
 
 # -- Accuracy -------------------------------------------------------------------------------------

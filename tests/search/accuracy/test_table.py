@@ -17,7 +17,7 @@ from phonenas import search, space
 from phonenas.cli import accuracy as accuracy_commands
 from phonenas.cli import search as search_commands
 from phonenas.latency_model import LatencyModel
-from phonenas.search.accuracy import Cached, Imported, Request, Surrogate, estimator
+from phonenas.search.accuracy import AccuracyTable, Cached, Request, Surrogate, estimator
 from phonenas.search.accuracy.results import read_results
 from phonenas.search.accuracy.surrogate.fit import fit_results, write
 from phonenas.search.accuracy.surrogate.refit import refit
@@ -54,7 +54,7 @@ def csv(path: Path, **columns: Any) -> Path:
 
 def test_networks_are_compared_by_their_layers_and_averaged(tmp_path: Path) -> None:
     path = csv(tmp_path / "t.csv", network=[A, B, C], top1=[0.70, 0.72, 0.80], more=[1, 2, 3])
-    table = Imported(path)
+    table = AccuracyTable(path)
     assert (len(table), table.rows) == (2, 3)
     told = table.estimate([Architecture.parse(t) for t in (C, A, B)])
     assert told.top1 == pytest.approx([0.80, 0.71, 0.71])
@@ -69,7 +69,7 @@ def test_the_scatter_of_repeats_is_everyones_error(tmp_path: Path) -> None:
     path = csv(
         tmp_path / "t.csv", block_args=rows, top1=0.5 + 0.02 * rng.standard_normal(len(rows))
     )
-    told = Imported(path).estimate([Architecture.parse(n) for n in names[:45]])
+    told = AccuracyTable(path).estimate([Architecture.parse(n) for n in names[:45]])
     assert told.standard_error[-1] == pytest.approx(0.02, rel=0.2)
     assert told.standard_error[0] == pytest.approx(told.standard_error[-1] / np.sqrt(5))
 
@@ -78,7 +78,7 @@ def test_errors_of_the_table_are_taken(tmp_path: Path) -> None:
     path = csv(
         tmp_path / "t.csv", network=[A, B, C], top1=[70, 72, 80], standard_error=[0.3, 0.4, None]
     )
-    told = Imported(path).estimate([Architecture.parse(A), Architecture.parse(C)])
+    told = AccuracyTable(path).estimate([Architecture.parse(A), Architecture.parse(C)])
     assert told.top1 == pytest.approx([0.71, 0.80])  # above 1: per cent
     assert told.standard_error == pytest.approx([np.hypot(0.003, 0.004) / 2, 0.003])
 
@@ -90,7 +90,7 @@ def test_failures_have_reasons(tmp_path: Path) -> None:
         top1=[0.7, None, None, None],
         failed=["", "diverged", "no memory", "diverged"],
     )
-    told = Imported(path).estimate([Architecture.parse(A), Architecture.parse(C)])
+    told = AccuracyTable(path).estimate([Architecture.parse(A), Architecture.parse(C)])
     assert told.failed == ("", "no memory") and told.top1[0] == 0.7 and np.isnan(told.top1[1])
 
 
@@ -100,7 +100,7 @@ def test_decisions_of_a_space_name_networks(tmp_path: Path, suffix: str) -> None
     rows["top1"] = Surrogate().estimate(NETWORKS).top1
     path = tmp_path / f"t.{suffix}"
     rows.to_csv(path, index=False) if suffix == "csv" else rows.to_parquet(path)
-    table = Imported(path, space=SPACE)
+    table = AccuracyTable(path, space=SPACE)
     assert np.allclose(table.on(SPACE)(GENOMES).top1, rows["top1"], atol=1e-12)
     # Without a space the one whose decisions these are, at its own resolution.
     found = read_results(path).networks[0]
@@ -110,20 +110,20 @@ def test_decisions_of_a_space_name_networks(tmp_path: Path, suffix: str) -> None
     rows = pd.DataFrame([mnas.values(g) for g in genomes])
     rows["top1"] = np.linspace(0.4, 0.6, 20)
     rows.to_csv(tmp_path / "m.csv", index=False)
-    assert Imported(tmp_path / "m.csv", space=mnas).on(mnas)(genomes).top1 == pytest.approx(
+    assert AccuracyTable(tmp_path / "m.csv", space=mnas).on(mnas)(genomes).top1 == pytest.approx(
         rows["top1"]
     )
 
 
 def test_equal_tables_have_equal_digests(tmp_path: Path) -> None:
-    one = Imported(csv(tmp_path / "a.csv", network=[A, C], top1=[0.5, 0.6]))
-    same = Imported(csv(tmp_path / "b.csv", top1=[60.0, 50.0], x=[1, 2], block_args=[C, B]))
-    other = Imported(csv(tmp_path / "c.csv", network=[A, C], top1=[0.5, 0.61]))
+    one = AccuracyTable(csv(tmp_path / "a.csv", network=[A, C], top1=[0.5, 0.6]))
+    same = AccuracyTable(csv(tmp_path / "b.csv", top1=[60.0, 50.0], x=[1, 2], block_args=[C, B]))
+    other = AccuracyTable(csv(tmp_path / "c.csv", network=[A, C], top1=[0.5, 0.61]))
     assert one.digest == same.digest != other.digest
 
 
 def test_a_network_that_is_not_there_is_named(tmp_path: Path) -> None:
-    table = Imported(csv(tmp_path / "t.csv", network=[A], top1=[0.5]))
+    table = AccuracyTable(csv(tmp_path / "t.csv", network=[A], top1=[0.5]))
     asked = [Architecture.parse(A), zoo.network("mnasnet-a1"), zoo.network("mnasnet-b1")]
     with pytest.raises(
         UncoveredNetwork, match=r"no accuracy of 'r1_k3.* and 1 more of 3 .*holds 1\."
@@ -186,19 +186,19 @@ def test_bad_tables_are_refused(
     tmp_path: Path, columns: Any, more: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        Imported(csv(tmp_path / "t.csv", **columns), **more)
+        AccuracyTable(csv(tmp_path / "t.csv", **columns), **more)
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="none.csv cannot be read"):
-        Imported(tmp_path / "none.csv")
+        AccuracyTable(tmp_path / "none.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(NotEnoughData, match="empty"):
-        Imported(tmp_path / "empty.csv")
+        AccuracyTable(tmp_path / "empty.csv")
     for name in ("t.csv", "t.parquet"):
         (tmp_path / name).write_bytes(bytes(range(256)) * 9)
         with pytest.raises((UnsupportedFormat, InvalidArgument), match=name):
-            Imported(tmp_path / name)
+            AccuracyTable(tmp_path / name)
 
 
 def test_a_search_in_a_table_that_covers_its_space(fitted: LatencyModel, tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_a_form_that_differs_is_told_and_stops_nothing(
 ) -> None:
     monkeypatch.setattr(
         sys.modules["phonenas.search.training.export.export"],  # its function bears the room's name
-        "rejection_reason",
+        "mismatch_reason",
         lambda model, *more: "onnx differs" if model.name == "onnx" else "",
     )
     (n,) = promote(run, JOB, top=1, resources=CPU).networks

@@ -197,7 +197,7 @@ def test_decisions_are_held_strictly_but_for_ties() -> None:
     def told(other: np.ndarray, tolerance: float = 1e-4) -> tuple[int, int, str]:
         allowed = np.full(3, tolerance)
         form = check.compared(Path("network.onnx"), torch, other, labels, allowed)
-        return form.differing, form.ties, check.rejection_reason(form, torch, other, allowed)
+        return form.differing, form.ties, check.mismatch_reason(form, torch, other, allowed)
 
     assert told(torch.copy()) == (0, 0, "")
     tie = torch.copy()
