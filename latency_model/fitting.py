@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -118,11 +118,20 @@ def fit(
         InvalidArgument: Several precisions are measured, and not float32.
         NotEnoughData: No measurement, no operators, or fewer than 10 whole networks. An imported
             table without them gives a model that says that it is not calibrated.
-        UncoveredOperator: A measured network holds an operator that neither table nor regressor
-            covers.
+        UncoveredOperator: Neither table nor regressor covers an operator of so many networks that
+            fewer than 10 are left. A few such networks are left out (`networks_uncovered`).
     """
     chosen, _ = choose_conditions(store, device, conditions, precision)
     return fit_any(chosen, store.measurements(chosen))
+
+
+def networks_uncovered(model: LatencyModel, measurements: Iterable[Measurement]) -> list[str]:
+    """Measured whole networks that took no part in a fit by operators: it lacks one of theirs."""
+    times = model.times
+    if not isinstance(times, OperatorTimes):
+        return []
+    networks = [m.subject for m in measurements if m.kind == "network"]
+    return [n for n in networks if not times.covers(Architecture.parse(n))]
 
 
 def fit_any(conditions: Conditions, measurements: Sequence[Measurement]) -> LatencyModel:
@@ -159,6 +168,11 @@ def fit_measurements(conditions: Conditions, measurements: Sequence[Measurement]
         )
     architectures = [Architecture.parse(m.subject) for m in networks]
     times, odd = _times(conditions, table, architectures)
+    covered = [times.covers(a) for a in architectures]
+    if sum(covered) < min(MINIMUM, len(covered)):
+        times.check(architectures)
+    networks = [m for m, known in zip(networks, covered, strict=True) if known]
+    architectures = [a for a, known in zip(architectures, covered, strict=True) if known]
     sums = times.rows(architectures)[:, 0]
     whole_ms = np.array([m.latency_ms for m in networks])
     odd_ones = odd_networks([m.subject for m in networks], whole_ms, sums)
@@ -236,8 +250,7 @@ def _times(
         regressor, odd = fitted(table.ms)
     table = table.without({o.subject for o in odd})
     times = OperatorTimes(conditions=conditions, table=table, regressor=regressor)
-    operators = [a.operators() for a in networks]
-    times.ms([o for network in operators for o in network])
+    operators = [a.operators() for a in networks if times.covers(a)]
     if regressor is not None:
         share = regressor.error_correlation(operators, table.ms)
         times = replace(times, error_correlation=share)

@@ -108,6 +108,11 @@ class OperatorTimes:
         half = np.sqrt((Z90 * np.where(measured, own, errors / ms)) ** 2 + LATER_JOB**2)
         return Predicted(ms, ms / (1 + half), ms * (1 + half), measured)
 
+    def covers(self, network: Architecture) -> bool:
+        """Whether each of its operators was measured or is within the regressor's reach."""
+        reach = self.regressor.reaches if self.regressor is not None else lambda _: False
+        return all(o in self.table.ms or reach(o) for o in network.operators())
+
     def check(self, networks: Sequence[Architecture]) -> None:
         """Raises as `ms`; the message says how to measure what a network lacks."""
         for network in networks:

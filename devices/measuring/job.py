@@ -102,7 +102,7 @@ class MeasuringJob:
 
     def left_s(self) -> float:
         """Seconds left: of work, or of pauses between a subject's rounds if those are longer."""
-        missing = {t: max(1, self.progress.missing(t)) for t in self.progress.open}
+        missing = {t: self.progress.expected(t) for t in self.progress.open}
         planned = sum(self.estimate_s(t) * n for t, n in missing.items())
         ratio = self.work_s / self.worked_estimate_s if self.worked_estimate_s > 5 else 1.15
         most = max(missing.values(), default=1)
@@ -136,7 +136,11 @@ class MeasuringJob:
         progress.close(list(progress.open))
         while progress.open:
             for batch in self.batches(self.schedule()):
-                self.batch(batch, sentinel)
+                began, before_s = self.device.now_s(), sum(self.startups_s)
+                accepted_s = self.batch(batch, sentinel)
+                # Rejected readings, waits and losses count: more of them are to be expected.
+                self.work_s += self.device.now_s() - began - (sum(self.startups_s) - before_s)
+                self.worked_estimate_s += accepted_s
 
     def schedule(self) -> list[str]:
         """The missing rounds in their order; one more of each subject whose rounds disagree.
@@ -208,15 +212,18 @@ class MeasuringJob:
                 self.progress.reject(text, f"it cannot be built: {error}", failure=True)
         return files
 
-    def batch(self, batch: list[str], sentinel: Path) -> None:
-        """Measure a batch in one request; commit what is accepted; reconnect the device if lost."""
-        began = self.device.now_s()
+    def batch(self, batch: list[str], sentinel: Path) -> float:
+        """Measure a batch in one request; commit what is accepted; reconnect the device if lost.
+
+        Returns:
+            What the accepted rounds were estimated to take, in s.
+        """
         files = self.lowered(batch)
         batch = list(files)
         if not batch:
             self.commit(())
-            return
-        estimate_s = sum(self.estimate_s(t) for t in batch)
+            return 0.0
+        estimates_s = {t: self.estimate_s(t) for t in batch}
         subjects = {t: self.progress.open[t] for t in batch}
         partly = {t: bool(getattr(s.model, "partly", False)) for t, s in subjects.items()}
         jobs = [Job(files[t], self.protocol.runs(subjects[t].kind), partly[t]) for t in batch]
@@ -259,8 +266,6 @@ class MeasuringJob:
                 reason = f"the device was lost: {error}"
                 self.progress.reject(batch[answered], reason, failure=True)
         if lost is None:
-            self.work_s += self.device.now_s() - began
-            self.worked_estimate_s += estimate_s * answered / len(batch)
             try:
                 self.start_up({text: files[text] for text in accepted})
             except BaseException:  # Ctrl-C above all: it may take a while
@@ -268,15 +273,17 @@ class MeasuringJob:
                 raise
         self.models.tidy()
         reason = self.commit(accepted)
+        accepted_s = sum(estimates_s[t] for t in accepted)
         if lost is not None:
             self.supervisor.recover(lost)
         if self.conditions.mode != "steady":
-            return
+            return accepted_s
         drift = self.supervisor.drift
         if not drift.moved and 2 * drifted > max(answered, 1) and self.progress.open:
             self.supervisor.cool_down(reason, sentinel)
         if drift.moved:
             self.start_over()
+        return accepted_s
 
     def start_up(self, files: Mapping[str, Path]) -> None:
         """Bring each of these up in a process of its own, where that is still wanted.

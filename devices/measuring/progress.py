@@ -10,7 +10,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, get_args
 
-from phonenas.data.measurement import Conditions, Round, Startup, SubjectKind, centre, spread
+from phonenas.data.measurement import WHOLE, Conditions, Round, Startup, SubjectKind, centre, spread
 from phonenas.data.store import MeasurementStore
 
 from ..device import Reading
@@ -25,6 +25,10 @@ log = logging.getLogger("phonenas")
 _FAILURES = 3  # of one subject in a row, before it is given up
 _ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
 _ROUNDS_TO_JUDGE = 30
+# Before subjects had all of their rounds, the time left is told for so large a share of subjects
+# that need further ones, as for so many subjects seen; and for so many further rounds of each.
+_AGAIN, _JUDGED, _FURTHER = 0.35, 50, 3
+_FREE = 100  # further rounds of operators that a job may take in any case
 
 
 class JobProgress:
@@ -56,6 +60,7 @@ class JobProgress:
         self._before: dict[str, int] = {}  # rounds that an earlier job took
         self._failures: dict[str, int] = {}
         self._apart: dict[str, tuple[int, int]] = {}  # rounds that stand apart, and all
+        self._judged: list[bool] = []  # whether a subject's first rounds were enough
         self._accepted: list[tuple[int, int, Round]] = []
         self._rejected: list[tuple[str, str]] = []
 
@@ -108,6 +113,24 @@ class JobProgress:
     def missing(self, text: str) -> int:
         """Rounds that an open subject still lacks."""
         return max(0, self.protocol.rounds(self.open[text].kind) - len(self.rounds[text]))
+
+    def most_rounds(self, kind: str) -> int:
+        """Rounds that a subject of this kind may have now, further ones included."""
+        planned, extra = self.protocol.rounds(kind), self.protocol.extra_rounds
+        if kind not in WHOLE:
+            parts = [t for t, s in self._subjects.items() if s.kind not in WHOLE]
+            most = max(_FREE, self.protocol.further_share * planned * len(parts))
+            if sum(max(0, len(self.rounds[t]) - planned) for t in parts) >= most:
+                extra = min(extra, self.protocol.few_extra_rounds)
+        return planned + extra
+
+    def expected(self, text: str) -> float:
+        """Rounds that an open subject will need, with the further ones that others needed."""
+        missing = self.missing(text)
+        if not missing:  # its rounds disagree
+            return 1.0
+        again = (_AGAIN * _JUDGED + self._judged.count(False)) / (_JUDGED + len(self._judged))
+        return missing + again * _FURTHER
 
     @property
     def done(self) -> int:
@@ -181,15 +204,14 @@ class JobProgress:
         Where many rounds of the job stand apart, rounds of one subject may agree because all are
         disturbed: then more of them are asked for.
         """
-        agreed = []
+        agreed, most_rounds = [], {k: self.most_rounds(k) for k in get_args(SubjectKind)}
         for text in texts:
             if text not in self.open or self.missing(text):
                 continue
             medians = tuple(r.median_ms() for r in self.rounds[text])
             value, bar = centre(medians), spread(medians)
             kind = self.open[text].kind
-            most = self.protocol.rounds(kind) + self.protocol.extra_rounds
-            last = len(medians) >= most
+            last = len(medians) >= most_rounds[kind]
             limit, negligible_ms = (
                 (self.protocol.last_limit, self.protocol.last_negligible_ms)
                 if last
@@ -200,8 +222,12 @@ class JobProgress:
                 self._apart[text] = (sum(abs(m - value) > far for m in medians), len(medians))
             # A single round (a quick look) has nothing to disagree with.
             small = len(medians) == 1 or bar <= limit or bar * value <= negligible_ms
+            if len(medians) == self.protocol.rounds(kind):
+                self._judged.append(small)
             if small and (last or len(medians) >= self._enough()):
                 agreed.append(text)
+            elif last and kind not in WHOLE:
+                agreed.append(text)  # a rough time of a part is better than none
             elif last:
                 self._give_up(
                     text,

@@ -85,7 +85,12 @@ def fit(
     """Fit the latency model, and score it on whole networks that it was not fitted on."""
     from phonenas.devices import usual_precision
     from phonenas.latency_model.drift import between, over_time
-    from phonenas.latency_model.fitting import choose_conditions, fit_any, with_kernels
+    from phonenas.latency_model.fitting import (
+        choose_conditions,
+        fit_any,
+        networks_uncovered,
+        with_kernels,
+    )
     from phonenas.latency_model.kernel_fitting import networks_left_out
     from phonenas.latency_model.outliers import by_speed, doubtful_unit
     from phonenas.latency_model.transfer.source_devices import fit_like, source_of
@@ -130,6 +135,7 @@ def fit(
             + ", ".join(unused),
             file=sys.stderr,
         )
+    uncovered = [] if transferred else networks_uncovered(model, now)
     doubt = doubtful_unit([(m.kind, m.subject, m.latency_ms) for m in now])
     former = [m.subject for m in by_speed(now)[1]]
     model.save(path)
@@ -155,7 +161,7 @@ def fit(
         "doubt": doubt,
         "model": str(path),
         "kernels": None if kernels is None else str(path),
-        "networks_left_out": unused,
+        "networks_left_out": [*unused, *uncovered],
         "kernel_score": kernels.scores["model"].to_dict() if kernels and kernels.scores else None,
         "kernel_outliers": [o.to_dict() for o in kernels.outliers] if kernels else [],
     }
@@ -165,6 +171,12 @@ def fit(
         notes.append(
             f"left out of the fit: {len(former)} networks are older than what it rests on, and of "
             f"another speed of the device. Measure them again, as:  {again}"
+        )
+    if uncovered:
+        missing = command_line("profile", "--device", device, "--network", uncovered[0])
+        notes.append(
+            f"left out of the fit: {counted(len(uncovered), 'network')} with operators that were "
+            f"not measured and cannot be predicted. Measure them, as:  {missing}"
         )
     told = [
         *(kernels.outliers if kernels else ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +17,16 @@ from phonenas import data, latency_model, search, space
 from phonenas.data import Conditions, Measurement, Round
 from phonenas.latency_model import LatencyModel, model_path
 from phonenas.latency_model.calibration import Calibration, calibrate
-from phonenas.latency_model.fitting import choose_conditions, fit_measurements
+from phonenas.latency_model.fitting import choose_conditions, fit_measurements, networks_uncovered
 from phonenas.space.errors import (
     InvalidArgument,
     NotEnoughData,
     UncoveredOperator,
     UnsupportedFormat,
 )
+from tests.cli.test_app import Run, run
 
+__all__ = ["run"]  # a fixture
 HERE = Conditions("lab", "m", "f", "ort", "1.0", "abc", "CPU", "all", 1, "big", "none")
 
 
@@ -193,6 +196,33 @@ def test_unmeasured_operators_are_predicted_and_marked() -> None:
     marked = {e.operator: e.measured for e in model.explain(a)}
     assert marked[missing_one] is False
     assert {o for o, measured in marked.items() if not measured} == {missing_one, None}
+
+
+def test_a_network_that_cannot_be_computed_takes_no_part_in_the_fit(
+    run: Run, tmp_path: Path
+) -> None:
+    measurements, networks = made_up(12, noise=0.01)
+    far = Measurement("network", str(space.zoo.network("mnasnet-a1")), HERE, (Round((9.0,)),))
+    model = fit_measurements(HERE, [*measurements, far])
+    without = fit_measurements(HERE, measurements)
+    assert networks_uncovered(model, [*measurements, far]) == [far.subject]
+    assert len(model.examined) == 12
+    assert model.latency_ms(networks).tolist() == without.latency_ms(networks).tolist()
+    # Where too few are left, the fit names what is missing.
+    few = [m for m in measurements if m.kind == "operator" or m.subject == str(networks[0])]
+    with pytest.raises(UncoveredOperator, match="Measure what is missing"):
+        fit_measurements(HERE, [*few, far])
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        for m in (*measurements, far):
+            id = store.pending(HERE, m.kind, [m.subject])[m.subject].id
+            store.add_rounds([(id, i, r) for i, r in enumerate(m.rounds)])
+            store.complete([id])
+    code, out, err = run("fit", "--device", "lab", "--db", str(tmp_path / "s.db"), "--json")
+    assert code == 0 and json.loads(out)["networks_left_out"] == [far.subject], err
+    code, out, err = run("fit", "--device", "lab", "--db", str(tmp_path / "s.db"))
+    assert "1 network with operators that were not measured and cannot be predicted" in out
+    told = next(line for line in out.splitlines() if "cannot be predicted" in line)
+    assert shlex.split(told.split("as:  ")[1])[-1] == far.subject
 
 
 def test_what_is_beyond_is_an_error_never_a_zero(fitted: LatencyModel) -> None:

@@ -59,14 +59,51 @@ def test_a_subject_gets_nine_further_rounds_and_no_more(store: MeasurementStore)
     job = Job(store, Protocol(), 2)
     assert not job.take(0, *[1.0, 2.0] * 5, 1.0)
     assert job.take(0, 2.0)  # the twelfth
-    reason = job.progress.unstable[job.subjects[0].text]
-    assert reason.startswith("12 rounds, 1.000 to 2.000 ms, give ")
-    assert reason.endswith("; the limit is ±25%")
+    assert not job.progress.unstable
+    (found,) = store.measurements(HERE)  # with its bar: a network without it would have no time
+    assert len(found.rounds) == 12 and 0.25 < found.spread < 1.0
     # Two speeds that differ by less are kept, with their error bar.
     assert job.take(1, *[1.0, 1.15] * 4)
     assert job.subjects[1].text not in job.progress.unstable
-    (found,) = store.measurements(HERE)
+    found = store.measurements(HERE)[-1]
     assert 0.05 < found.spread < 0.15
+
+
+def test_a_network_that_stays_uncertain_is_given_up(store: MeasurementStore) -> None:
+    job = Job(store, Protocol(network_rounds=3), 1)
+    job.subjects = [devices.Subject("network", space.zoo.network("mnasnet-a1"))]
+    job.progress.begin(job.subjects, again=False, retry=False)
+    assert job.take(0, *[1.0, 2.0] * 6)
+    (reason,) = job.progress.unstable.values()
+    assert reason.endswith("; the limit is ±25%")
+
+
+def test_further_rounds_have_an_end_where_most_subjects_disagree(store: MeasurementStore) -> None:
+    job = Job(store, Protocol(), 80)  # 240 rounds are planned, so some 120 further ones
+    for number in range(14):
+        assert not job.take(number, *[1.0, 2.0] * 5, 1.0)
+    assert sum(len(r) - 3 for r in job.progress.rounds.values() if r) == 14 * 8
+    for number in range(14, 18):
+        assert not job.take(number, *[1.0, 2.0] * 2, 1.0)
+    assert job.take(18, *[1.0, 2.0] * 3, 1.0)  # the seventh, not the twelfth
+    (found,) = store.measurements(HERE)
+    assert len(found.rounds) == 7 and found.spread > 0.25
+
+
+def test_the_time_left_counts_on_further_rounds(store: MeasurementStore) -> None:
+    job = Job(store, Protocol(), 60)
+    text = job.subjects[59].text
+    before = job.progress.expected(text)
+    assert 3.5 < before < 5
+    for number in range(50):
+        assert not job.take(number, 1.0, 2.0, 1.0)
+    assert job.progress.expected(text) > before + 0.5
+    assert job.progress.expected(job.subjects[0].text) == 1
+    with data.MeasurementStore(Path(store.location).with_name("t.db")) as other:
+        calm = Job(other, Protocol(), 60)
+        for number in range(50):
+            assert calm.take(number, 1.0, 1.001, 0.999)
+        assert 3 < calm.progress.expected(text) < before - 0.3
 
 
 def test_a_network_is_measured_until_it_is_known_to_a_tenth(store: MeasurementStore) -> None:
