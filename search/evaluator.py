@@ -21,6 +21,7 @@ from .accuracy import AccuracyEstimator
 from .evaluations import CHANCE, Evaluations
 from .history import History
 from .objectives import Objective, checked
+from .precisions import PrecisionModels
 from .spec import Spec
 
 __all__ = ["Evaluator"]
@@ -41,7 +42,11 @@ class Evaluator(History):
     """
 
     def __init__(
-        self, space: SearchSpace, latency: LatencyModel, accuracy: AccuracyEstimator, spec: Spec
+        self,
+        space: SearchSpace,
+        latency: LatencyModel | PrecisionModels,
+        accuracy: AccuracyEstimator,
+        spec: Spec,
     ) -> None:
         super().__init__(space, spec, latency.device, latency.conditions.origin)
         self._latency_of = latency.on(space)

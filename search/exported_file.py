@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,37 @@ class ExportedFile:
         network: As it was trained.
         paths: Of its files.
         sha256: Of each as it was exported, by the name of the file.
+        also: The same network in other precisions, to be measured in the same job.
     """
 
     network: Classifier
     paths: tuple[Path, ...]
     sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
+    also: tuple[ExportedFile, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        network: Classifier,
+        paths: Mapping[str, Sequence[Path]],
+        sha256: Mapping[str, str],
+        precision: str,
+    ) -> ExportedFile | None:
+        """The files of a network: those of one precision, and the others beside them.
+
+        Args:
+            network: As it was trained.
+            paths: By the precision of the file.
+            sha256: By the name of the file.
+            precision: That ships; where no file is in it, the first of `paths` does. None where
+                there is no file at all.
+        """
+        there = {of: tuple(found) for of, found in paths.items() if found}
+        if not there:
+            return None
+        first = precision if precision in there else next(iter(there))
+        also = tuple(cls(network, found, sha256) for of, found in there.items() if of != first)
+        return cls(network, there[first], sha256, also)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +61,7 @@ class FileLatency:
     """An exported file on a device, beside the same architecture with random weights.
 
     Args:
-        file: Its name; "" where the device takes none.
+        file: Its name; of one that the device does not take, those of its forms.
         sha256: Of the file that was measured, 64 hexadecimal digits; "" where none was.
         changed: Whether it is another file than the one that was exported.
         measured_ms, spread: Its time in ms and its error bar, half the 90 % interval, relative;
@@ -46,6 +72,7 @@ class FileLatency:
         unmeasured: Why there is no time; "" where there is one.
         precision: What the file computes in, where its architecture was measured in another; the
             two times are then not compared, and the file's is not the network's. Else "".
+        also: The same network in the files of other precisions, measured in the same job.
     """
 
     file: Text = ""
@@ -59,12 +86,19 @@ class FileLatency:
     reason: Text = ""
     unmeasured: Text = ""
     precision: Text = ""
+    also: tuple[FileLatency, ...] = ()
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether nothing is wrong with it, nor with those beside it."""
+        own = not (self.unmeasured or self.changed or self.precision or self.differs)
+        return own and not any(other.unmeasured or other.changed for other in self.also)
 
     def __str__(self) -> str:
         """What a user should know of it, in a sentence; "" for a file that is as expected."""
-        if self.unmeasured:
-            return f"the exported file is not measured: {self.unmeasured}"
         told = []
+        if self.unmeasured:
+            told.append(f"the exported file is not measured: {self.unmeasured}")
         if self.changed:
             told.append(f"{self.file} was changed after it was exported")
         if self.precision and self.measured_ms:
@@ -78,7 +112,19 @@ class FileLatency:
                 f"{self.file} takes {self.measured_ms:.2f} ms, {ratio:+.1%} beside the "
                 f"architecture with random weights ({self.random_ms:.2f} ms): {self.reason}"
             )
-        return "; ".join(told)
+        return "; ".join([*told, *filter(None, map(self._beside, self.also))])
+
+    def _beside(self, other: FileLatency) -> str:
+        """What is to be known of the same network's file in another precision."""
+        if other.measured_ms is None:
+            return f"{other.file or 'a file of it'} is not measured: {other.unmeasured}"
+        changed = " was changed after it was exported, and" if other.changed else ""
+        ratio = ""
+        if self.measured_ms is not None:
+            ratio = f", {other.measured_ms / self.measured_ms:.2f} times {self.file}"
+        bar = "" if other.spread is None else f" ±{other.spread:.1%}"
+        of = other.precision or "the precision of the device"
+        return f"{other.file}{changed} takes {other.measured_ms:.2f} ms{bar} in {of}{ratio}"
 
 
 def file_sha256(path: Path) -> str:

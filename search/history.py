@@ -192,7 +192,7 @@ class History:
         candidates = tuple(
             Candidate(
                 id=i,
-                block_args=str(self.space.decode(best.genomes[i])),
+                block_args=self.space.text(best.genomes[i]),
                 values={name: float(values[i]) for name, values in best.further.items()},
                 **{name: values[i] for name, values in columns.items()},
             )

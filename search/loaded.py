@@ -163,7 +163,7 @@ class Loaded:
             ) from error
         counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes).astype(np.int64)
         columns = {
-            "network": [str(space.decode(row)) for row in genomes],
+            "network": [space.text(row) for row in genomes],
             **{name: getattr(evaluated, name) for name in COLUMNS},
             "macs": counts[:, 0],
             "params": counts[:, 1],

@@ -16,14 +16,17 @@ import numpy as np
 from phonenas.latency_model import LatencyModel
 from phonenas.space import SearchSpace
 from phonenas.space.errors import InvalidArgument, StoreError, UnsupportedFormat, reading
+from phonenas.space.narrowed import PrecisionChoice
 
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
+from .accuracy.quantisation.quantised import InPrecisions
 from .budget import Budget
 from .checkpoint import BUDGET, RULES
 from .constraints import Target
 from .evaluator import Evaluator
 from .pareto import ParetoFront
+from .precisions import PrecisionModels, write_runs
 from .run_folder import Checkpoint, RunFolder
 from .spec import Spec
 from .strategies.base import State, Strategy
@@ -83,7 +86,8 @@ class Searched:
     `resumed_from` is the evaluation at which a run was taken up, 0 for a new one. `failed` counts
     the networks that got no accuracy, by reason; they are among the evaluations. `kept` is the
     folder of the finished run as it was, where the search went on with one. `ended` is the rule of
-    its budget that ended it, "patience" or "time"; "" where it evaluated all networks.
+    its budget that ended it, "patience" or "time"; "" where it evaluated all networks. `runs` are
+    the folders of the runs of each precision, of a search over precisions.
     """
 
     front: ParetoFront
@@ -95,6 +99,7 @@ class Searched:
     failed: Mapping[str, int] = field(default_factory=dict)
     kept: Path | None = None
     ended: str = ""
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def run(
@@ -132,7 +137,7 @@ def run(
 def search(
     space: SearchSpace,
     *,
-    latency: LatencyModel,
+    latency: LatencyModel | PrecisionModels,
     accuracy: AccuracyEstimator,
     strategy: Strategy,
     spec: Spec | None = None,
@@ -144,7 +149,8 @@ def search(
 
     Args:
         space: Where to look.
-        latency: A fitted model of the device.
+        latency: A fitted model of the device; or one for each precision, with a space that has the
+            choice (`PrecisionChoice`) and `InPrecisions` for the accuracy.
         accuracy: Of top-1.
         strategy: New, with its seed. Networks beyond a hard target rank behind all within it and
             never enter the front. A soft target is followed by strategies with `soft_target`; the
@@ -174,6 +180,12 @@ def search(
     """
     budget = evaluations if isinstance(evaluations, Budget) else Budget(evaluations)
     limit, spec = budget.evaluations, spec or Spec()
+    several = isinstance(latency, PrecisionModels), isinstance(accuracy, InPrecisions)
+    if len({*several, isinstance(space, PrecisionChoice)}) > 1:
+        raise InvalidArgument(
+            "a search over precisions takes a PrecisionChoice as its space, PrecisionModels for "
+            "latency and InPrecisions for accuracy; give all three or none"
+        )
     if isinstance(strategy, StartFrom) and (first := len(strategy.networks)) > limit:
         raise InvalidArgument(
             f"the search starts from {first:,} networks and evaluates {limit:,}: give "
@@ -202,7 +214,11 @@ def search(
         **accuracy.settings,
     }
     if into is not None:
-        accuracy = kept(accuracy, Path(into) / "accuracy.db")
+        file = Path(into) / "accuracy.db"
+        if isinstance(accuracy, InPrecisions):
+            accuracy = accuracy.cached(file)
+        else:
+            accuracy = kept(accuracy, file)
     began = time.monotonic()
     evaluator = Evaluator(space, latency, accuracy, spec)
 
@@ -219,7 +235,7 @@ def search(
         if into is not None:
             summary = latency.summary()
             folder = stack.enter_context(RunFolder(into, settings, summary, spec.to_dict()))
-            if not folder.finished():
+            if not folder.finished() and isinstance(latency, LatencyModel):
                 folder.keep_model(latency)
         strategy.start(space, strategy_ms, 2 + len(spec.also))
         resumed, before_s, stale, rule = 0, 0.0, 0, ""
@@ -299,10 +315,18 @@ def search(
             done = checkpoint(before)
             folder.save(done)
             folder.finish(front, space, done, rule)
+        runs: dict[str, Path] = {}
+        if folder is not None and isinstance(latency, PrecisionModels):
+            evaluated = evaluator.evaluations()
+            assert evaluated is not None
+            assert isinstance(space, PrecisionChoice) and isinstance(accuracy, InPrecisions)
+            runs = write_runs(folder, space, latency, accuracy, evaluated, spec)
         counts = (len(evaluator), evaluator.repeats)
         kept_as = None if folder is None else folder.kept
         reasons = evaluator.reasons()
-        return Searched(front, strategy.name, *counts, seconds, resumed, reasons, kept_as, rule)
+        return Searched(
+            front, strategy.name, *counts, seconds, resumed, reasons, kept_as, rule, runs
+        )
 
 
 @contextmanager
@@ -310,6 +334,8 @@ def _telling(
     accuracy: AccuracyEstimator, tell: Callable[[int, int, float], None] | None
 ) -> Iterator[None]:
     """Call `tell` for each network that a cached estimator is asked for, within the block only."""
+    if isinstance(accuracy, InPrecisions):
+        accuracy = accuracy.base
     if not isinstance(accuracy, Cached) or tell is None:
         yield
         return

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from phonenas.data.documents import Count, Ms, Number, Share, Text, strict
 from phonenas.space import Architecture
 from phonenas.space.naming import counted
+from phonenas.space.precision import from_front
 
 from .exported_file import ExportedFile
 
@@ -41,7 +42,8 @@ class Candidate:
 
     Args:
         id: Its place in the run's front, from 0; `runs/x:3` names it.
-        block_args: The network, as `Architecture.parse` reads it.
+        block_args: The network, as `Architecture.parse` reads it; of a search over precisions
+            behind its precision, where that is not float32.
         top1, top1_error: Estimated accuracy in [0, 1], on the estimator's scale, and its standard
             error.
         outside: Whether `top1` is an extrapolation.
@@ -71,7 +73,7 @@ class Candidate:
     @property
     def architecture(self) -> Architecture:
         """The network itself."""
-        return Architecture.parse(self.block_args)
+        return Architecture.parse(from_front(self.block_args)[1])
 
     def with_measured(self, measured_ms: float) -> Candidate:
         """The same candidate with its measurement."""

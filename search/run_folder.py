@@ -39,6 +39,7 @@ from phonenas.latency_model import LatencyModel
 from phonenas.latency_model import load as load_model
 from phonenas.space import SearchSpace
 from phonenas.space.errors import PhonenasError, SettingsChanged, StoreError, UnsupportedFormat
+from phonenas.space.precision import PRECISIONS
 
 from .budget import Budget
 from .checkpoint import (
@@ -71,7 +72,7 @@ _OF_THE_FRONT: tuple[str, ...] = (
     "networks.parquet",
     "promoted.json",
 )
-_OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*")
+_OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*", *PRECISIONS)
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 

@@ -1,4 +1,5 @@
-"""Spaces within another space: some options left out by hand, or listed networks alone."""
+"""Spaces made of another space: some options left out by hand, listed networks alone, or with one
+decision more, what the whole network computes in."""
 
 from __future__ import annotations
 
@@ -14,11 +15,21 @@ import numpy.typing as npt
 from .architecture import Architecture
 from .errors import InvalidArgument, NotInSpace, nearest
 from .operator import Operator
+from .precision import checked_precision, in_front
 from .search_space import Genomes, Part, SearchSpace
 
-__all__ = ["ConfinedSpace", "ListedSpace", "NarrowedSpace", "conditioned", "narrow", "parted"]
+__all__ = [
+    "ConfinedSpace",
+    "ListedSpace",
+    "NarrowedSpace",
+    "PrecisionChoice",
+    "conditioned",
+    "narrow",
+    "parted",
+]
 
 _CONDITION = re.compile(r"(?P<gene>[^\s=!]+)(?P<other>!?)=(?P<values>[^\s=]+)")
+_PRECISION = "precision"
 _FEW = 4  # rows nearest to a mutant, of which it becomes one: the very nearest is a dead end
 
 
@@ -177,6 +188,78 @@ class ListedSpace(ConfinedSpace, NarrowedSpace):
         return {self.decode(g).operators(): row for row, g in enumerate(self.genomes)}
 
 
+class PrecisionChoice(SearchSpace):
+    """A space with one decision more: what the whole network computes in.
+
+    A genome is that of the base and, last, the place of its precision. Its network is that of the
+    base, which no precision changes; `text` names both.
+
+    Args:
+        base: The space.
+        precisions: To choose from, two or more, each once.
+    Raises:
+        InvalidArgument: Other precisions, or a base of listed networks or with such a decision.
+    """
+
+    def __init__(self, base: SearchSpace, precisions: Sequence[str]) -> None:
+        for precision in precisions:
+            checked_precision(precision, _PRECISION)
+        if len(set(precisions)) < max(2, len(precisions)):
+            raise InvalidArgument(f"precisions to choose from are two or more, got {precisions}")
+        if isinstance(base, ConfinedSpace | PrecisionChoice):
+            raise InvalidArgument(
+                f"{base.name} has no choice of a precision: search in one of them"
+            )
+        self.base, self.precisions = base, tuple(precisions)
+        self.name = f"{base.name} {_PRECISION}={','.join(precisions)}"
+        self.resolution_px = base.resolution_px
+        self.stem_channels, self.stem_stride = base.stem_channels, base.stem_stride
+        self.head_channels, self.hidden_channels = base.head_channels, base.hidden_channels
+        self.classes, self.activation, self.mixer = base.classes, base.activation, base.mixer
+
+    def __repr__(self) -> str:
+        return f"{self.name!r} at {self.resolution_px} px"
+
+    @property
+    def whole(self) -> SearchSpace:
+        return self.base.whole
+
+    @cached_property
+    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
+        return {**self.base.decisions, _PRECISION: self.precisions}
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.base.parts
+
+    @cached_property
+    def stem(self) -> Operator:
+        return self.base.stem
+
+    def decode(self, genome: npt.ArrayLike) -> Architecture:
+        rows = self.check(genome)
+        return self.base.decode(rows[:, :-1])
+
+    def encode(self, architecture: Architecture) -> Genomes:
+        """A genome of the network, in the first of the precisions."""
+        return np.append(self.base.encode(architecture), np.int8(0))
+
+    def identities(self, genomes: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        rows = self.check(genomes)
+        own = rows[:, -1:].astype(np.int32)
+        return np.hstack([self.base.identities(rows[:, :-1]), own])
+
+    def text(self, genome: npt.ArrayLike) -> str:
+        """The network's block string, behind its precision where that is not float32."""
+        (place,) = self.check(genome)[:, -1]
+        return in_front(self.precisions[place], str(self.decode(genome)))
+
+    def rows_in(self, precision: str, genomes: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """Rows of genomes, (n, genes), that compute in a precision."""
+        place = self.precisions.index(precision)
+        return np.flatnonzero(self.check(genomes)[:, -1] == place)
+
+
 def parted(name: str) -> tuple[str, list[str]]:
     """The name of a space, and the conditions behind it, as `conditioned` takes them.
 
@@ -218,11 +301,16 @@ def narrow(base: SearchSpace, fix: Sequence[str] = (), exclude: Sequence[str] = 
 def conditioned(base: SearchSpace, conditions: Sequence[str]) -> SearchSpace:
     """A space under conditions, `GENE=VALUE` or `GENE!=VALUE`; its name holds them in this order.
 
+    `precision=float32,int8`, the last of them, makes that a decision.
+
     Raises:
         InvalidArgument: As for `narrow`.
     """
     if not conditions:
         return base
+    if _PRECISION not in base.decisions and conditions[-1].startswith(f"{_PRECISION}="):
+        precisions = conditions[-1].partition("=")[2].split(",")
+        return PrecisionChoice(conditioned(base, conditions[:-1]), precisions)
     left = {name: list(options) for name, options in base.decisions.items()}
     for condition in conditions:
         match = _CONDITION.fullmatch(condition)

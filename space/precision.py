@@ -22,6 +22,8 @@ __all__ = [
     "FileNode",
     "Precision",
     "checked_precision",
+    "from_front",
+    "in_front",
     "of_layers",
     "of_nodes",
     "weight_bytes",
@@ -115,6 +117,25 @@ def weight_bytes(precision: str) -> int:
     """
     known = PRECISIONS.get(precision)
     return 4 if known is None else known.weight_bytes
+
+
+def in_front(precision: str, text: str) -> str:
+    """A network's text behind its precision, where that is not float32.
+
+    >>> in_front("int8", "r1_k3_s11_e1_i32_o16"), in_front("float32", "r1_k3_s11_e1_i32_o16")
+    ('int8 r1_k3_s11_e1_i32_o16', 'r1_k3_s11_e1_i32_o16')
+    """
+    return text if precision == FLOAT32 else f"{precision} {text}"
+
+
+def from_front(text: str) -> tuple[str, str]:
+    """The precision and the network of a text that `in_front` gave.
+
+    >>> from_front("int8 r1_k3_s11_e1_i32_o16"), from_front("r1_k3_s11_e1_i32_o16")
+    (('int8', 'r1_k3_s11_e1_i32_o16'), ('float32', 'r1_k3_s11_e1_i32_o16'))
+    """
+    first, _, rest = text.partition(" ")
+    return (first, rest) if first in PRECISIONS else (FLOAT32, text)
 
 
 class FileNode(NamedTuple):

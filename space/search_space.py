@@ -221,6 +221,10 @@ class SearchSpace(ABC):
             self.mixer,
         )
 
+    def text(self, genome: npt.ArrayLike) -> str:
+        """What names the network of one genome, (genes,), in a run: its block string."""
+        return str(self.decode(genome))
+
     def encode(self, architecture: Architecture) -> Genomes:
         """A genome that decodes to this network, (genes,) int8.
 

@@ -114,7 +114,7 @@ def fit_from_ready(
         raise NotEnoughData(
             f"{len(networks)} whole networks are too few to predict {conditions.device} from "
             f"{source.device}; it takes {MINIMUM}. Measure more:  "
-            + profile_command(conditions.device, source.device, 20)
+            + profile_command(conditions, source.device, 20)
             + " --space mnasnet"
         )
     times = source.times

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from phonenas.data.measurement import Conditions, Measurement, SubjectKind
 from phonenas.space import Architecture, Operator, SearchSpace
 from phonenas.space.errors import NotEnoughData
+from phonenas.space.precision import FLOAT32
 
 from ..calibration import FEATURES, Calibration, operator_features
 from ..gaussian_process import Posterior, Prior, misfit, one_thread, optimise
@@ -79,6 +80,7 @@ class TransferModel:
         expected_mape: Mean relative error that it expects on random networks of the space.
         factor: By how much the new device is slower than the source, in the median.
         operators, networks: How many of each it was fitted on.
+        source_precision: Of the source, where that is the same device in another precision.
     """
 
     model: LatencyModel
@@ -87,6 +89,7 @@ class TransferModel:
     factor: float
     operators: int
     networks: int
+    source_precision: str = ""
 
     @property
     def good(self) -> bool:
@@ -94,32 +97,34 @@ class TransferModel:
         return self.expected_mape <= _GOOD
 
     def __str__(self) -> str:
+        of = f" in {self.source_precision}" if self.source_precision else ""
         text = (
-            f"fitted from {self.source}, {self.operators} operators and {self.networks} networks: "
-            f"{self.factor:.2f} times {self.source}'s time in the median; the expected error on "
-            f"networks of the space is {self.expected_mape:.1%}"
+            f"fitted from {self.source}{of}, {self.operators} operators and {self.networks} "
+            f"networks: {self.factor:.2f} times {self.source}'s time{of} in the median; the "
+            f"expected error on networks of the space is {self.expected_mape:.1%}"
         )
         if self.good:
             return text
         more = 2 * (self.operators + self.networks)
         return (
             f"{text}\nNOT GOOD ENOUGH for less than {_GOOD:.0%}. Measure more:  "
-            f"{profile_command(self.model.device, self.source, more)}, then fit again"
+            f"{profile_command(self.model.conditions, self.source, more)}, then fit again"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         kept = ("expected_mape", "factor", "operators", "networks")
         values = {name: getattr(self, name) for name in kept}
-        return {"device": self.source, "good_enough": self.good, **values}
+        of = self.source_precision or None
+        return {"device": self.source, "precision": of, "good_enough": self.good, **values}
 
 
-def profile_command(device: str, source: str, measurements: int) -> str:
+def profile_command(conditions: Conditions, source: str, measurements: int) -> str:
     """The command that measures so much of a device for its model from a source device."""
-    return (
-        f"phonenas profile --device {shlex.quote(device)} --like {shlex.quote(source)} "
-        f"--measurements {measurements}"
-    )
+    words = ["phonenas", "profile", "--device", conditions.device, "--like", source]
+    if conditions.precision != FLOAT32:
+        words += ["--precision", conditions.precision]
+    return shlex.join([*words, "--measurements", str(measurements)])
 
 
 def drawn(space: SearchSpace, seed: int) -> list[Architecture]:
@@ -221,7 +226,7 @@ def fit_transfer(
         raise NotEnoughData(
             f"{count} measurements are too few to predict {conditions.device} from "
             f"{source.device}; it takes {MINIMUM}. Measure more:  "
-            + profile_command(conditions.device, source.device, 30)
+            + profile_command(conditions, source.device, 30)
         )
     networks = [Architecture.parse(m.subject) for m in wholes]
     whole_ms = np.array([m.latency_ms for m in wholes], np.float64)
@@ -303,7 +308,8 @@ def fit_transfer(
         last=last.entry,
     )
     mean_error = TO_MEAN * float(np.mean(goal_error))
-    return TransferModel(model, source.device, mean_error, common, len(table), len(networks))
+    of = source.conditions.precision if source.device == conditions.device else ""
+    return TransferModel(model, source.device, mean_error, common, len(table), len(networks), of)
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import Incomplete, InvalidArgument
+from phonenas.space.errors import Incomplete, InvalidArgument, NotEnoughData
 from phonenas.space.naming import counted
 
 from .options import NETWORK, EstimatorOptions, Output, OwnResolution, Unit, Width, command
-from .output import table
+from .output import command_line, table
 
 if TYPE_CHECKING:
     from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.search.accuracy.estimator import Accuracy
+    from phonenas.search.accuracy.quantisation.change import Change
     from phonenas.space import SearchSpace
 
     from .progress import Bars
 
-__all__ = ["accuracy", "estimating", "fit_accuracy", "top1"]
+__all__ = ["accuracy", "as_of_float32", "estimating", "fit_accuracy", "measured_changes", "top1"]
 
 
 @contextlib.contextmanager
@@ -76,6 +77,35 @@ def estimating(
         if options.accuracy_cache is None and not chosen.slow:
             output.refuse("again", f"is about a cache, and {options.accuracy} needs none")
         yield chosen
+
+
+def as_of_float32(out: Path) -> bool:
+    """Whether a run was begun before top-1 in int8 was another than in float32: it goes on so."""
+    from phonenas.search.run_document import settings_of
+
+    begun = settings_of(out)
+    return begun is not None and "quantisation" not in begun
+
+
+def measured_changes(runs: Sequence[str]) -> list[Change]:
+    """What int8 changed of the top-1 of the networks that were promoted in some runs.
+
+    Raises:
+        NotEnoughData: Nothing of a run was quantised.
+    """
+    from phonenas.search.accuracy.quantisation.change import Change
+    from phonenas.search.promotion.result import read_promoted
+    from phonenas.search.run_folder import load
+
+    changes = []
+    for run in runs:
+        promoted = read_promoted(load(run).path)
+        files = [n.quantised[0] for n in promoted.trained if n.quantised] if promoted else []
+        if not files:
+            promote = command_line("promote", run, "--quantise", "int8")
+            raise NotEnoughData(f"no network of {run} is quantised. Do that first:  {promote}")
+        changes += [Change(q.float_top1, q.change, q.change_error) for q in files]
+    return changes
 
 
 @command

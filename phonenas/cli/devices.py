@@ -23,8 +23,16 @@ from .options import (
     celsius,
     command,
 )
-from .output import figures_table, origin_note, ready_table, table
-from .stores import command_line, completed, open_store, refuse_ready, shown_db
+from .output import (
+    command_line,
+    completed,
+    figures_table,
+    origin_note,
+    ready_table,
+    shown_db,
+    table,
+)
+from .stores import open_store, refuse_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -108,14 +116,14 @@ def profile(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(help="A similar device that is measured in full, or a ready phone."),
+        typer.Option(help="A device measured in full, a ready phone, or its own other precision."),
     ] = None,
     measurements: Annotated[
         int | None,
-        typer.Option(help="With --like: number of operators and networks to measure; default: 30."),
+        typer.Option(help="Operators and networks to measure, with --like or like itself; 30."),
     ] = None,
     networks: Annotated[
-        int | None, typer.Option(help="Random whole networks of the space; 20.")
+        int | None, typer.Option(help="Random whole networks, 20; of --measurements so many.")
     ] = None,
     resolution: OwnResolution = None,
     shape: Shapes = None,
@@ -192,16 +200,12 @@ def profile(
     searched = None if spaceless else spaces.get(space or "mnasnet", resolution)
     if spaceless and not (named or others or kernels_of or files):
         output.refuse("resolution", "changes nothing here: no space and no network of one is named")
-    if networks and ((spaceless and kernels is None) or like is not None):
-        output.refuse(
-            "networks",
-            "does not go with --like: give --measurements instead"
-            if like is not None
-            else "is the number of random networks of a space: add --space, or leave it out",
-        )
+    alike = like is not None or measurements is not None
+    if networks and spaceless and kernels is None:
+        output.refuse("networks", "is the number of random networks of a space: add --space")
     count = 20 if networks is None else networks
     given = {"--like": like, "--operators": operators, "--measurements": measurements}
-    few = few_of(searched, given)
+    few = few_of(searched, given, networks)
     if kernels is not None and mode != "steady":
         raise InvalidArgument(
             "--kernels: kernels are measured only in steady mode; leave --mode out"
@@ -223,15 +227,14 @@ def profile(
                     return found
             only: Sequence[Operator] | None = few
             chosen: Sequence[Architecture] = ()
-            if like is not None and searched is not None:
-                only, chosen = choose_for(
-                    store, phone.conditions, like, searched, measurements or 30
-                )
+            if alike and searched is not None:
+                given_like = (like or phone.name, searched, measurements or 30, networks)
+                only, chosen = choose_for(store, phone.conditions, *given_like)
             return d.profile(
                 searched,
                 on=phone,
                 into=store,
-                networks=count if searched and like is None else 0,
+                networks=count if searched and not alike else 0,
                 more=d.Selection(only, named, chosen, keys, lone_kernels, files),
                 protocol=protocol,
                 again=again,

@@ -18,8 +18,8 @@ from phonenas.space.errors import PhonenasError, install
 from phonenas.space.naming import counted
 
 from .options import Output, command
-from .output import table
-from .stores import completed, open_store, shown_db
+from .output import completed, shown_db, table
+from .stores import open_store
 
 if TYPE_CHECKING:
     from phonenas.devices import DeviceState

@@ -31,6 +31,8 @@ from .options import (
 )
 from .output import (
     basis,
+    command_line,
+    completed,
     origin_note,
     predicted_row,
     rejection_table,
@@ -40,8 +42,6 @@ from .output import (
     uncalibrated_note,
 )
 from .stores import (
-    command_line,
-    completed,
     find_model,
     fitted_path,
     former_kernels,

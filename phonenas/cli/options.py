@@ -19,8 +19,7 @@ from phonenas.space.errors import InvalidArgument, PhonenasError
 from phonenas.space.naming import legible, plain_name
 from phonenas.space.precision import PRECISIONS
 
-from .output import legend
-from .stores import completed
+from .output import completed, legend
 
 __all__ = [
     "DEFAULT_DB",
@@ -90,6 +89,14 @@ Precision = Annotated[
     str | None,
     typer.Option(
         "--precision", help=f"{', '.join(PRECISIONS)}; default: that of devices.toml, else float32."
+    ),
+]
+SearchedPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help=f"{', '.join(PRECISIONS)}; or any: a choice of the search among those that have a "
+        "model. Default: that of devices.toml, else float32.",
     ),
 ]
 ModelFile = Annotated[

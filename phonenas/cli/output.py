@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from phonenas.search.exported_file import FileLatency
 
 __all__ = [
+    "ANY",
+    "command_line",
+    "completed",
+    "shown_db",
     "FIGURES",
     "MARKS",
     "basis",
@@ -31,6 +37,18 @@ __all__ = [
     "table",
     "uncalibrated_note",
 ]
+
+#: Of `search --precision`: the precision is a choice of the search.
+ANY = "any"
+# The commands whose --device is this computer by default, and all that take --db.
+_LOCAL = ("profile", "fit", "check", "predict", "compare", "search", "validate")
+_STORED = (*_LOCAL, "promote", "import", "export", "doctor", "trace", "train")
+# A message prints a command behind two spaces or `&&`; it is looked at up to the next one, or the
+# end of the line.
+_COMMAND = re.compile(
+    rf"(?<=  |& )phonenas ({'|'.join(_STORED)})(?![\w-])(.*?)(?=&& phonenas |\n|\Z)"
+)
+
 
 #: Names of `Measurement.figures` in tables.
 FIGURES = {
@@ -102,6 +120,7 @@ def files_lines(rows: Sequence[tuple[str, FileLatency]], sign: str, title: str) 
         return ["–", "–"] if ms is None else [f"{sign} {ms:.2f} ms", bar]
 
     said = {None: "unknown", True: "DIFFER", False: "agree"}
+    every = [(name, file) for name, f in rows for file in (f, *f.also)]
     shown = [
         [
             name,
@@ -109,9 +128,9 @@ def files_lines(rows: Sequence[tuple[str, FileLatency]], sign: str, title: str) 
             f.sha256[:12],
             *cells(f.measured_ms, f.spread),
             *cells(f.random_ms, f.random_spread),
-            said[f.differs],
+            f.precision or said[f.differs],
         ]
-        for name, f in rows
+        for name, f in every
         if f.measured_ms is not None
     ]
     head = [title, "file", "sha256", "the file", "± (90 %)", "random weights", "± (90 %)", "both"]
@@ -266,3 +285,69 @@ def rejection_table(rows: list[dict[str, Any]]) -> str:
     return "\n\nrejected readings of all jobs:\n" + table(
         ["readings", "subjects", "last", "reason of the last one"], texts
     )
+
+
+def shown_db(db: str) -> str:
+    """A store's location without its password."""
+    from phonenas.data.files import without_password
+
+    return without_password(db)
+
+
+def command_line(*words: str, db: str = "") -> str:
+    """A command to copy, quoted for a shell: `phonenas` with these words and the store."""
+    return shlex.join(["phonenas", *words, *(["--db", shown_db(db)] if db else [])])
+
+
+def completed(
+    text: str,
+    db: str = "",
+    device: str = "",
+    model: Path | None = None,
+    precision: str | None = None,
+) -> str:
+    """A message whose printed commands act on the store, device and model of the user's command.
+
+    The modules that raise errors know no store, and not always the device; this adds the options
+    that a printed command takes and lacks. They go behind its name, because what follows a command
+    in a message is not marked.
+
+    >>> completed("Fit it again:  phonenas fit", "my lab.db", "pixel6")
+    "Fit it again:  phonenas fit --db 'my lab.db' --device pixel6"
+
+    Args:
+        text: The message.
+        db: The user's store; "" adds none.
+        device: The user's device, which also replaces the word DEVICE; "" adds none.
+        model: The user's model file, which `fit` then writes; None adds none.
+        precision: That the user named; None adds none. A network's file is in its own.
+    """
+
+    of = "" if precision in (None, ANY) else str(precision)
+
+    def complete(match: re.Match[str]) -> str:
+        name, rest = match[1], match[2]
+        if device:
+            rest = re.sub(r"(?<=--device )DEVICE\b", lambda _: shlex.quote(device), rest)
+        try:
+            there = shlex.split(rest)
+        except ValueError:  # an apostrophe of the sentence behind the command
+            there = rest.split()
+        options = {
+            "--db": shown_db(db) if db else "",
+            "--device": device if name in _LOCAL and device != "local" else "",
+            "--out": str(model) if name == "fit" and model else "",
+            "--precision": of if name in (*_LOCAL, "promote") else "",
+        }
+        # A file is in its own precision, and kernels are drawn in float32.
+        if any(w.endswith((".onnx", ".tflite", ".ort")) or w == "--kernels" for w in there):
+            del options["--precision"]
+        lacking = [
+            word
+            for option, value in options.items()
+            if value and not any(w == option or w.startswith(f"{option}=") for w in there)
+            for word in (option, value)
+        ]
+        return shlex.join(["phonenas", name, *lacking]) + rest
+
+    return _COMMAND.sub(complete, text)

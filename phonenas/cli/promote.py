@@ -12,9 +12,18 @@ import typer
 
 from phonenas.space.errors import PhonenasError, UnstableDevice
 
-from .options import ModelFile, Output, Precision, TrainingOptions, WorkerCount, command
-from .output import files_lines, origin_note, table
-from .stores import find_model, measurable, open_store, searched_in, shown_db, stored_model
+from .options import (
+    Calibrate,
+    ModelFile,
+    Output,
+    Precision,
+    Quantise,
+    TrainingOptions,
+    WorkerCount,
+    command,
+)
+from .output import files_lines, origin_note, shown_db, table
+from .stores import find_model, measurable, open_store, searched_in, stored_model
 
 if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
@@ -46,6 +55,8 @@ def promote(
     again: Annotated[bool, typer.Option("--again", help="Measure again what the store has.")] = (
         False
     ),
+    quantise: Quantise = None,
+    calibrate: Calibrate = None,
     precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
@@ -56,6 +67,8 @@ def promote(
     from phonenas.search.cluster.workers import workers_from
     from phonenas.search.promotion.promote import LatencySource
     from phonenas.search.promotion.promote import promote as promoted
+    from phonenas.search.training.export.export import ExportSettings
+    from phonenas.search.training.export.quantised import quantisation
     from phonenas.search.training.job import TrainingJob
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources
@@ -63,10 +76,13 @@ def promote(
     from .progress import Bars
     from .train import read_parts
 
-    loaded = s.load(run)
+    loaded = searched_in(s.load(run), precision)
+    run, of_run = loaded.path, loaded.precision
     if device is None:
         output.refuse("again", "measures again, and no device is named: give --device, too")
-    of_run = searched_in(loaded, precision)
+    small = quantise or ("int8" if of_run == "int8" else None)
+    if small is None:
+        output.refuse("calibrate", "is of --quantise: give that, too")
     fitted = _model(output, loaded, db, model, device)
     if fitted is not None and device is not None:
         measurable(fitted)
@@ -86,6 +102,9 @@ def promote(
             here = options.ray is None
             phone = d.connect(device, threads=pinned, precision=of_run) if here else None
         images, test, part = read_parts(options)
+        exports = ExportSettings(
+            quantise=quantisation(small, images, calibrate, broken=options.broken)
+        )
         team = stack.enter_context(workers_from(workers, options.ray))
         if device is not None and options.ray:
             phone = device_on(team, device, threads=pinned, precision=of_run)
@@ -99,6 +118,7 @@ def promote(
             resources=Resources(
                 torch_device, options.threads, options.loaders, options.gpus or 0.0
             ),
+            exports=exports,
             on_event=_showing(bars, workers or 1),
         )
     output.print(result.to_dict(), lambda: _text(result, run, part, db))
@@ -194,6 +214,14 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         lines.append(f"estimated: {estimate_of(settings).scale}")
     lines += [f"network {x.id} was given up: {x.failed}" for x in result.networks if x.failed]
     lines += [f"network {x.id}: {x.export_failed}" for x in trained if x.export_failed]
+    lines += [f"network {x.id}: {q}" for x in trained for q in x.quantised]
+    if trained and result.precision != "float32":
+        ships = any(q.precision == result.precision for x in trained for q in x.quantised)
+        lines.append(
+            f"the front is of the files in {result.precision}, which ship: their top-1 and latency"
+            if ships
+            else f"no file is in {result.precision}: the front has the top-1 of float32"
+        )
     lines += [f"network {x.id} is not measured: {x.unmeasured}" for x in trained if x.unmeasured]
     files = files_lines([(str(x.id), x.file) for x in trained if x.file], sign, "id")
     lines += ["", *files, ""] if files else []
@@ -212,7 +240,8 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         lines.append(f"no latency was measured; the same command with {device} measures it")
     if trained:
         kinds = ("onnx", "tflite")
-        names = sorted({Path(n.files[f]).name for n in trained for f in n.files if f in kinds})
+        files = [n.files[f] for n in trained for f in n.files if f.partition(" ")[0] in kinds]
+        names = sorted({Path(f).name for f in files})
         lines.append(
             f"files: {run / 'promoted'}/ID/{', '.join(names) or 'weights.safetensors'}; all "
             f"numbers: {run}/promoted.json"

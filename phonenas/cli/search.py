@@ -12,30 +12,34 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 from phonenas.space.naming import counted
+from phonenas.space.precision import from_front
 
-from .accuracy import estimating
+from .accuracy import as_of_float32, estimating, measured_changes
 from .options import (
     DeviceName,
     EstimatorOptions,
     ModelFile,
     Output,
-    Precision,
     Resolution,
+    SearchedPrecision,
     Seed,
     Space,
     StrategySettings,
     command,
     settings_of,
 )
-from .output import origin_note, table, uncalibrated_note
-from .stores import command_line, find_model, open_store, precision_words
+from .output import ANY, command_line, origin_note, table, uncalibrated_note
+from .stores import find_model, find_models, open_store, precision_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.peak_memory import PeakMemory
     from phonenas.report import Reference
     from phonenas.search import Budget, Candidate, Searched
     from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.search.precisions import PrecisionModels
     from phonenas.space import Architecture, SearchSpace
 
 __all__ = ["search"]
@@ -127,9 +131,16 @@ def search(
         typer.Option(help="Of rl: product, sum (MONAS) or limit (RNAS); as --set reward=NAME."),
     ] = None,
     set_: StrategySettings = None,
+    quantised: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In int8: a run whose promoted networks are quantised. What that changed of their "
+            "top-1 corrects what is published; repeatable."
+        ),
+    ] = None,
     resolution: Resolution = None,
     seed: Seed = 0,
-    precision: Precision = None,
+    precision: SearchedPrecision = None,
     model: ModelFile = None,
 ) -> None:
     """Search offline for networks that are accurate and fast."""
@@ -137,7 +148,10 @@ def search(
     from phonenas import space as spaces
     from phonenas.report import gain_sentence, write_references
     from phonenas.search.accuracy.cache import kept
+    from phonenas.search.accuracy.quantisation.change import published_change
+    from phonenas.search.accuracy.quantisation.quantised import INTEGERS, InPrecisions, in_precision
     from phonenas.search.run_folder import load
+    from phonenas.space.narrowed import PrecisionChoice
 
     from .progress import Bars
     from .timing import DeviceTimes, known_beside, known_lines
@@ -159,7 +173,19 @@ def search(
     target_ms = _number(target)
     if target_ms is not None:
         s.Target(target_ms, "", soft, chance)  # before a model is looked for
-    fitted = find_model(db, device, model, output.quiet, precision)
+    every: PrecisionModels | None = None
+    whole = searched
+    if precision == ANY:
+        output.refuse("model", "is of one precision, and --precision any takes several")
+        every = find_models(db, device, output.quiet)
+        _refuse_one_precision([*(also or ()), *(limit or ())])
+        searched, fitted = PrecisionChoice(searched, [*every.models]), every.first
+    else:
+        fitted = find_model(db, device, model, output.quiet, precision)
+    of = ANY if every else fitted.conditions.precision
+    if of not in (ANY, *INTEGERS):
+        output.refuse("quantised", f"is of int8, and the model of {device} is in {of}")
+    change = published_change().with_measured(measured_changes(quantised or ()))
     if target is not None and target_ms is None:
         target_ms = _measured_ms(target, fitted, db, searched.resolution_px)
     given = None if target_ms is None else s.Target(target_ms, target or "", soft, chance)
@@ -175,15 +201,19 @@ def search(
 
     further = [s.objectives.named(name, model_of, memory_of) for name in also or ()]
     limits = [s.parse_limit(text, model_of, memory_of) for text in limit or ()]
-    with Bars(output.quiet) as bars, estimating(output, estimator, searched) as accuracy:
+    with Bars(output.quiet) as bars, estimating(output, estimator, whole) as accuracy:
+        if estimator.again:
+            accuracy = kept(accuracy, out / "accuracy.db", again=True)
+        if every is not None:
+            accuracy = InPrecisions(accuracy, change)
+        elif not as_of_float32(out):
+            accuracy = in_precision(accuracy, of, change)
         bars.quantity = accuracy.quantity
         if estimator.accuracy != "surrogate":
             accuracy.options = estimator.changed()
-        if estimator.again:
-            accuracy = kept(accuracy, out / "accuracy.db", again=True)
         found = s.search(
             searched,
-            latency=fitted,
+            latency=every or fitted,
             accuracy=accuracy,
             strategy=how,
             spec=s.Spec(target=given, also=further, limits=limits, trust=trust),
@@ -192,7 +222,7 @@ def search(
             on_event=bars.searching,
         )
         known: tuple[Reference, ...] = ()
-        if not accuracy.slow:
+        if not accuracy.slow and every is None:  # known networks are of one precision
             times = DeviceTimes.around(fitted, db)
             known = known_beside(found.front, searched, times, accuracy)
             write_references(out, load(out).settings, known, accuracy.note)
@@ -207,7 +237,8 @@ def search(
         "ended": found.ended or None,
         "kept": None if found.kept is None else str(found.kept),
         "origin": fitted.conditions.origin,
-        "precision": fitted.conditions.precision,
+        "precision": (every or fitted).conditions.precision,
+        "runs": {name: str(folder) for name, folder in found.runs.items()},
         "accuracy": accuracy.name,
         "quantity": accuracy.quantity,
         "schedule": accuracy.schedule,
@@ -225,8 +256,9 @@ def search(
             lines.append(f"the run as it was before it went on is in {found.kept}")
         if fitted.conditions.origin not in ("imported", "public"):
             more = [] if model is None else ["--model", str(model)]
-            words = ("validate", str(out), "--device", device, *more)
-            lines.append(f"measure the best:  {command_line(*words, db=db)}")
+            for folder in [str(f) for f in found.runs.values()] or [str(out)]:
+                words = ("validate", folder, "--device", device, *more)
+                lines.append(f"measure the best:  {command_line(*words, db=db)}")
         return "\n".join(lines) + uncalibrated_note(fitted) + origin_note(fitted.conditions)
 
     output.print(result, text)
@@ -308,6 +340,21 @@ def _as_begun(
     return options, float(begun.get("trust", 0.0)) if trust is None else trust
 
 
+def _refuse_one_precision(quantities: Sequence[str]) -> None:
+    """Refuse objectives and limits that no precision's size or time enters.
+
+    Raises:
+        InvalidArgument: One of these is asked for.
+    """
+    known = ("macs", "params")
+    for text in quantities:
+        if not text.startswith(known):
+            raise InvalidArgument(
+                f"{text.partition('<')[0]} is of one precision: with --precision any only "
+                f"{' and '.join(known)} can be further objectives and limits"
+            )
+
+
 def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]:
     from phonenas.search.history import summarise_reasons
 
@@ -325,7 +372,8 @@ def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]
         "",
         "MACs",
     ]
-    header += ["parameters", "reward", *more]
+    chosen = {c.id: from_front(c.block_args)[0] for c in shown} if found.runs else {}
+    header += ["parameters", "reward", *more, *(["precision"] if chosen else [])]
     against = f", target {front.target_ms:.3f} ms" if front.target_ms else ""
     resumed = f", resumed from {found.resumed_from:,}" if found.resumed_from else ""
     lines = [
@@ -333,7 +381,7 @@ def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]
         f"{found.strategy}"
         f"{against}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}{resumed}",
         "",
-        table(header, [_row(c, more) for c in shown]),
+        table(header, [[*_row(c, more), *([chosen[c.id]] if chosen else [])] for c in shown]),
     ]
     if len(front) > len(shown):
         rest = command_line("show", str(out))

@@ -10,6 +10,7 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, UnknownName
 from phonenas.space.graph import NetworkGraph
+from phonenas.space.precision import FLOAT32, PRECISIONS, checked_precision
 
 from .options import (
     NETWORK,
@@ -290,6 +291,17 @@ def export_network(
     ] = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
+    precision: Annotated[
+        str, typer.Option(help=f"What it computes in: {', '.join(PRECISIONS)}.")
+    ] = FLOAT32,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Images that int8 is calibrated on, as --data; default: random ones, which serve "
+            "for times alone.",
+        ),
+    ] = None,
     seed: Seed = 0,
     weights: Annotated[
         Path | None,
@@ -314,6 +326,13 @@ def export_network(
         raise InvalidArgument(f"{out}: --format is needed: onnx, tflite or torch")
     refuse_other(out)
     found = other(network, width, resolution) or find(network, width, resolution)
+    checked_precision(precision)
+    if precision != "int8":
+        output.refuse("calibrate", "is of --precision int8: give that, too")
+    elif weights is not None and calibrate is None:
+        raise InvalidArgument(
+            "trained weights in int8 need images to calibrate on: give --calibrate DIR"
+        )
 
     arrays = None
     if weights is None:
@@ -326,8 +345,17 @@ def export_network(
         output.refuse("seed", "does not apply to --weights")
         arrays = folded_eps(load_state_dict(weights, found, eps=eps), eps)
 
+    images = None
+    if calibrate is not None and not isinstance(found, SSDLite):
+        from phonenas.data.images import read_images
+        from phonenas.search.training.export.quantised import Quantisation
+
+        images = [*Quantisation(read_images(calibrate)).inputs(found.resolution_px)]
+
     def write(beside: Path) -> None:
-        write_network(found, form, beside, seed=seed, weights=arrays)
+        write_network(
+            found, form, beside, seed=seed, weights=arrays, precision=precision, images=images
+        )
 
     write_atomic(out, write)
     size = out.stat().st_size
@@ -338,12 +366,21 @@ def export_network(
         "bytes": size,
         "seed": seed,
         "trained": arrays is not None,
+        "precision": precision,
+        "calibrated_on": 0 if images is None else len(images),
     }
     which = f"random weights (seed {seed})" if weights is None else f"the weights of {weights}"
-    output.print(result, lambda: f"{out}: {size / 1e6:.2f} MB, with {which}")
+    of = "" if precision == FLOAT32 else f" in {precision}"
+    if precision == "int8":
+        of += ", its ranges over " + (
+            "random images" if images is None else f"{len(images)} images"
+        )
+    output.print(result, lambda: f"{out}: {size / 1e6:.2f} MB, with {which}{of}")
 
 
-def few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operator] | None:
+def few_of(
+    space: SearchSpace | None, given: dict[str, Any], networks: int | None = None
+) -> Sequence[Operator] | None:
     """The operators of a space that are most informative, as many as the user wants; None for all.
 
     Raises:
@@ -354,10 +391,16 @@ def few_of(space: SearchSpace | None, given: dict[str, Any]) -> Sequence[Operato
     named = {name for name, value in given.items() if value is not None}
     if named and space is None:
         raise InvalidArgument(f"{min(named)} selects from a space's operators: give --space, too")
-    if named >= {"--like", "--operators"}:
-        raise InvalidArgument("--operators does not go with --like: give --measurements instead")
-    if "--measurements" in named and "--like" not in named:
-        raise InvalidArgument("--measurements goes with --like: name the similar device")
+    if networks and "--like" in named and "--measurements" not in named:
+        raise InvalidArgument(
+            "--networks does not go with --like alone: give --measurements, too, of which so many "
+            "are networks"
+        )
+    if "--operators" in named and (also := named & {"--like", "--measurements"}):
+        raise InvalidArgument(
+            f"--operators does not go with {min(also)}: give --measurements alone, and --networks "
+            "for how many of them are whole networks"
+        )
     return (
         choose_operators(space, given["--operators"]) if space and "--operators" in named else None
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 import sys
 from itertools import islice
@@ -19,20 +18,22 @@ from phonenas.space.errors import (
     UnknownName,
 )
 from phonenas.space.naming import counted
-from phonenas.space.precision import FLOAT32, checked_precision
+from phonenas.space.precision import FLOAT32, PRECISIONS, checked_precision
+
+from .output import ANY, command_line, completed, shown_db
 
 if TYPE_CHECKING:
     from phonenas.data import MeasurementStore
     from phonenas.data.measurement import Conditions
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.drift import Upkeep
+    from phonenas.search.precisions import PrecisionModels
     from phonenas.search.run_folder import Loaded
 
 __all__ = [
-    "command_line",
-    "completed",
     "fitted_path",
     "find_model",
+    "find_models",
     "former_kernels",
     "known_device",
     "measurable",
@@ -42,21 +43,12 @@ __all__ = [
     "refit_lines",
     "refuse_ready",
     "searched_in",
-    "shown_db",
     "stored_model",
 ]
 
 _NEARBY = ("*.db", "*/*.db", "*/*/*.db")
 _SHOWN = 40  # characters of a network's text
 _MOST_FILES = 20  # of a folder full of databases
-# The commands whose --device is this computer by default, and all that take --db.
-_LOCAL = ("profile", "fit", "check", "predict", "compare", "search", "validate")
-_STORED = (*_LOCAL, "promote", "import", "export", "doctor", "trace", "train")
-# A message prints a command behind two spaces or `&&`; it is looked at up to the next one, or the
-# end of the line.
-_COMMAND = re.compile(
-    rf"(?<=  |& )phonenas ({'|'.join(_STORED)})(?![\w-])(.*?)(?=&& phonenas |\n|\Z)"
-)
 
 
 def open_store(db: str, *, create: bool = False) -> MeasurementStore:
@@ -87,70 +79,6 @@ def _is_sqlite(path: Path) -> bool:
             return file.read(16) == b"SQLite format 3\0"
     except OSError:
         return False
-
-
-def shown_db(db: str) -> str:
-    """A store's location without its password."""
-    from phonenas.data.files import without_password
-
-    return without_password(db)
-
-
-def command_line(*words: str, db: str = "") -> str:
-    """A command to copy, quoted for a shell: `phonenas` with these words and the store."""
-    return shlex.join(["phonenas", *words, *(["--db", shown_db(db)] if db else [])])
-
-
-def completed(
-    text: str,
-    db: str = "",
-    device: str = "",
-    model: Path | None = None,
-    precision: str | None = None,
-) -> str:
-    """A message whose printed commands act on the store, device and model of the user's command.
-
-    The modules that raise errors know no store, and not always the device; this adds the options
-    that a printed command takes and lacks. They go behind its name, because what follows a command
-    in a message is not marked.
-
-    >>> completed("Fit it again:  phonenas fit", "my lab.db", "pixel6")
-    "Fit it again:  phonenas fit --db 'my lab.db' --device pixel6"
-
-    Args:
-        text: The message.
-        db: The user's store; "" adds none.
-        device: The user's device, which also replaces the word DEVICE; "" adds none.
-        model: The user's model file, which `fit` then writes; None adds none.
-        precision: That the user named; None adds none. A network's file is in its own.
-    """
-
-    def complete(match: re.Match[str]) -> str:
-        name, rest = match[1], match[2]
-        if device:
-            rest = re.sub(r"(?<=--device )DEVICE\b", lambda _: shlex.quote(device), rest)
-        try:
-            there = shlex.split(rest)
-        except ValueError:  # an apostrophe of the sentence behind the command
-            there = rest.split()
-        options = {
-            "--db": shown_db(db) if db else "",
-            "--device": device if name in _LOCAL and device != "local" else "",
-            "--out": str(model) if name == "fit" and model else "",
-            "--precision": precision or "" if name in (*_LOCAL, "promote") else "",
-        }
-        # A file is in its own precision, and kernels are drawn in float32.
-        if any(w.endswith((".onnx", ".tflite", ".ort")) or w == "--kernels" for w in there):
-            del options["--precision"]
-        lacking = [
-            word
-            for option, value in options.items()
-            if value and not any(w == option or w.startswith(f"{option}=") for w in there)
-            for word in (option, value)
-        ]
-        return shlex.join(["phonenas", name, *lacking]) + rest
-
-    return _COMMAND.sub(complete, text)
 
 
 def fitted_path(db: str, device: str, out: Path | None, precision: str = FLOAT32) -> Path:
@@ -216,7 +144,7 @@ def find_model(
             are there, and it is open which is meant.
         PrecisionDiffers: The file, or the ready phone, is of another precision.
     """
-    from phonenas.latency_model import load, precisions_there, ready
+    from phonenas.latency_model import load, model_path, precisions_there, ready
 
     if model is None and device in ready.names():
         own = device.rsplit("/", 1)[-1]
@@ -257,9 +185,45 @@ def find_model(
         named = ["--precision", checked_precision(precision)]
         fit = command_line("fit", "--device", device, *named, db=db)
         raise PrecisionDiffers(f"{path} is a model in {own}, not in {precision}. Fit one:  {fit}")
+    if not quiet and model is None and own != FLOAT32:
+        other = model_path(db, device)
+        if other.exists() and not _precision_in(other):
+            print(f"{other} cannot be read, and {path} is used", file=sys.stderr)
     if not quiet and stored:
         _tell_newer(found, db, model)
     return found
+
+
+def find_models(db: str, device: str, quiet: bool) -> PrecisionModels:
+    """The latency models of a device in all precisions that have one, float32 first.
+
+    Raises:
+        NotEnoughData: There are fewer than two.
+        InvalidArgument: They are of other conditions than each other.
+    """
+    from phonenas.latency_model import precisions_there, ready
+    from phonenas.search.precisions import PrecisionModels
+
+    phone, _, own = device.rpartition("/")
+    if device in ready.names():
+        there = {n.rpartition("/")[2]: n for n in ready.names() if n.rpartition("/")[0] == phone}
+    else:
+        there = {p: device for p in precisions_there(db, device) if p in PRECISIONS}
+    if len(there) < 2:
+        if own not in there:
+            known_device(device)
+        has = f"there is one in {' and '.join(there)} alone" if there else "there is none"
+        lacking = "float32" if there and FLOAT32 not in there else "int8"
+        words = ("--device", device, "--precision", lacking)
+        profile = command_line("profile", *words, "--space", "mnasnet", db=db)
+        advice = f"Fit another:  {profile} && {command_line('fit', *words, db=db)}"
+        if own in there:
+            advice = "Phones that have two:  phonenas devices --ready"
+        raise NotEnoughData(
+            f"--precision {ANY} takes models of {device} in two precisions, and {has}. {advice}"
+        )
+    order = [p for p in PRECISIONS if p in there]
+    return PrecisionModels({p: find_model(db, there[p], None, quiet, p) for p in order})
 
 
 def stored_model(db: str, device: str, precision: str | None) -> Path:
@@ -272,12 +236,12 @@ def stored_model(db: str, device: str, precision: str | None) -> Path:
     from phonenas.latency_model import model_path, precisions_there
 
     there = precisions_there(db, device)
-    if (
-        len(there) > 1
-        and FLOAT32 in there
-        and _precision_in(there[FLOAT32]) in {*there} - {FLOAT32}
-    ):
-        del there[FLOAT32]  # of an earlier phonenas, which wrote all precisions under one name
+    if len(there) > 1 and FLOAT32 in there:
+        # An earlier phonenas wrote all precisions under one name. Of a file that cannot be read
+        # the store says what it was: what `fit` would write now.
+        inside = _precision_in(there[FLOAT32]) or _fitted_in(db, device)
+        if inside in {*there} - {FLOAT32}:
+            del there[FLOAT32]
     of = precision or usual_precision(device)
     if of in there or precision is not None or not there:
         older = of not in there and FLOAT32 in there and _precision_in(there[FLOAT32]) == of
@@ -298,18 +262,41 @@ def _precision_in(path: Path) -> str:
     return ""
 
 
-def searched_in(run: Loaded, precision: str | None) -> str:
-    """The precision of a run.
+def _fitted_in(db: str, device: str) -> str:
+    """The precision in which `fit` fits a device's model; "" where it has to be named."""
+    from phonenas.devices import usual_precision
+    from phonenas.latency_model.fitting import choose_conditions
+
+    if "://" not in db and not Path(db).exists():
+        return ""
+    with contextlib.suppress(PhonenasError), open_store(db) as store:
+        usual = usual_precision(device)
+        return choose_conditions(store, device, None, None, usual=usual)[0].precision
+    return ""
+
+
+def searched_in(run: Loaded, precision: str | None) -> Loaded:
+    """The run; of one over precisions the run of the precision that is named.
 
     Raises:
-        PrecisionDiffers: Another one was asked for.
+        PrecisionDiffers: Another one was asked for, or none of several.
     """
+    if len(known := run.precision.split(" or ")) > 1:
+        from phonenas.search.run_folder import load
+
+        there = [p for p in known if (run.path / p / "run.json").exists()]
+        if precision is not None and checked_precision(precision) in there:
+            return load(run.path / precision)
+        raise PrecisionDiffers(
+            f"{run.path} was searched over {run.precision}, and what is measured and trained is of "
+            f"one. Name it:  --precision {' or '.join(there)}"
+        )
     if precision is not None and checked_precision(precision) != run.precision:
         raise PrecisionDiffers(
             f"{run.path} was searched in {run.precision}, not in {precision}. Search in that:  "
             f"phonenas search --precision {precision} --out RUN"
         )
-    return run.precision
+    return run
 
 
 def precision_words(conditions: Conditions) -> list[str]:

@@ -10,8 +10,8 @@ import typer
 from phonenas.space.naming import counted
 
 from .options import Output, OwnResolution, Space, command
-from .output import rejection_table, rejections, table
-from .stores import open_store, shown_db
+from .output import rejection_table, rejections, shown_db, table
+from .stores import open_store
 
 if TYPE_CHECKING:
     from phonenas.data.importers import Coverage, Imported

@@ -16,10 +16,8 @@ from phonenas.space.file_inputs import NOT_GIVEN, Given
 from phonenas.space.precision import FLOAT32
 
 from .networks import any_network, cut_file, find, is_file, network_file, on_disk, other
-from .output import origin_note, predicted_row, table, uncalibrated_note
+from .output import command_line, completed, origin_note, predicted_row, table, uncalibrated_note
 from .stores import (
-    command_line,
-    completed,
     find_model,
     fitted_path,
     former_kernels,

@@ -144,12 +144,11 @@ def train(
     if not trained.diverged and out is not None and formats != ():
         from phonenas.search.training.export import export as exporting
 
-        exported = exporting.export(
-            trained, out, test, formats=formats, recipe=chosen.digest, quantise=small
-        )
+        settings = exporting.ExportSettings(formats, small)
+        exported = exporting.export(trained, out, test, recipe=chosen.digest, settings=settings)
     file = None
     if exported is not None and phone is not None:
-        file = file_latency(output, exported.file, phone, db)
+        file = file_latency(output, exported.file_in(phone.conditions.precision), phone, db)
     result = _as_json(trained, out, part, exported)
     if file is not None:
         result["file"] = asdict(file)
@@ -219,7 +218,8 @@ def _as_json(
         result["export"] = [
             {"format": f.name, **{k: getattr(f, k) for k in keys}} for f in exported.models
         ]
-        result["quantised"] = [{**asdict(q), "path": str(q.path)} for q in exported.quantised]
+        at = exported.weights.parent
+        result["quantised"] = [{**asdict(q), "path": str(at / q.file)} for q in exported.quantised]
     return result
 
 

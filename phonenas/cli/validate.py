@@ -61,12 +61,12 @@ def validate(
     from .devices import reached
     from .progress import Bars
 
-    loaded = s.load(run)
+    loaded = searched_in(s.load(run), precision)
+    run, of_run = loaded.path, loaded.precision
     if loaded.settings["device"] != device:
         raise InvalidArgument(
             f"{run} was searched for {loaded.settings['device']}, not for {device}"
         )
-    of_run = searched_in(loaded, precision)
     fitted = find_model(db, device, model, True, of_run)
     measurable(fitted)
     if loaded.model.get("version", 2) < VERSION:

@@ -10,6 +10,7 @@ from typing import Any
 from phonenas.data.documents import strict
 from phonenas.search.exported_file import FileLatency
 from phonenas.search.promotion.result import Promoted, PromotedNetwork, read_promoted
+from phonenas.search.training.export.quantised import QuantisedModel
 from phonenas.space.naming import counted
 
 from .page import TARGET, Page, listed, number, table
@@ -34,14 +35,14 @@ def promoted_figure(result: Promoted) -> Any:
             at = [n.latency_ms for n in networks]
             colour, mark = (plots.MEASURED, "●") if measured else (plots.PREDICTED, "○")
             symbol = ("diamond" if on_front else "circle") + ("" if measured else "-open")
-            errors = [100 * (n.top1_error or 0.0) for n in networks]
+            errors = [100 * n.shipped[1] for n in networks]
             bar = {"type": "data", "thickness": 1, "width": 0, "color": colour, "array": errors}
             traces.append(
                 plots.scatter(
                     f"{'front' if on_front else 'beaten'}, "
                     f"{'measured' if measured else 'predicted'} latency",
                     at,
-                    [100 * (n.top1 or 0.0) for n in networks],
+                    [100 * n.shipped[0] for n in networks],
                     {"color": colour, "size": 11 if on_front else 8, "symbol": symbol},
                     f"network %{{customdata[0]}}<br>{mark} %{{x:.2f}} ms<br>● top-1 %{{y:.1f}} "
                     "± %{customdata[1]:.1f} %",
@@ -50,12 +51,13 @@ def promoted_figure(result: Promoted) -> Any:
                     error_y=bar,
                 )
             )
-    traces += plots.target_line(result.target_ms, [100 * (n.top1 or 0.0) for n in result.trained])
+    traces += plots.target_line(result.target_ms, [100 * n.shipped[0] for n in result.trained])
     front = sum(n.on_front for n in result.trained)
     title = (
         f"{counted(len(result.trained), 'network')} trained in full, {front} of them beaten by none"
     )
-    return plots.figure_of(traces, title, "latency, ms", "● top-1 after training, %", 420)
+    of = "" if result.precision == "float32" else f" in {result.precision}"
+    return plots.figure_of(traces, title, "latency, ms", f"● top-1 after training{of}, %", 420)
 
 
 def promoted_section(run_dir: Path, page: Page) -> str:
@@ -72,7 +74,34 @@ def promoted_section(run_dir: Path, page: Page) -> str:
         body.append(page.draw("promoted", promoted_figure(result)))
     body.append(listed(_COLUMNS, result.networks, _below))
     files = exported_files([(n.id, n.file) for n in result.networks if n.file])
-    return "".join([*body, files, _notes(result)])
+    quantised = [(n.id, q) for n in result.networks for q in n.quantised]
+    return "".join([*body, files, _quantised(quantised), _notes(result)])
+
+
+def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
+    """A table of the files in int8 beside those in float32; "" where there are none."""
+    if not files:
+        return ""
+    rows = [
+        (
+            id_,
+            q.file,
+            f"{q.float_top1:.2%}",
+            f"{q.top1:.2%}",
+            f"{q.change:+.2%} ± {q.change_error:.2%}",
+            f"{q.agreeing:.2%}",
+            f"{q.float_size / 1e6:.2f}",
+            f"{q.size / 1e6:.2f}",
+        )
+        for id_, q in files
+    ]
+    head = ("id", "file", "● top-1 in float32", "● top-1 in int8", "change", "decisions equal")
+    return table((*head, "float32, MB", "int8, MB"), rows) + (
+        f'<p class="soft">Quantised after training, calibrated on '
+        f"{counted(files[0][1].calibrated_on, 'image')}; each file run by its runtime on "
+        f"{counted(files[0][1].images, 'test image')}. ± after the change is one standard error."
+        "</p>"
+    )
 
 
 def exported_files(files: Sequence[tuple[int, FileLatency | Mapping[str, Any] | None]]) -> str:
@@ -85,9 +114,12 @@ def exported_files(files: Sequence[tuple[int, FileLatency | Mapping[str, Any] | 
         (id_, f if isinstance(f, FileLatency) else strict(f, FileLatency)) for id_, f in files if f
     ]
     notes = "".join(
-        f'<p class="bad">Network {id_}: {escape(str(f))}.</p>' for id_, f in known if str(f)
+        f'<p class="{"soft" if f.as_expected else "bad"}">Network {id_}: {escape(str(f))}.</p>'
+        for id_, f in known
+        if str(f)
     )
-    measured = [(id_, f) for id_, f in known if f.measured_ms is not None]
+    every = [(id_, file) for id_, f in known for file in (f, *f.also)]
+    measured = [(id_, f) for id_, f in every if f.measured_ms is not None]
     if not measured:
         return notes
     said = {None: "unknown", True: "differ", False: "agree"}
@@ -96,7 +128,10 @@ def exported_files(files: Sequence[tuple[int, FileLatency | Mapping[str, Any] | 
         pairs = ((f.measured_ms, f.spread), (f.random_ms, f.random_spread))
         return ["–" if ms is None else f"● {ms:.2f} ± {number(bar, '{:.1%}')}" for ms, bar in pairs]
 
-    rows = [(id_, f.file, f.sha256[:12], *times(f), said[f.differs]) for id_, f in measured]
+    rows = [
+        (id_, f.file, f.sha256[:12], *times(f), f.precision or said[f.differs])
+        for id_, f in measured
+    ]
     head = ("id", "exported file", "sha256", "the file, ms", "random weights, ms", "both")
     return (
         table(head, rows)

@@ -37,7 +37,8 @@ from ..cluster.workers import Serial, Workers
 from ..pareto import Candidate
 from ..run_folder import Loaded, lock_run
 from ..run_folder import load as load_run
-from ..training.export.export import WEIGHTS, Check, export
+from ..training.export.export import WEIGHTS, ExportSettings, export
+from ..training.export.quantised import Quantisation
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
@@ -141,7 +142,7 @@ def promote(
     latency: LatencySource | None = None,
     workers: Workers | None = None,
     resources: Resources | None = None,
-    formats: tuple[str, ...] | None = None,
+    exports: ExportSettings | None = None,
     on_event: OnEvent | None = None,
 ) -> Promoted:
     """Train the best networks of a run in full, measure them, and compute the front from that.
@@ -156,7 +157,9 @@ def promote(
         workers: Who trains; this process one by one by default. On other computers, a run folder
             that all of them see lets a training go on from its checkpoint.
         resources: What each training may use; by default `Resources()`.
-        formats: To export; see `export`.
+        exports: What is written of each. By default each format in float32; of a run in int8
+            always in int8, too, calibrated on the training images where nothing else is said. The
+            files in the precision of the run are those that ship.
         on_event: Called with the events here, and those of `devices.measure`.
     Returns:
         What is in `promoted.json`, too.
@@ -179,7 +182,10 @@ def promote(
         raise InvalidArgument("promoted networks are tested on images; none were given")
     with lock_run(run.path):
         run.check_unchanged()
-        return _promoted(run, job, top, latency, workers, resources, formats, send)
+        exports = exports or ExportSettings()
+        if run.precision == "int8" and exports.quantise is None and exports.formats != ():
+            exports = replace(exports, quantise=Quantisation(job.images))
+        return _promoted(run, job, top, latency, workers, resources, exports, send)
 
 
 def _promoted(
@@ -189,7 +195,7 @@ def _promoted(
     latency: LatencySource,
     workers: Workers | None,
     resources: Resources,
-    formats: tuple[str, ...] | None,
+    exports: ExportSettings,
     send: OnEvent,
 ) -> Promoted:
     """`promote`, once the folder is locked."""
@@ -200,7 +206,8 @@ def _promoted(
     if earlier is not None:
         remedy = "Move it away, then give the same command again: no training is lost."
         of_this_run(run.path / FILE, earlier.run or None, run.settings, remedy)
-    store = PromotionStore(run.path, job)
+    store = PromotionStore(run.path, job, exports.quantise)
+    exports = replace(exports, check=replace(exports.check, threads=resources.threads or 1))
     networks = _selected(run, job, top, latency.model, store)
     left = [n for n in networks.values() if n.top1 is None and not n.failed]
     workers = workers or Serial()
@@ -222,8 +229,7 @@ def _promoted(
             # Not kept: the next call tries it again.
             network = replace(network, failed=result)
         else:
-            check = Check(threads=resources.threads or 1)
-            network = _exported(network, result, store, test, formats, check)
+            network = _exported(network, result, store, test, exports)
             store.keep(network)
         networks[network.id] = network
         done = sum(bool(n.failed) or n.top1 is not None for n in networks.values())
@@ -255,6 +261,7 @@ def _promoted(
         images={"train": _described(job.images), "test": _described(test)},
         seconds=sum(n.seconds for n in networks.values()),
         run=run_digest(run.settings),
+        precision=run.precision,
     ).with_measurements_of(earlier)
     promoted.save(run.path)
     if latency.device is None or latency.store is None or not promoted.trained:
@@ -321,6 +328,7 @@ def _planned(
         predicted_as_trained=as_trained,
         macs=network.macs,
         params=network.params,
+        precision=run.precision,
         meets_target=None if target_ms is None else predicted_ms <= target_ms,
         verdict=target_verdict(predicted_ms, high_ms / predicted_ms - 1, target_ms),
     )
@@ -331,8 +339,7 @@ def _exported(
     trained: Trained,
     store: PromotionStore,
     test: ImageSet,
-    formats: tuple[str, ...] | None,
-    check: Check,
+    exports: ExportSettings,
 ) -> PromotedNetwork:
     """A network with the result of its training, its files written."""
     network = replace(
@@ -344,9 +351,7 @@ def _exported(
     network = replace(network, top1=p, top5=trained.top5, top1_error=sqrt(p * (1 - p) / count))
     folder, run_dir = store.folder(network.id), store.run_dir
     try:
-        exported = export(
-            trained, folder, test, formats=formats, recipe=store.job.recipe.digest, check=check
-        )
+        exported = export(trained, folder, test, recipe=store.job.recipe.digest, settings=exports)
     except ExportDiffers as error:
         names = {"weights": WEIGHTS, "onnx": "network.onnx", "tflite": "network.tflite"}
         kept = {
@@ -360,7 +365,8 @@ def _exported(
     return replace(
         network,
         files=files,
-        sha256={model.name: model.sha256 for model in exported.models},
+        sha256=exported.sha256,
+        quantised=exported.quantised,
         export_difference=exported.difference,
         export_failed=left_out,
     )

@@ -24,10 +24,12 @@ from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, st
 from phonenas.devices.measuring.protocol import Verdict
 from phonenas.latency_model import Score, kendall_tau
 from phonenas.space import Architecture
+from phonenas.space.precision import FLOAT32
 
 from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from ..strategies.reward import reward
+from ..training.export.quantised import QuantisedModel
 from ..validation.validate import Validated, target_verdict
 
 if TYPE_CHECKING:
@@ -36,10 +38,21 @@ if TYPE_CHECKING:
 __all__ = ["FILE", "Promoted", "PromotedNetwork", "read_promoted"]
 
 FILE = "promoted.json"
-_RUN_BY_PHONES = ("onnx", "tflite")
+_RUN_BY_PHONES = ("onnx", "tflite")  # and the same in another precision: "onnx int8"
 _MEASURED = ("measured_ms", "spread", "file", "meets_target", "verdict")
 _DOCUMENT = Document("phonenas-promoted", 2, "file of promoted networks")
-_PLAIN = ("device", "target_ms", "target", "recipe", "seed", "images", "origin", "seconds", "run")
+_PLAIN = (
+    "device",
+    "precision",
+    "target_ms",
+    "target",
+    "recipe",
+    "seed",
+    "images",
+    "origin",
+    "seconds",
+    "run",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +81,12 @@ class PromotedNetwork:
         verdict: The same with the interval taken into account, as `target_verdict`.
         on_front: Whether no other trained network beats it in both.
         macs, params: Counted, of `block_args`.
-        files: What was exported: "weights", "card", "onnx", "tflite" → path in the run's folder.
-        sha256: Of the files that a phone runs, as they were exported: "onnx", "tflite" → 64
-            hexadecimal digits.
+        files: What was exported: "weights", "card", "onnx", "tflite", "onnx int8" … → path in the
+            run's folder.
+        sha256: Of the files that a phone runs, as they were exported: "onnx", "tflite", "onnx
+            int8" … → 64 hexadecimal digits.
+        precision: What was searched, and what ships.
+        quantised: The files in int8 beside those in float32, on the test images.
         export_difference: Largest difference of a logit between these and torch.
         export_failed: Why an exported form is missing; "" where none is.
         failed: Why there is no trained network; "" where there is one.
@@ -102,6 +118,8 @@ class PromotedNetwork:
     on_front: bool = False
     files: dict[str, Text] = field(default_factory=dict)
     sha256: dict[str, Text] = field(default_factory=dict)
+    precision: Text = FLOAT32
+    quantised: tuple[QuantisedModel, ...] = ()
     export_difference: Number | None = None
     export_failed: Text = ""
     failed: Text = ""
@@ -111,6 +129,17 @@ class PromotedNetwork:
     def architecture(self) -> Architecture:
         """The network as it was trained."""
         return Architecture.parse(self.block_args)
+
+    @property
+    def shipped(self) -> tuple[float, float]:
+        """Top-1 of what ships, with its standard error: of the file in the precision of the run
+        that a device ran, else of its first; of the training in float32. 0 where it failed."""
+        files = [q for q in self.quantised if q.precision == self.precision]
+        if self.top1 is None or not files:
+            return self.top1 or 0.0, self.top1_error or 0.0
+        ran = "" if self.file is None else self.file.file
+        best = next((q for q in files if q.file == ran), files[0])
+        return best.top1, best.top1_error
 
     @property
     def latency_ms(self) -> float:
@@ -147,11 +176,14 @@ class PromotedNetwork:
 
     def exported(self, run_dir: Path) -> ExportedFile | None:
         """Its files that a phone runs, in the run's folder; None where none was exported."""
-        paths = {kind: run_dir / f for kind, f in self.files.items() if kind in _RUN_BY_PHONES}
-        if not paths:
-            return None
-        known = {p.name: self.sha256[k] for k, p in paths.items() if k in self.sha256}
-        return ExportedFile(self.architecture, tuple(paths.values()), known)
+        paths: dict[str, list[Path]] = {}
+        known: dict[str, str] = {}
+        for kind, file in self.files.items():
+            form, _, of = kind.partition(" ")
+            if form in _RUN_BY_PHONES:
+                paths.setdefault(of or FLOAT32, []).append(run_dir / file)
+                known |= {Path(file).name: self.sha256[kind]} if kind in self.sha256 else {}
+        return ExportedFile.of(self.architecture, paths, known, self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -182,6 +214,7 @@ class Promoted:
         verdict, conditions: Of the measurement; None where there was none.
         seconds: Duration of all of it, stops left out.
         run: Digest of the run's settings; "" in files of phonenas 0.1.
+        precision: In which it was searched.
     """
 
     networks: tuple[PromotedNetwork, ...]
@@ -197,6 +230,7 @@ class Promoted:
     conditions: Conditions | None = None
     seconds: Number = 0.0
     run: Text = ""
+    precision: Text = FLOAT32
 
     @property
     def trained(self) -> tuple[PromotedNetwork, ...]:
@@ -211,10 +245,10 @@ class Promoted:
 
     @property
     def kendall_tau(self) -> float | None:
-        """Kendall's τ-b between estimated and trained top-1; None where it is not defined: for
-        fewer than two trained networks, or where all are equal."""
+        """Kendall's τ-b between estimated top-1 and that of what ships; None where it is not
+        defined: for fewer than two trained networks, or where all are equal."""
         tau = kendall_tau(
-            [n.top1_estimated for n in self.trained], [n.top1 or 0.0 for n in self.trained]
+            [n.top1_estimated for n in self.trained], [n.shipped[0] for n in self.trained]
         )
         return None if tau != tau else tau
 
@@ -222,7 +256,7 @@ class Promoted:
     def front(self) -> ParetoFront:
         """The trained networks that no other beats in top-1 and latency, by rising latency.
 
-        Top-1 is the trained one with its standard error, latency the measured one where there is
+        Top-1 is that of what ships with its standard error, latency the measured one where there is
         one, with its 90 % interval. With a target those that miss it are left out,
         unless all do. `id` is that of the run's candidate; the hypervolume is in the box from
         top-1 1 to 0 and from 0 ms to the target, or to the slowest of them.
@@ -230,7 +264,7 @@ class Promoted:
         rows = [n for n in self.trained if n.on_front]
         rows.sort(key=lambda n: n.latency_ms)
         bound = self.target_ms or max((n.latency_ms for n in self.trained), default=1.0)
-        losses = np.array([[n.latency_ms, 1 - (n.top1 or 0.0)] for n in rows]).reshape(-1, 2)
+        losses = np.array([[n.latency_ms, 1 - n.shipped[0]] for n in rows]).reshape(-1, 2)
         volume = hypervolume(losses, [0.0, 0.0], [bound * (1 + 1e-9), 1.0])
         return ParetoFront(
             tuple(self._candidate(n) for n in rows),
@@ -276,12 +310,12 @@ class Promoted:
         rows = [n for n in networks if n.top1 is not None]
         if self.target_ms is not None:
             rows = [n for n in rows if n.latency_ms <= self.target_ms] or rows
-        losses = np.array([[n.latency_ms, 1 - (n.top1 or 0.0)] for n in rows]).reshape(-1, 2)
+        losses = np.array([[n.latency_ms, 1 - n.shipped[0]] for n in rows]).reshape(-1, 2)
         best = {rows[i].id for i in non_dominated(losses)}
         return replace(self, networks=tuple(replace(n, on_front=n.id in best) for n in networks))
 
     def _candidate(self, n: PromotedNetwork) -> Candidate:
-        top1, (low_ms, high_ms) = n.top1 or 0.0, n.bounds_ms
+        (top1, top1_error), (low_ms, high_ms) = n.shipped, n.bounds_ms
         value = None
         if self.target_ms is not None:
             value = float(reward([top1], [n.latency_ms], self.target_ms)[0])
@@ -289,7 +323,7 @@ class Promoted:
             id=n.id,
             block_args=n.block_args,
             top1=top1,
-            top1_error=n.top1_error or 0.0,
+            top1_error=top1_error,
             outside=False,
             latency_ms=n.latency_ms,
             low_ms=low_ms,

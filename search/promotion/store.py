@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from ..training.folder import changed_settings
 from .result import PromotedNetwork
 
 if TYPE_CHECKING:
+    from ..training.export.quantised import Quantisation
     from ..training.job import TrainingJob
 
 __all__ = ["PromotionStore"]
@@ -32,6 +32,7 @@ _KEPT = (
     "failed",
     "files",
     "sha256",
+    "quantised",
     "export_difference",
     "export_failed",
 )
@@ -47,10 +48,12 @@ class PromotionStore:
     Args:
         run_dir: Of the run.
         job: How the networks are trained and tested.
+        quantise: How what was trained is quantised; None: not.
     """
 
-    def __init__(self, run_dir: Path, job: TrainingJob) -> None:
+    def __init__(self, run_dir: Path, job: TrainingJob, quantise: Quantisation | None) -> None:
         self.run_dir, self.job = run_dir, job
+        self.quantise = None if quantise is None else quantise.settings
         self.settings: dict[str, Any] = {
             **{f"recipe {k}": v for k, v in job.recipe.settings.items() if k != "name"},
             "seed": job.seed,
@@ -72,11 +75,13 @@ class PromotionStore:
         document = {
             "settings": {"network": network.block_args, **self.settings},
             "result": {name: row[name] for name in _KEPT},
+            "quantise": self.quantise,
         }
         _DOCUMENT.write(self.folder(network.id) / "promoted.json", document)
 
     def result(self, planned: PromotedNetwork, *, must_agree: bool) -> PromotedNetwork | None:
-        """A network with its kept result; None without one, or where an exported file is gone.
+        """A network with its kept result; None without one, or where it is to be exported again:
+        a file is gone, or it was not quantised so.
 
         Args:
             planned: The network before its training.
@@ -93,10 +98,12 @@ class PromotionStore:
             return None
         with _DOCUMENT.checking(path, _REMEDY):
             settings = dict(document["settings"])
-            result = {"sha256": {}, **document["result"]}  # older releases kept none
+            # Older releases kept none.
+            result = {"sha256": {}, "quantised": [], **document["result"]}
             kept = {name: result[name] for name in _KEPT}
-            network = replace(planned, **kept)
-            PromotedNetwork.from_dict(network.to_dict())  # numbers are numbers
+            # Numbers are numbers.
+            network = PromotedNetwork.from_dict({**planned.to_dict(), **kept})
+            quantised = document.get("quantise")
         now = {"network": planned.block_args, **self.settings}
         now = json.loads(json.dumps(now))
         changed = changed_settings(settings, now)
@@ -119,5 +126,9 @@ class PromotionStore:
         gone = [file for file in network.files.values() if not (self.run_dir / file).exists()]
         if gone:
             log.warning("network %d is exported again: %s is gone", planned.id, gone[0])
+            return None
+        if must_agree and self.quantise is not None and quantised != self.quantise:
+            how = "in int8" if quantised is None else "with other images in int8"
+            log.warning("network %d is exported again: %s, too", planned.id, how)
             return None
         return network

@@ -38,6 +38,7 @@ class FileJob:
         file: The same as a subject.
         beside: The architecture with random weights.
         unmeasured: Why the device takes none; else "".
+        also: The same network's files in other precisions.
     """
 
     exported: ExportedFile
@@ -46,11 +47,17 @@ class FileJob:
     sha256: str = ""
     file: Subject | None = None
     unmeasured: str = ""
+    also: tuple[FileJob, ...] = ()
 
     def latency(self, outcome: Outcome, on: Device) -> FileLatency:
         """What a job that measured its subjects on a device says of the file."""
+        also = tuple(job.latency(outcome, on) for job in self.also)
+        return replace(self._alone(outcome, on), also=also)
+
+    def _alone(self, outcome: Outcome, on: Device) -> FileLatency:
         if self.path is None or self.file is None:
-            return FileLatency(unmeasured=self.unmeasured)
+            names = " or ".join(path.name for path in self.exported.paths)
+            return FileLatency(file=names, unmeasured=self.unmeasured)
         name, sha256 = self.path.name, self.sha256
         changed = self.exported.sha256.get(name, sha256) != sha256
         whole, random = (outcome.results.get(s.text) for s in (self.file, self.beside))
@@ -85,31 +92,31 @@ def file_jobs(files: Sequence[ExportedFile], on: Device) -> list[FileJob]:
         files: Exported.
         on: An entered device.
     """
-    found = []
-    for exported in files:
-        network = exported.network
-        kind = "network" if isinstance(network, Architecture) else "onnx"
-        beside = Subject(kind, network)  # type: ignore[arg-type]
-        refused = [] if exported.paths else ["no file was exported"]
-        for path in exported.paths:
-            model = TfliteFile if path.suffix == ".tflite" else OnnxFile
-            try:
-                sha256 = file_sha256(path)
-                file = model.at(path, network.macs)
-                with TemporaryFolder() as folder:
-                    on.lower(file, folder / "file")
-            except (PhonenasError, OSError) as error:
-                refused.append(str(error))
-                continue
-            found.append(FileJob(exported, beside, path, sha256, Subject("onnx", file)))
-            break
-        else:
-            found.append(FileJob(exported, beside, unmeasured="; ".join(refused)))
-    return found
+    return [_job(exported, on) for exported in files]
+
+
+def _job(exported: ExportedFile, on: Device) -> FileJob:
+    network = exported.network
+    kind = "network" if isinstance(network, Architecture) else "onnx"
+    beside = Subject(kind, network)  # type: ignore[arg-type]
+    also = tuple(_job(other, on) for other in exported.also)
+    refused = [] if exported.paths else ["no file was exported"]
+    for path in exported.paths:
+        model = TfliteFile if path.suffix == ".tflite" else OnnxFile
+        try:
+            sha256 = file_sha256(path)
+            file = model.at(path, network.macs)
+            with TemporaryFolder() as folder:
+                on.lower(file, folder / "file")
+        except (PhonenasError, OSError) as error:
+            refused.append(str(error))
+            continue
+        return FileJob(exported, beside, path, sha256, Subject("onnx", file), also=also)
+    return FileJob(exported, beside, unmeasured="; ".join(refused), also=also)
 
 
 def subjects_of(jobs: Sequence[FileJob], on: Device, into: MeasurementStore) -> list[Subject]:
-    """What is measured for these files; the architecture of one that is new is measured again.
+    """What is measured for these files; where one of a network is new, all of it is measured again.
 
     Args:
         jobs: The files.
@@ -118,14 +125,19 @@ def subjects_of(jobs: Sequence[FileJob], on: Device, into: MeasurementStore) -> 
     """
     subjects = []
     for job in jobs:
+        files = [j.file for j in (job, *job.also) if j.file is not None]
+        new = any(_is_new(file, on, into) for file in files)
         if job.file is not None:
-            # A file is stored under its own precision.
-            own = getattr(job.file.model, "precision", on.conditions.precision)
-            conditions = replace(on.conditions, precision=own)
-            known = {m.subject for m in into.measurements(conditions, "onnx")}
-            new = job.file.text not in known
-            subjects += [Subject(job.beside.kind, job.beside.model, again=new), job.file]
+            subjects.append(replace(job.beside, again=new))
+        subjects += [replace(file, again=new) for file in files]
     return subjects
+
+
+def _is_new(file: Subject, on: Device, into: MeasurementStore) -> bool:
+    # A file is stored under its own precision.
+    own = getattr(file.model, "precision", on.conditions.precision)
+    known = into.measurements(replace(on.conditions, precision=own), "onnx")
+    return file.text not in {m.subject for m in known}
 
 
 def _known(spread: float) -> float | None:

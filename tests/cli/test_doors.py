@@ -12,8 +12,7 @@ from fakes import FakeDevice
 
 from phonenas import devices
 from phonenas.cli import app
-from phonenas.cli.output import table
-from phonenas.cli.stores import command_line, completed
+from phonenas.cli.output import command_line, completed, table
 from phonenas.data import MeasurementStore
 from phonenas.devices.device import Reading
 from phonenas.latency_model import model_path

@@ -204,8 +204,51 @@ def test_a_search_takes_the_model_of_its_precision(run: Run, at: tuple[str, ...]
     words = ("--space", "accel-nasbench", *fixed, "--accuracy", "surrogate", "--evaluations", "9")
     told = run.json("search", *at, *words, "--precision", "int8", "--out", "s")
     assert told["precision"] == "int8" and load("s").precision == "int8"
+    assert load("s").settings["quantisation"]["growth"] == pytest.approx(0.0388, abs=1e-4)
+    assert (
+        "in int8 the errors grow by 3.9% ± 2.1%"
+        in run("search", *at, *words, "--precision", "int8", "--out", "s")[1]
+    )
+    code, _, err = run("search", *at, *words, "--quantised", "s", "--out", "x")
+    assert code == 2 and "--quantised is of int8, and the model of sim is in float32" in err
+    own = ("--precision", "int8", "--quantised", "s")
+    code, _, err = run("search", *at, *words, *own, "--out", "x")
+    assert code == 1 and "no network of s is quantised" in err
+    assert "phonenas promote" in err and " s --quantise int8" in err
     code, _, err = run("search", *at, *words, "--out", "s")
     assert code == 2 and "latency_model was" in err
+
+
+@pytest.mark.slow
+def test_a_search_over_precisions_is_measured_in_each(run: Run, at: tuple[str, ...]) -> None:
+    settled = {n: options[0] for n, options in SPACE.decisions.items() if len(options) == 1}
+    fixed = [w for n, value in settled.items() for w in ("--fix", f"{n}={value}")]
+    words = ("--space", "accel-nasbench", *fixed, "--accuracy", "surrogate", "--evaluations", "60")
+    any_ = (*at, *words, "--precision", "any")
+    told = run.json("search", *any_, "--out", "s")
+    assert told["precision"] == "float32 or int8"
+    assert told["runs"] == {p: str(Path("s") / p) for p in ("float32", "int8")}
+    int8 = [c for c in told["front"] if c["block_args"].startswith("int8 ")]
+    assert int8 and told["references"] == []
+    text = run("search", *any_, "--out", "s")[1]
+    assert "precision" in text and "phonenas validate s/int8" in text
+    code, _, err = run("validate", "s", *at)
+    assert code == 1 and "s was searched over float32 or int8" in err
+    assert "--precision float32 or int8" in err and err.count("\n") == 1
+    (row,) = run.json("validate", "s", *at, "--top", "1", "--precision", "int8")["networks"]
+    assert row["measured_ms"] == pytest.approx(truth_ms(row["block_args"], "int8"), rel=0.04)
+    assert Path("s/int8/validation.json").exists()
+    for more, words_ in (
+        (("--also", "file_size"), "file_size is of one precision"),
+        (("--limit", "latency:x<=3"), "latency:x is of one precision"),
+        (("--model", "m.json"), "--model is of one precision"),
+    ):
+        code, _, err = run("search", *any_, *more, "--out", "x")
+        assert code == 2 and words_ in err
+    Path("s.sim.model.int8.json").unlink()
+    code, _, err = run("search", *any_, "--out", "x")
+    assert code == 1 and "sim in two precisions, and there is one in float32 alone" in err
+    assert "phonenas profile --device sim --precision int8" in err
 
 
 @pytest.mark.slow
@@ -238,6 +281,26 @@ def test_an_earlier_model_of_another_precision_is_found(run: Run, at: tuple[str,
     # Fitted again it has its own file, which is the one that counts.
     assert run.json("fit", *at, "--precision", "int8")["model"] == "s.sim.model.int8.json"
     assert run.json("predict", NETWORK, *at)[0]["precision"] == "int8"
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_hides_no_model_of_another_precision(
+    run: Run, at: tuple[str, ...]
+) -> None:
+    """An earlier phonenas wrote the model of int8 under the name of float32, in another form."""
+    with data.MeasurementStore("small.db") as store:
+        fill(store, sim("int8"), [devices.Subject("operator", o) for o in SPACE.operators()])
+    small = ("--db", "small.db", "--device", "sim")
+    Path("s.sim.model.int8.json").rename("small.sim.model.int8.json")
+    Path("small.sim.model.json").write_text('{"format": "phonenas-latency-model", "version": 1}')
+    code, out, err = run("predict", NETWORK, *small, "--json")
+    assert code == 0 and json.loads(out)[0]["precision"] == "int8"
+    assert "small.sim.model.json cannot be read, and small.sim.model.int8.json is used" in err
+    # Where floats are measured, too, the file is theirs, and `fit` writes it again.
+    Path("s.sim.model.json").write_text("{}")
+    Path("small.sim.model.int8.json").rename("s.sim.model.int8.json")
+    code, _, err = run("predict", NETWORK, *at)
+    assert code == 1 and "s.sim.model.json is not a latency model" in err and "phonenas fit" in err
 
 
 def saved(path: str) -> str:

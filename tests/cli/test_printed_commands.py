@@ -14,7 +14,7 @@ from fakes import FakeDevice
 
 from phonenas import devices, latency_model, space
 from phonenas.cli import app
-from phonenas.cli.stores import completed
+from phonenas.cli.output import completed
 from phonenas.data.measurement import Conditions
 from phonenas.search.accuracy.supernet.folder import check
 from phonenas.space.errors import SettingsChanged, UncoveredOperator

@@ -24,7 +24,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from phonenas.data.files import lock_folder, write_atomic
 from phonenas.space import Classifier
 from phonenas.space.errors import ExportDiffers, InvalidArgument, StoreError, UnknownName, install
 from phonenas.space.lowering.weights_file import checked
+from phonenas.space.precision import FLOAT32
 
 from ...exported_file import ExportedFile
 from ..weights import save_weights
@@ -61,6 +62,7 @@ __all__ = [
     "FORMATS",
     "WEIGHTS",
     "Check",
+    "ExportSettings",
     "Exported",
     "ExportedModel",
     "Quantisation",
@@ -98,6 +100,21 @@ class Check:
 
 
 @dataclass(frozen=True)
+class ExportSettings:
+    """What is written of a trained network.
+
+    Args:
+        formats: Of `FORMATS`. None: ONNX, and TFLite where its extra is installed.
+        quantise: Write each format in int8, too, and evaluate both on the same images.
+        check: How the models are compared with torch.
+    """
+
+    formats: tuple[str, ...] | None = None
+    quantise: Quantisation | None = None
+    check: Check = field(default_factory=Check)
+
+
+@dataclass(frozen=True)
 class Exported:
     """What was written, and the results of its check.
 
@@ -124,14 +141,25 @@ class Exported:
     def files(self) -> dict[str, Path]:
         """All files by what they are: "weights", "card", "onnx", "tflite", "onnx int8" ..."""
         models = {model.name: model.path for model in self.models}
-        models |= {f"{q.name} {q.precision}": q.path for q in self.quantised}
+        folder = self.weights.parent
+        models |= {f"{q.name} {q.precision}": folder / q.file for q in self.quantised}
         return {"weights": self.weights, "card": self.card, **models}
 
     @property
-    def file(self) -> ExportedFile:
-        """Those that a phone runs, to be measured."""
-        digests = {model.path.name: model.sha256 for model in self.models}
-        return ExportedFile(self.network, tuple(m.path for m in self.models), digests)
+    def sha256(self) -> dict[str, str]:
+        """Of the files that a phone runs, as they were written, by the keys of `files`."""
+        floats = {model.name: model.sha256 for model in self.models}
+        return floats | {f"{q.name} {q.precision}": q.sha256 for q in self.quantised}
+
+    def file_in(self, precision: str) -> ExportedFile:
+        """Those that a phone runs, to be measured: in a precision, and the others beside them."""
+        folder = self.weights.parent
+        paths = {FLOAT32: [m.path for m in self.models]}
+        for q in self.quantised:
+            paths.setdefault(q.precision, []).append(folder / q.file)
+        digests = {self.files[kind].name: sha256 for kind, sha256 in self.sha256.items()}
+        found = ExportedFile.of(self.network, paths, digests, precision)
+        return found or ExportedFile(self.network, ())
 
     @property
     def difference(self) -> float:
@@ -145,10 +173,8 @@ def export(
     images: ImageSet,
     *,
     weights: Mapping[str, Any] | None = None,
-    formats: Sequence[str] | None = None,
     recipe: str = "",
-    check: Check | None = None,
-    quantise: Quantisation | None = None,
+    settings: ExportSettings | None = None,
 ) -> Exported:
     """Write a trained network as files that phones run, after comparing them with torch.
 
@@ -157,10 +183,8 @@ def export(
         into: Folder for the files; those of an earlier export are replaced.
         images: On which the models are compared with torch; usually the test images.
         weights: float32 arrays by the names of `to_torch`'s state, with a bare network.
-        formats: Of `FORMATS`. By default ONNX, and TFLite where its extra is installed.
         recipe: Digest of the recipe, for the files.
-        check: How the models are compared; by default `Check()`.
-        quantise: Write each format in int8, too, and evaluate both on the same images.
+        settings: What is written; by default `ExportSettings()`.
     Raises:
         InvalidArgument: Weights that are not the network's or no numbers, or images of other
             classes.
@@ -169,9 +193,9 @@ def export(
         MissingExtra: torch, safetensors or what a format in `formats` needs is not installed.
         StoreError: The disk does not take the files, or another process works in the folder.
     """
-    check = check or Check()
+    settings = settings or ExportSettings()
     network, arrays = _given(trained, weights)
-    chosen, left_out = _chosen(formats)
+    chosen, left_out = _chosen(settings.formats)
     if len(images.classes) != network.classes:
         raise InvalidArgument(
             f"the network has {network.classes} classes, and the images of "
@@ -179,10 +203,10 @@ def export(
         )
     if not len(images):
         raise InvalidArgument(f"{images.source} has no image to check the export on")
-    some = evenly(images, check.most_images)
+    some = evenly(images, settings.check.most_images)
     about = {"classes": list(images.classes), **_about(trained, recipe)}
     with lock_folder(Path(into)):
-        files = _written(Path(into), network, arrays, chosen, about, some, (check, quantise))
+        files = _written(Path(into), network, arrays, chosen, about, some, settings)
     return replace(files, left_out=left_out)
 
 
@@ -193,11 +217,11 @@ def _written(
     chosen: Sequence[str],
     about: Mapping[str, Any],
     some: ImageSet,
-    how: tuple[Check, Quantisation | None],
+    settings: ExportSettings,
 ) -> Exported:
     """`export`, once the folder is locked."""
     # First of all: killed at any moment, no older model lies beside weights that are not its own.
-    check, quantise = how
+    check, quantise = settings.check, settings.quantise
     _clear(folder)
     kept = save_weights(folder / WEIGHTS, network, arrays, about)
     facts = {**about, "preprocessing": preprocessing(network.resolution_px)}
@@ -224,7 +248,7 @@ def _written(
         raise ExportDiffers(f"{'; '.join(rejected)}. The weights are in {kept}.")
     small: tuple[QuantisedModel, ...] = ()
     if quantise is not None:
-        small = _quantised(folder, network, arrays, facts, some, (contents, logits), how)
+        small = _quantised(folder, network, arrays, facts, some, (contents, logits), settings)
     card = {
         "format": "phonenas-network",
         "version": 1,
@@ -239,7 +263,7 @@ def _written(
         },
     }
     if small:
-        card["quantised"] = [{**asdict(q), "path": q.path.name} for q in small]
+        card["quantised"] = [{**asdict(q), "path": q.file} for q in small]
     written = write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
     return Exported(network, kept, written, tuple(models), top1, len(some), {}, small)
 
@@ -251,10 +275,10 @@ def _quantised(
     facts: Mapping[str, Any],
     some: ImageSet,
     floats: tuple[Mapping[str, bytes], Mapping[str, Logits]],
-    how: tuple[Check, Quantisation | None],
+    settings: ExportSettings,
 ) -> tuple[QuantisedModel, ...]:
     """Write each format in int8. `floats`: the float32 files' contents, and their logits."""
-    check, quantise = how
+    check, quantise = settings.check, settings.quantise
     assert quantise is not None
     contents, logits = floats
     ranges, count = ranges_of(network, arrays, quantise)
@@ -270,7 +294,8 @@ def _quantised(
         path = write_atomic(folder / f"network_{quantise.precision}.{name}", content)
         pair = (small[name], logits[name])
         sizes = (len(content), len(contents[name]))
-        models.append(beside_float(path, pair, some.labels, sizes, count))
+        written = (path, hashlib.sha256(content).hexdigest())
+        models.append(beside_float(written, pair, some.labels, sizes, count))
     return tuple(models)
 
 

@@ -12,7 +12,7 @@ Integer-Arithmetic-Only Inference, CVPR 2018.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from phonenas.data.documents import Count, Number, Share, Text
 from phonenas.data.images import read_images
 from phonenas.space import Classifier
 from phonenas.space.errors import InvalidArgument
@@ -51,6 +52,16 @@ class Quantisation:
     precision: str = "int8"
     most_images: int = 256
 
+    def inputs(self, resolution_px: int) -> Iterator[Logits]:
+        """The images as a network of this side takes them, each (1, 3, px, px)."""
+        return inputs_of(evenly(self.images, self.most_images), resolution_px)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the files follow from, ready for JSON."""
+        own = {"precision": self.precision, "most_images": self.most_images}
+        return {**own, "images": self.images.digest}
+
     def __post_init__(self) -> None:
         checked_precision(self.precision, "--quantise", ("int8",))
         if self.most_images < 1:
@@ -65,26 +76,33 @@ class QuantisedModel:
 
     Args:
         name: "onnx" or "tflite".
-        path: Of the file.
+        file: Its name.
         precision: "int8".
         top1, float_top1: Share of the images that it, and the float32 file, names correctly.
         change_error: Standard error of the difference of both, which are on the same images.
         agreeing: Share of the images for which both name the same class, in [0, 1].
         size, float_size: Of the files, in bytes.
         images, calibrated_on: How many they were evaluated, calibrated on.
+        sha256: Of the file as it was written, 64 hexadecimal digits.
     """
 
-    name: str
-    path: Path
-    precision: str
-    top1: float
-    float_top1: float
-    change_error: float
-    agreeing: float
-    size: int
-    float_size: int
-    images: int
-    calibrated_on: int
+    name: Text
+    file: Text
+    precision: Text
+    top1: Share
+    float_top1: Share
+    change_error: Number
+    agreeing: Share
+    size: Count
+    float_size: Count
+    images: Count
+    calibrated_on: Count
+    sha256: Text
+
+    @property
+    def top1_error(self) -> float:
+        """Standard error of `top1` as a share of `images`: √(p (1 - p) / n)."""
+        return sqrt(self.top1 * (1 - self.top1) / max(self.images, 1))
 
     @property
     def change(self) -> float:
@@ -125,13 +143,12 @@ def ranges_of(
     network: Classifier, weights: Mapping[str, Any], how: Quantisation
 ) -> tuple[Ranges, int]:
     """The ranges of a network's values over the calibration images, and how many these were."""
-    images = evenly(how.images, how.most_images)
-    given = inputs_of(images, network.resolution_px)
-    return calibrated(network, given, weights=weights), len(images)
+    count = min(len(how.images), how.most_images)
+    return calibrated(network, how.inputs(network.resolution_px), weights=weights), count
 
 
 def beside_float(
-    path: Path,
+    written: tuple[Path, str],
     logits: tuple[Logits, Logits],
     labels: np.ndarray[Any, np.dtype[np.int64]],
     sizes: tuple[int, int],
@@ -140,18 +157,19 @@ def beside_float(
     """An int8 file beside its float32 file.
 
     Args:
-        path: Of the int8 file, whose ending names its format.
+        written: The int8 file, whose ending names its format, and its SHA-256.
         logits: Of the int8 file and the float32 file on the same images, each (n, classes).
         labels: (n,).
         sizes: Of both files, in bytes.
         calibrated_on: Images.
     """
+    path, sha256 = written
     small, whole = (rows.argmax(1) for rows in logits)
     gained = (small == labels).astype(np.float64) - (whole == labels)
     n = len(labels)
     return QuantisedModel(
         path.suffix[1:],
-        path,
+        path.name,
         "int8",
         float(np.mean(small == labels)),
         float(np.mean(whole == labels)),
@@ -160,4 +178,5 @@ def beside_float(
         *sizes,
         n,
         calibrated_on,
+        sha256,
     )

@@ -45,11 +45,14 @@ from phonenas.search.spec import Spec
 from phonenas.search.validation.file_latency import file_jobs
 from phonenas.search.validation.validate import Validated
 from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError, UnsupportedFormat
+from phonenas.space.onnx_file import OnnxFile
 
 pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
 pytest.importorskip("safetensors", reason="safetensors comes with phonenas[torch]")
 
 from phonenas.search.training import trainer
+from phonenas.search.training.export.export import ExportSettings, Quantisation
+from phonenas.search.training.export.quantised import QuantisedModel
 from phonenas.search.training.job import TrainingJob
 from phonenas.search.training.recipe import recipe
 from phonenas.search.training.resources import Resources
@@ -449,6 +452,85 @@ def test_the_time_of_a_file_in_another_precision_is_not_the_networks() -> None:
     other = replace(own, file=replace(file, precision="float32"))
     measured = network(3, 0.7, 0.6).measured(other, 5.0)
     assert (measured.measured_ms, measured.meets_target) == (4.0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast")
+def test_what_was_trained_is_written_and_measured_in_int8_too(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path, fitted: LatencyModel
+) -> None:
+    run, db = copied(promoted_once, tmp_path)
+    before = {n.id: n for n in promoted_once[2].networks}
+    exports = ExportSettings(("onnx",), Quantisation(IMAGES, most_images=8))
+    phone = FakeDevice()
+    with data.MeasurementStore(db) as store:
+        latency = LatencySource(fitted, phone, store)
+        found = promote(run, JOB, top=3, latency=latency, resources=CPU, exports=exports)
+        small = replace(phone.conditions, precision="int8")
+        stored = {m.subject: m.latency_ms for m in store.measurements(small, "onnx")}
+        readings = phone.readings
+        again = promote(run, JOB, top=3, latency=latency, resources=CPU, exports=exports)
+    assert plain(again) == plain(found) == plain(read_promoted(run))
+    assert phone.readings == readings + 2 * 12  # the sentinel alone, in each precision
+    for n in found.trained:
+        # It was trained before.
+        assert (n.top1, n.epochs) == (before[n.id].top1, 1)
+        assert n.files["onnx int8"] == f"promoted/{n.id}/network_int8.onnx"
+        whole, path = run / n.files["onnx"], run / n.files["onnx int8"]
+        assert OnnxFile.at(path).precision == "int8" and OnnxFile.at(whole).precision == "float32"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        (q,) = n.quantised
+        assert n.sha256["onnx int8"] == q.sha256 == digest
+        assert (q.images, q.calibrated_on, q.float_top1) == (20, 8, n.top1)
+        assert q.size == path.stat().st_size < q.float_size == whole.stat().st_size
+        # What was searched is float32: that file ships, and the other is beside it.
+        assert n.file is not None and n.shipped == (n.top1, n.top1_error)
+        assert (n.file.file, n.measured_ms) == ("network.onnx", n.file.measured_ms)
+        (other,) = n.file.also
+        assert (other.file, other.precision) == ("network_int8.onnx", "int8")
+        assert other.measured_ms == stored[f"network_int8.onnx#{digest[:12]}"]
+        assert f"network_int8.onnx takes {other.measured_ms:.2f} ms" in str(n.file)
+        assert " times network.onnx" in str(n.file) and n.file.as_expected
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "top-1 in int8" in page and "network_int8.onnx" in page
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast")
+def test_of_a_run_in_int8_the_int8_file_ships(run: Path, profiled: Path) -> None:
+    document = undigested(json.loads((run / "run.json").read_text()))
+    document["settings"]["precision"] = document["model"]["conditions"]["precision"] = "int8"
+    (run / "run.json").write_text(json.dumps(document))
+    phone = FakeDevice()
+    phone.precision = "int8"
+    exports = ExportSettings(("onnx",))
+    with data.MeasurementStore(profiled) as store:
+        latency = LatencySource(None, phone, store)
+        found = promote(run, JOB, top=1, latency=latency, resources=CPU, exports=exports)
+    (n,) = found.networks
+    (q,) = n.quantised
+    assert found.precision == n.precision == "int8" and n.file is not None
+    assert q.calibrated_on == 40  # the training images
+    assert (n.file.file, n.file.precision) == ("network_int8.onnx", "")
+    assert n.measured_ms == n.file.measured_ms and n.file.differs is not None
+    assert [(f.file, f.precision) for f in n.file.also] == [("network.onnx", "float32")]
+    assert n.shipped == (q.top1, pytest.approx((q.top1 * (1 - q.top1) / 20) ** 0.5))
+    (row,) = found.rows()
+    assert (row["top1"], row["latency_ms"]) == (q.top1, n.measured_ms)
+
+
+def test_the_top1_of_the_form_that_ran_is_what_ships() -> None:
+    def of(form: str, top1: float) -> QuantisedModel:
+        file = f"network_int8.{form}"
+        return QuantisedModel(form, file, "int8", top1, 0.6, 0.01, 0.9, 1, 4, 100, 8, "")
+
+    n = replace(
+        network(0, 0.7, 0.6), precision="int8", quantised=(of("onnx", 0.5), of("tflite", 0.55))
+    )
+    assert n.shipped[0] == 0.5
+    assert replace(n, file=FileLatency(file="network_int8.tflite")).shipped[0] == 0.55
+    assert replace(n, precision="float32").shipped[0] == 0.6
+    assert replace(n, top1=None).shipped == (0.0, 0.0)
 
 
 def test_rank_correlation_is_kendalls() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from dataclasses import replace
@@ -29,7 +30,7 @@ pytest.importorskip("safetensors", reason="safetensors comes with phonenas[torch
 from phonenas.search.training import weights
 from phonenas.search.training.evaluation import evaluate
 from phonenas.search.training.export import check, formats
-from phonenas.search.training.export.export import Check, Exported, export
+from phonenas.search.training.export.export import Check, Exported, ExportSettings, export
 from phonenas.search.training.recipe import recipe
 from phonenas.search.training.resources import Resources
 from phonenas.search.training.result import Trained
@@ -222,7 +223,9 @@ def test_large_logits_may_differ_by_what_float32_leaves_open(
     weights = dict(squeeze.weights)
     for name in [k for k in weights if "classifier" in k]:
         weights[name] = weights[name] * np.float32(3e4)
-    done = export(squeeze.network, tmp_path, test_images, weights=weights, formats=("onnx",))
+    done = export(
+        squeeze.network, tmp_path, test_images, weights=weights, settings=ExportSettings(("onnx",))
+    )
     (form,) = done.models
     assert form.difference > 1e-4 and form.differing == form.ties
     honest = formats._onnx
@@ -233,12 +236,19 @@ def test_large_logits_may_differ_by_what_float32_leaves_open(
 
     monkeypatch.setitem(formats.MAKERS, "onnx", wrong)
     with pytest.raises(ExportDiffers, match="where the largest logit is"):
-        export(squeeze.network, tmp_path, test_images, weights=weights, formats=("onnx",))
+        export(
+            squeeze.network,
+            tmp_path,
+            test_images,
+            weights=weights,
+            settings=ExportSettings(("onnx",)),
+        )
 
 
 def test_images_are_bounded_and_evenly_taken(squeeze: Trained, tmp_path: Path) -> None:
     many = coloured(40, 32, seed=8)
-    done = export(squeeze, tmp_path, many, check=Check(most_images=10), formats=("onnx",))
+    ten = ExportSettings(("onnx",), check=Check(most_images=10))
+    done = export(squeeze, tmp_path, many, settings=ten)
     places = np.linspace(0, 39, 10).round().astype(int)
     assert done.images == 10
     top1 = evaluate(squeeze.network, squeeze.weights, many.subset(places), resources=CPU)
@@ -277,7 +287,7 @@ def test_what_cannot_be_exported_is_told(
     with pytest.raises(InvalidArgument, match="10 classes.* are of 4"):
         export(squeeze, tmp_path / "x", coloured(8, 32, classes=4))
     with pytest.raises(UnknownName, match="'tfjs'. Known: onnx, tflite"):
-        export(squeeze, tmp_path / "x", test_images, formats=("tfjs",))
+        export(squeeze, tmp_path / "x", test_images, settings=ExportSettings(("tfjs",)))
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
@@ -388,27 +398,33 @@ def test_a_network_in_int8_beside_its_float_file(
     from phonenas.search.training.pipeline import Batches
 
     how = Quantisation(coloured(20, 32), most_images=8)
-    done = export(squeeze, tmp_path, test_images, quantise=how)
+    done = export(squeeze, tmp_path, test_images, settings=ExportSettings(quantise=how))
     assert [q.name for q in done.quantised] == [m.name for m in done.models]
     (inputs, _), *_ = Batches(test_images, 24, 32, augment=None).epoch(0)
     whole, small = (
         run_onnx(tmp_path / f"network{end}.onnx", inputs.numpy()).argmax(1) for end in ("", "_int8")
     )
     first = done.quantised[0]
-    assert first.path == tmp_path / "network_int8.onnx"
+    path = tmp_path / "network_int8.onnx"
+    assert first.file == path.name
+    assert first.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert first.float_top1 == np.mean(whole == test_images.labels) == done.top1
     assert first.agreeing == np.mean(whole == small) >= 0.9
     assert first.top1 == np.mean(small == test_images.labels)
     assert abs(first.change) <= 0.1
     assert (first.images, first.calibrated_on) == (24, 8)
     for model in done.quantised:
-        assert model.size == model.path.stat().st_size
-        assert done.files[f"{model.name} int8"] == model.path
+        own = done.files[f"{model.name} int8"]
+        assert own == tmp_path / model.file and model.size == own.stat().st_size
+    ships = done.file_in("int8")
+    assert [p.name for p in ships.paths] == [q.file for q in done.quantised]
+    assert [p.name for p in ships.also[0].paths] == [m.path.name for m in done.models]
+    assert done.file_in("float16").paths == done.file_in("float32").paths == ships.also[0].paths
     card = json.loads((tmp_path / "network.json").read_text())
     assert card["quantised"][0]["path"] == "network_int8.onnx"
     again = export(squeeze, tmp_path, test_images)
     assert not again.quantised
-    assert not first.path.exists(), "an older int8 file beside newer weights"
+    assert not path.exists(), "an older int8 file beside newer weights"
 
 
 def test_quantisation_without_images_or_to_another_precision() -> None:

@@ -1,0 +1,1 @@
+"""What quantisation changes of a network's top-1."""
