@@ -35,11 +35,13 @@ NOT_RUN = {
     "surrogate:mine.json": "a user's own accuracies",
     "--network model.onnx": "a device whose runtime reads ONNX",
     "--network ssdlite:": "a device whose runtime reads ONNX",
+    "--quantised": "networks that were trained on images",
     "pixel1": "a table that others published",
     "note10": "a table that others published",
     "pixel4-large": "a table that others published",
 }
 # `local` is the real computer, whose measuring takes minutes: a simulated phone stands for it.
+FEW = {"--operators", "--like", "--measurements"}
 PHONES = {"here": 1, "pixel6": 1, "termux": 3, "pi": 4, "mine": 5, "new": 6}
 
 
@@ -82,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def execute(line: str, folder: Path) -> tuple[int, str]:
     """Exit status and output of a command, with phones in the devices' place."""
     words = ["here" if word == "local" else word for word in shlex.split(line)[1:]]
-    if words[0] == "profile" and "--space" in words and not {"--operators", "--like"} & {*words}:
+    if words[0] == "profile" and "--space" in words and not FEW & {*words}:
         words += ["--operators", "220"]  # enough for a source device; all take a minute each
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -17,7 +17,7 @@ from phonenas.space.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["exported"]
+__all__ = ["exported", "module_of"]
 
 _USUAL_PX, _OPSET, _SEED = 224, 17, 0
 _PLACES: Registry[Any] = Registry("torch module", "phonenas.networks", {})
@@ -63,6 +63,20 @@ def exported(text: str, given: Given = NOT_GIVEN) -> tuple[Path, Given]:
                 f"torch cannot export {text} as ONNX: {type(error).__name__} {said}"
             ) from error
     return path, Given(file=given.file, arrays=given.arrays, digest=given.digest)
+
+
+def module_of(text: str) -> nn.Module:
+    """A module as `exported` takes it, in evaluation; random weights are those of seed 0.
+
+    Raises:
+        UnknownName, InvalidArgument, MissingExtra: As `exported`.
+    """
+    from phonenas.space.lowering.torch import torch_or_extra
+
+    torch = torch_or_extra()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        return _made(torch, text)
 
 
 def _made(torch: Any, text: str) -> nn.Module:

@@ -208,6 +208,10 @@ class TrainingOptions:
     broken: BrokenImages = "stop"
     ray: Ray = None
     gpus: Gpus = None
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Learn this one's outputs, too: an .onnx file, or module:Name of torch."),
+    ] = None
 
 
 def settings_of(given: list[str] | None) -> dict[str, str]:

@@ -72,6 +72,7 @@ def promote(
     from phonenas.search.training.job import TrainingJob
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources
+    from phonenas.search.training.teacher import Teacher
 
     from .progress import Bars
     from .train import read_parts
@@ -87,6 +88,7 @@ def promote(
     if fitted is not None and device is not None:
         measurable(fitted)
     chosen = recipe(options.recipe, epochs=options.epochs, batch=options.batch)
+    teacher = Teacher.named(options.teacher)
     if options.ray is None and workers in (None, 1):
         output.refuse(
             "gpus",
@@ -111,7 +113,7 @@ def promote(
         bars = stack.enter_context(Bars(output.quiet))
         result = promoted(
             loaded,
-            TrainingJob(images, test, chosen, options.seed),
+            TrainingJob(images, test, chosen, options.seed, teacher=teacher),
             top=top,
             latency=LatencySource(fitted, phone, store, remeasure=again),
             workers=team,

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from phonenas.report import Reference, Timing
     from phonenas.search import ParetoFront
     from phonenas.search.accuracy import AccuracyEstimator
-    from phonenas.search.exported_file import ExportedFile, FileLatency
+    from phonenas.search.exported_file import FileLatency
+    from phonenas.search.training.export.export import Exported
     from phonenas.space import SearchSpace
     from phonenas.space.graph import NetworkGraph
     from phonenas.space.zoo import Published
@@ -424,8 +425,9 @@ def entered_once(name: str) -> Device:
         return device
 
 
-def file_latency(output: Output, file: ExportedFile, device: Device, db: str) -> FileLatency:
-    """An exported file on a device, into a store that is made where there is none.
+def file_latency(output: Output, exported: Exported, device: Device, db: str) -> FileLatency:
+    """Exported files on a device, those in its precision first, into a store that is made where
+    there is none.
 
     Raises:
         UnstableDevice, DeviceUnavailable, StoreError: As `measure_file`.
@@ -436,4 +438,5 @@ def file_latency(output: Output, file: ExportedFile, device: Device, db: str) ->
 
     with open_store(db, create=True) as store, device as phone, Bars(output.quiet) as bars:
         bars.timed_by(phone.conditions)
+        file = exported.file_in(phone.conditions.precision)
         return measure_file(file, on=phone, into=store, on_event=bars.profiling)

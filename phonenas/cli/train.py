@@ -92,6 +92,7 @@ def train(
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources, require_torch
     from phonenas.search.training.task import train_on
+    from phonenas.search.training.teacher import Teacher
     from phonenas.search.training.trainer import run_job
 
     from .networks import classifier
@@ -107,7 +108,7 @@ def train(
         learning_rate=learning_rate,
         precision=precision,
     )
-    formats = _checked_formats(export, out)
+    formats, teacher = _checked_formats(export, out), Teacher.named(options.teacher)
     if quantise is None:
         output.refuse("calibrate", "is of --quantise: give that, too")
     elif formats == ():
@@ -128,7 +129,7 @@ def train(
     over = out is not None and (out / "result.json").exists()
     images, test, part = read_parts(options)
     small = quantisation(quantise, images, calibrate, broken=options.broken)
-    job = TrainingJob(images, test, chosen, options.seed)
+    job = TrainingJob(images, test, chosen, options.seed, teacher=teacher)
     resources = Resources(device, options.threads, options.loaders, options.gpus or 0.0)
     with Bars(output.quiet or rank > 0) as bars, _torch_errors():
         if options.ray is None:
@@ -148,10 +149,9 @@ def train(
         exported = exporting.export(trained, out, test, recipe=chosen.digest, settings=settings)
     file = None
     if exported is not None and phone is not None:
-        file = file_latency(output, exported.file_in(phone.conditions.precision), phone, db)
+        file = file_latency(output, exported, phone, db)
     result = _as_json(trained, out, part, exported)
-    if file is not None:
-        result["file"] = asdict(file)
+    result |= {} if file is None else {"file": asdict(file)}
     output.print(result, lambda: _as_text(network, trained, out, part, exported, over, file))
     if trained.diverged:
         raise typer.Exit(1)

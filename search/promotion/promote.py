@@ -401,6 +401,8 @@ def _estimated_s(
     """Seconds that the trainings will take, by the throughput of the network in the middle."""
     if not left:
         return None
+    if job.teacher is not None:
+        return None  # how long it takes for its part is not known
     middle = sorted(left, key=lambda n: n.macs)[len(left) // 2].architecture
     try:
         per_mac_s = seconds_per_mac(middle, job.recipe, resources)

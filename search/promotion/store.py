@@ -56,6 +56,7 @@ class PromotionStore:
         self.quantise = None if quantise is None else quantise.settings
         self.settings: dict[str, Any] = {
             **{f"recipe {k}": v for k, v in job.recipe.settings.items() if k != "name"},
+            **({} if job.teacher is None else job.teacher.settings),
             "seed": job.seed,
             "images": job.images.digest,
             "test images": None if job.test is None else job.test.digest,

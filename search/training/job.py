@@ -9,6 +9,7 @@ from phonenas.space import Classifier
 from phonenas.space.errors import InvalidArgument, NotEnoughData
 
 from .recipe import Recipe
+from .teacher import Teacher
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
@@ -28,6 +29,7 @@ class TrainingJob:
         seed: Of first weights, order, augmentation and dropout, in [0, 2^63).
         evaluate_each: Epochs between evaluations; 0 evaluates at the end alone.
         checkpoint_s: Seconds between checkpoints within an epoch, ≥ 0.
+        teacher: Whose outputs are learned beside the labels; None: the labels alone.
     Raises:
         InvalidArgument: A value out of range, or test images of other classes.
         NotEnoughData: Fewer than two images, or no test image.
@@ -39,6 +41,7 @@ class TrainingJob:
     seed: int = 0
     evaluate_each: int = 1
     checkpoint_s: float = 60.0
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         images, test = self.images, self.test
@@ -74,4 +77,5 @@ class TrainingJob:
             "held": None if self.test is None else self.test.digest,
             "seed": self.seed,
             **self.recipe.settings,
+            **({} if self.teacher is None else self.teacher.settings),
         }

@@ -19,6 +19,7 @@ from .average import WeightAverage
 from .distributed import Processes
 from .optimizer import make_optimizer
 from .recipe import Recipe
+from .teacher import TeacherModel
 
 __all__ = ["TrainingStep", "resolved_precision"]
 
@@ -54,12 +55,19 @@ class TrainingStep:
         processes: That train together; their device is where it computes.
         seed: Of dropout: what a step drops is a function of it, the step and the process, so that
             a training that goes on needs no state of any generator.
+        teacher: Whose outputs are learned beside the labels.
     """
 
     def __init__(
-        self, recipe: Recipe, module: nn.Module, processes: Processes, seed: int = 0
+        self,
+        recipe: Recipe,
+        module: nn.Module,
+        processes: Processes,
+        seed: int = 0,
+        teacher: TeacherModel | None = None,
     ) -> None:
         self.recipe, self.processes, self.seed = recipe, processes, seed
+        self.teacher = teacher
         self.device: torch.device = processes.device
         self.precision = resolved_precision(recipe.precision, self.device)
         for part in module.modules():
@@ -114,6 +122,9 @@ class TrainingStep:
             out = self.forward(x)
         smoothing = self.recipe.label_smoothing
         loss = functional.cross_entropy(out.float(), y, label_smoothing=smoothing)
+        if self.teacher is not None:
+            weight = self.teacher.teacher.weight
+            loss = (1 - weight) * loss + weight * self.teacher.loss(x, out)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

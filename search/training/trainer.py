@@ -187,13 +187,18 @@ class _Run:
         from phonenas.space.lowering.torch import to_torch
 
         from .step import TrainingStep
+        from .teacher import TeacherModel
 
         job = self.job
         finished = self.folder.finished() if self.folder is not None else None
         if self.processes.agreed(finished is not None):
             return load(self.into or "") if finished is None else finished
         module = to_torch(self.network, dropout=job.recipe.dropout, seed=job.seed)
-        self.training_step = TrainingStep(job.recipe, module, self.processes, job.seed)
+        taught = None
+        if job.teacher is not None:
+            classes, device = self.network.classes, self.processes.device
+            taught = TeacherModel(job.teacher, classes, device, torch.get_num_threads())
+        self.training_step = TrainingStep(job.recipe, module, self.processes, job.seed, taught)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.processes.device)
         self.loss_count = 0
         self._resume()

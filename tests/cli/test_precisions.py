@@ -21,6 +21,7 @@ from phonenas.search.accuracy import Surrogate
 from phonenas.search.run_folder import load
 from phonenas.space import Architecture
 from phonenas.space.kernels.random_cnn import RandomCNN
+from phonenas.space.onnx_file import OnnxFile
 from tests.cli.test_app import Run, run
 
 __all__ = ["run"]
@@ -317,6 +318,37 @@ def test_a_file_is_measured_in_its_own_precision_alone(run: Run) -> None:
     assert code == 2 and "--kernels draws kernels in float32" in err
     code, _, err = run(*words[:-1], "fp8")
     assert code == 2 and "no precision is called 'fp8'" in err
+
+
+SMALL = "r1_k3_s11_e1_i16_o8 r1_k3_s22_e3_i8_o16 classes4 res32"
+
+
+def test_a_network_is_written_in_a_precision(run: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    labels = np.arange(12) % 4
+    np.savez("set.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    words = ("export-network", SMALL, "--precision")
+    sizes = {}
+    for precision in ("float32", "float16", "int8", "int8-dynamic"):
+        told = run.json(*words, precision, "--out", f"{precision}.onnx")
+        assert OnnxFile.at(Path(f"{precision}.onnx")).precision == told["precision"] == precision
+        assert told["calibrated_on"] == 0
+        sizes[precision] = told["bytes"]
+    assert sizes["float16"] < 0.7 * sizes["float32"]
+    told = run.json(*words, "int8", "--calibrate", "set.npz", "--out", "own.onnx")
+    assert told["calibrated_on"] == 12
+    assert Path("own.onnx").read_bytes() != Path("int8.onnx").read_bytes()
+    for more, said in (
+        (("int9", "--out", "x.onnx"), "no precision is called 'int9'"),
+        (("float16", "--calibrate", "set.npz", "--out", "x.onnx"), "--calibrate is of --precision"),
+        (("int8", "--weights", "w.pth", "--out", "x.onnx"), "need images to calibrate on"),
+        (("int8", "--calibrate", "none", "--out", "x.onnx"), "none"),
+        (("int8", "--out", "x.safetensors"), "int8 is not possible here; it is float32"),
+        (("int8-dynamic", "--out", "x.tflite"), "int8-dynamic"),
+    ):
+        code, _, err = run(*words, *more)
+        assert code in (1, 2) and said in err and err.count("\n") == 1, err
+    assert not list(Path().glob("x.*"))
 
 
 def test_operators_and_networks_are_written_and_stored_in_int8(run: Run) -> None:
