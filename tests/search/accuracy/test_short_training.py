@@ -121,6 +121,7 @@ def test_digest_tells_all_that_answers_depend_on(images: ImageSet) -> None:
         ShortTraining(images, recipe="smal")
 
 
+@pytest.mark.slow
 def test_repeats_are_other_seeds_and_narrow_the_doubt(images: ImageSet) -> None:
     workers = LastFirst()
     one = ShortTraining(images, recipe=QUICK, hold_out=0.25)
