@@ -43,7 +43,12 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Text = Annotated[str, Meta(max_length=100_000)]
 
-_FOLDERS = {"run.json": "a search", "result.json": "a training", "supernet.json": "a supernet"}
+_FOLDERS = {
+    "run.json": "a search",
+    "result.json": "a training",
+    "supernet.json": "a supernet",
+    "study.json": "a study",
+}
 _MOST_BYTES = 256 << 20
 _MOST_DIGITS = 60  # the state of a random generator has 39
 _DIGEST = "digest"

@@ -25,6 +25,7 @@ from phonenas.space.errors import StoreError
 __all__ = [
     "Lock",
     "TemporaryFolder",
+    "at_work",
     "lock_folder",
     "refuse_other",
     "remove_unfinished",
@@ -37,6 +38,7 @@ log = logging.getLogger("phonenas")
 _LOCK_WAIT_S = 15.0  # a process that was just killed takes a moment to end
 _TELL_S = 1.0  # of waiting, before whoever waits is told
 _OWNER = ".phonenas-owner"  # in a locked folder: who has it
+_ENDED = " has ended, and a process that it began has not yet"
 _TEMPORARY = "phonenas-job-"
 _TRIES = 10  # to make, or lock, a folder that another process removes meanwhile
 _OF_A_RUN = ("checkpoint.npz", "evaluations.parquet", "log.csv")
@@ -375,8 +377,20 @@ def owner(note: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return "who it is was not written down yet"
     here = host == socket.gethostname()
-    ended = " has ended, and a process that it began has not yet" if here and _gone(pid) else ""
+    ended = _ENDED if here and _gone(pid) else ""
     return f"process {pid} on {host}, since {since}, runs  {command}{ended}"
+
+
+def at_work(folder: Path) -> str:
+    """Who works in a folder now, for people; "" where nobody does, or nobody who locks it.
+
+    The folder's lock is not touched: to try it would keep its owner out.
+    """
+    note = folder / _OWNER
+    if not note.exists():
+        return ""
+    told = owner(note)
+    return "" if told.endswith(_ENDED) else told
 
 
 def _printable(text: object) -> str:

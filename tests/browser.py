@@ -66,7 +66,7 @@ class Tab:
             line, _, self._buffer = self._buffer.partition(b"\0")
             yield json.loads(line)
 
-    def open(self, path: Path, width: int = 1300, height: int = 900) -> None:
+    def open(self, page: Path | str, width: int = 1300, height: int = 900) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -89,7 +89,8 @@ class Tab:
         """
         self.call("Page.addScriptToEvaluateOnNewDocument", source=source)
         self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         end = time.monotonic() + PATIENCE_S
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
             self.events += self._received(end)
@@ -111,8 +112,8 @@ class Tab:
 
 
 @contextlib.contextmanager
-def opened(page: Path, profile: Path, width: int = 1300) -> Iterator[Tab]:
-    """A page, opened and drawn; the browser ends with the context."""
+def opened(page: Path | str, profile: Path, width: int = 1300) -> Iterator[Tab]:
+    """A page, of a file or an address, opened and drawn; the browser ends with the context."""
     chromium = shutil.which("chromium")
     if chromium is None:
         servers.missing("chromium is not installed")

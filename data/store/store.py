@@ -32,7 +32,7 @@ from .database import Database
 from .rows import columns_of, conditions_of, measurement_row, round_of
 from .schema import CONDITIONS, MEASUREMENT, META, REJECTION, ROUND, STORE_ID
 
-__all__ = ["MeasurementStore", "Pending"]
+__all__ = ["MeasurementStore", "Pending", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,24 @@ class Pending:
     rounds: tuple[Round, ...]
     complete: bool
     given_up: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the measuring of one device under its conditions is.
+
+    Args:
+        device, conditions: Its name, and the digest of the conditions.
+        complete, given_up, open: Measurements, ≥ 0: whole; without a number; begun or planned.
+        last: When the last round was taken, in UTC; "" before the first.
+    """
+
+    device: str
+    conditions: str
+    complete: int
+    given_up: int
+    open: int
+    last: str
 
 
 class MeasurementStore:
@@ -373,6 +391,41 @@ class MeasurementStore:
         )
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def progress(self) -> list[Progress]:
+        """How far the measuring under each conditions is, those of the last round first."""
+        done = sa.func.sum(sa.case((MEASUREMENT.c.complete, 1), else_=0))
+        given_up = sa.func.sum(sa.case((MEASUREMENT.c.given_up.is_not(None), 1), else_=0))
+        latest = sa.select(MEASUREMENT.c.conditions, sa.func.max(ROUND.c.id).label("last"))
+        latest = latest.join(ROUND, ROUND.c.measurement == MEASUREMENT.c.id)
+        last = latest.group_by(MEASUREMENT.c.conditions).subquery()
+        counts = (
+            sa.select(
+                MEASUREMENT.c.conditions,
+                CONDITIONS.c.device,
+                done.label("complete"),
+                given_up.label("given_up"),
+                sa.func.count().label("total"),
+                last.c.last,
+            )
+            .join(CONDITIONS, CONDITIONS.c.digest == MEASUREMENT.c.conditions)
+            .outerjoin(last, last.c.conditions == MEASUREMENT.c.conditions)
+            .group_by(MEASUREMENT.c.conditions, CONDITIONS.c.device, last.c.last)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(counts).all()
+            ends = [r.last for r in rows if r.last is not None]
+            rounds = sa.select(ROUND.c.id, ROUND.c.at).where(ROUND.c.id.in_(ends))
+            at = {r.id: str(r.at) for r in connection.execute(rounds)}
+        rows = sorted(rows, key=lambda r: -(r.last or 0))
+        return [
+            Progress(
+                *(r.device, r.conditions, int(r.complete), int(r.given_up)),
+                open=int(r.total) - int(r.complete) - int(r.given_up),
+                last=at.get(r.last, ""),
+            )
+            for r in rows
+        ]
 
 
 def _rejection(subject: str, reason: str) -> dict[str, str]:

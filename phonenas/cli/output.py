@@ -42,7 +42,7 @@ __all__ = [
 ANY = "any"
 # The commands whose --device is this computer by default, and all that take --db.
 _LOCAL = ("profile", "fit", "check", "predict", "compare", "search", "validate")
-_STORED = (*_LOCAL, "promote", "import", "export", "doctor", "trace", "train")
+_STORED = (*_LOCAL, "promote", "import", "export", "doctor", "serve", "trace", "train")
 # A message prints a command behind two spaces or `&&`; it is looked at up to the next one, or the
 # end of the line.
 _COMMAND = re.compile(

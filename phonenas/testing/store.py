@@ -231,6 +231,21 @@ class StoreContract:
             store.complete([begun["bad"].id])
             assert store.pending(HERE, "operator", ["bad"])["bad"].given_up == ""
 
+    def test_progress_is_told_by_conditions_the_latest_first(self, location: str) -> None:
+        """What is whole, given up and open, and when the last round was taken."""
+        with MeasurementStore(location) as store:
+            assert store.progress() == []
+            fill(store, HERE, "a", 1.0)
+            rows = store.pending(HERE, "operator", ["a", "b", "c"])
+            store.discard(rows["b"].id, HERE, "b", "no")
+            other = replace(HERE, device="other")
+            store.pending(other, "operator", ["d"])
+            first, second = store.progress()
+            assert (first.device, first.conditions) == (HERE.device, HERE.digest)
+            assert (first.complete, first.given_up, first.open) == (1, 1, 1)
+            assert (second.device, second.last) == ("other", "")
+            assert (second.complete, second.given_up, second.open) == (0, 0, 1)
+
     def test_the_latest_entry_is_that_of_what_counts(self, location: str) -> None:
         with MeasurementStore(location) as store:
             assert store.latest(HERE, ("operator",)) == (store.identity, 0)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from phonenas.space.errors import PhonenasError, install
 from phonenas.space.naming import counted
 
-from .options import Output, command
-from .output import completed, shown_db, table
-from .stores import open_store
+from ..options import Output, command
+from ..output import completed, shown_db, table
+from ..stores import open_store
 
 if TYPE_CHECKING:
     from phonenas.devices import DeviceState

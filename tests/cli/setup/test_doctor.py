@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from phonenas.cli import doctor
+from phonenas.cli.setup import doctor
 from phonenas.data import Conditions, MeasurementStore, Round
 from tests.cli.test_app import Run, run
 

@@ -1,0 +1,157 @@
+"""The command run: does the steps of a study, each once.
+
+`study.json` in the study's folder keeps what is done: a step is done again where its words changed,
+where what it wrote is gone, or where a step that it rests on was done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phonenas.space.errors import Incomplete, PhonenasError, SettingsChanged
+
+from ..options import Output, command
+from .study import Step, Study
+from .study import commands as step_commands
+
+__all__ = ["run"]
+
+_AGAIN = "Remove it: then each step is done again, and what its own files hold is used."
+
+
+class _Record:
+    """What is done of a study: study.json in its folder, which this process has locked.
+
+    Each step that was done has its words, the time when it ended, and the times of the steps that
+    it rested on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from phonenas.data.documents import Document, only, strict
+
+        only(folder, "study.json")
+        self.path = folder / "study.json"
+        self._document = Document("phonenas-study", 1, "study's record")
+        content = self._document.read(self.path, _AGAIN) or {"done": {}}
+        with self._document.checking(self.path, _AGAIN):
+            self.done = strict(content["done"], dict[str, _Done])
+
+    def is_done(self, step: Step) -> bool:
+        """Whether a step need not be done again."""
+        before = self.done.get(step.name)
+        there = step.makes is None or step.makes.exists()
+        return before is not None and there and before == self._of(step, before.at)
+
+    def _of(self, step: Step, at: str) -> _Done:
+        rests = [self.done[name].at for name in step.after if name in self.done]
+        return _Done([*step.words], rests, at)
+
+    def begin(self, step: Step) -> None:
+        """Forget a step: what it wrote before is not what it writes now."""
+        if self.done.pop(step.name, None) is not None:
+            self._write()
+
+    def end(self, step: Step) -> None:
+        """Keep that a step is done."""
+        at = datetime.now(UTC).isoformat(timespec="microseconds")
+        self.done[step.name] = self._of(step, at)
+        self._write()
+
+    def _write(self) -> None:
+        done = {name: vars(d) for name, d in self.done.items()}
+        self._document.write(self.path, {"done": done})
+
+
+@dataclass
+class _Done:
+    """A step that is done."""
+
+    words: list[str]
+    after: list[str]
+    at: str
+
+
+@command
+def run(
+    output: Output,
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="The file; `phonenas init study` writes one.")
+    ] = Path("study.toml"),
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder, instead of the one in the file.")
+    ] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print the command of each step, and do nothing.")
+    ] = False,
+) -> None:
+    """Do each step of a study file: profile, fit, search, validate, promote, report.
+
+    A stopped study continues with the same command. What is done and whose keys are unchanged is
+    not done again.
+    """
+    from phonenas.data.files import lock_folder
+
+    asked = Study(study, out)
+    if commands:
+        lines = [str(step) for step in asked.steps]
+        made = [] if asked.out.exists() else [shlex.join(["mkdir", "-p", str(asked.out)])]
+        output.print(lines, lambda: "\n".join([*made, *lines]))
+        return
+    told: list[dict[str, Any]] = []
+    with lock_folder(asked.out):
+        record = _Record(asked.out)
+        for number, step in enumerate(asked.steps, 1):
+            before = record.is_done(step)
+            if not output.as_json:
+                print(f"# done before: {step}" if before else f"$ {step}", flush=True)
+            result = None
+            if not before:
+                record.begin(step)
+                result = _do(step, output, f"step {number} of {len(asked.steps)}, {step.name}")
+                record.end(step)
+            made = None if step.makes is None else str(step.makes)
+            told.append({"step": step.name, "command": str(step), "before": before})
+            told[-1] |= {"at": record.done[step.name].at, "made": made, "result": result}
+    done = {"study": str(study), "out": str(asked.out), "steps": told}
+    output.print(done, lambda: f"all {len(told)} steps of {study} are done, in {asked.out}")
+
+
+def _do(step: Step, output: Output, where: str) -> Any:
+    """Run the command of a step; with --json its document.
+
+    Raises:
+        PhonenasError: As the command; the message says which step it is.
+    """
+    flags = {"--json": output.as_json, "--verbose": output.verbose, "--quiet": output.quiet}
+    words = [*step.words[1:], *(word for word, given in flags.items() if given)]
+    printed = io.StringIO()
+    catch = contextlib.redirect_stdout(printed) if output.as_json else contextlib.nullcontext()
+    found: Any = step_commands()[step.words[0]]
+    try:
+        with catch, found.make_context(step.words[0], words) as context:
+            found.invoke(context)
+    except SettingsChanged as error:
+        error.args = (
+            f"{where}: {error} In a study: move that folder away, or give the study another --out.",
+        )
+        raise
+    except PhonenasError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+    except (typer.Exit, SystemExit) as stop:
+        code = stop.exit_code if isinstance(stop, typer.Exit) else stop.code
+        if code:
+            raise Incomplete(f"{where}: {step} ended with exit code {code}") from stop
+    if not output.as_json:
+        print(flush=True)
+        return None
+    return json.loads(printed.getvalue())

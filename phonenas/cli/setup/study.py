@@ -1,0 +1,359 @@
+"""A study: one file that names all steps from a device to a report.
+
+A table of the file is a command, and its keys are the command's options; what stands above the
+first table is of all steps::
+
+    device = "local"
+    space = "mnasnet"
+    [profile]
+    networks = 30
+    [fit]
+    [search]
+    target = [6, "mobilenet-v2"]      # a run for each
+    [validate]
+    [report]
+
+Each step is that command, read as from a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from phonenas.space.errors import InvalidArgument, PhonenasError, StoreError, UnknownName, nearest
+
+from ..devices import profile
+from ..groups import group
+from ..latency import fit
+from ..options import settings_of
+from ..output import command_line
+from ..promote import promote
+from ..report import report
+from ..search import search
+from ..stores import known_device, refuse_ready
+from ..validate import validate
+
+__all__ = ["Step", "Study", "commands"]
+
+#: The options of a whole study, and the steps that take each.
+_SHARED: dict[str, tuple[str, ...]] = {
+    "db": ("profile", "fit", "search", "validate", "promote"),
+    "device": ("profile", "fit", "search", "validate", "promote"),
+    "space": ("profile", "search"),
+    "resolution": ("profile", "search"),
+    "precision": ("profile", "fit", "search", "validate", "promote"),
+    "threads": ("profile", "validate"),
+    "model": ("search", "validate", "promote"),
+}
+_TABLES = ("profile", "fit", "search", "validate", "promote", "report")
+_OF_ALL = ("json", "verbose", "quiet", "help")  # options of every command, given to `run`
+_SEVERAL = ("strategy", "target", "seed")  # of search: each value of a list is a run
+_MOST_BYTES, _MOST_STEPS = 1 << 20, 1_000
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,39}")
+
+
+@cache
+def commands() -> dict[str, Any]:
+    """The commands of the steps, by name, as the command line has them."""
+    functions = [profile, fit, search, validate, promote, report]
+    found: Any = typer.main.get_command(group("The steps of a study.", functions))
+    return dict(found.commands)
+
+
+@cache
+def _options(name: str) -> dict[str, Any]:
+    """The options of a step's command that a study may give, by name."""
+    return {
+        word.removeprefix("--"): param
+        for param in commands()[name].params
+        for word in param.opts
+        if word.startswith("--") and word.removeprefix("--") not in _OF_ALL
+    }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a study.
+
+    Args:
+        name: Of the step: "search nsga2-6-seed0".
+        words: Of the command, without `phonenas`.
+        after: Names of the earlier steps that it rests on.
+        makes: The file that is there when it is done; None where it is none.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    after: tuple[str, ...]
+    makes: Path | None
+
+    def __str__(self) -> str:
+        return command_line(*map(_without_password, self.words))
+
+
+def _without_password(word: str) -> str:
+    from phonenas.data.files import without_password
+
+    return without_password(word)
+
+
+class Study:
+    """A study file, checked, and its steps in order.
+
+    Args:
+        file: The file; its paths are read as a command reads them, from the working folder.
+        out: The study's folder, instead of the one that the file names.
+    Attributes:
+        out: The study's folder; `runs/` and the file's name without a suffix where none is named.
+        steps: In the order in which they are done.
+    Raises:
+        UnknownName: There is no such file, or it names an unknown key, device, space, ...
+        StoreError: It cannot be read.
+        InvalidArgument: A value that its option does not take; the message names the key.
+    """
+
+    def __init__(self, file: Path, out: Path | None = None) -> None:
+        self.file, self.content = file, _read(file)
+        self._check_keys()
+        self.out = out or Path(self._text("out") or Path("runs") / file.stem)
+        self.device = self._text("device") or "local"
+        self.shared = {k: v for k, v in self.content.items() if k in _SHARED}
+        self.shared |= {
+            "device": self.device,
+            "db": self._text("db") or str(self.out / "phonenas.db"),
+        }
+        self.shared.setdefault("space", "mnasnet")
+        self._check_device()
+        self.steps = tuple(self._steps())
+        for step in self.steps:
+            self._check(step)
+
+    def _error(self, key: str, why: str) -> InvalidArgument:
+        return InvalidArgument(f"{self.file}: {key}: {why}")
+
+    @contextlib.contextmanager
+    def _at(self, key: str) -> Iterator[None]:
+        """A context whose errors name the file and a key."""
+        try:
+            yield
+        except PhonenasError as error:
+            error.args = (f"{self.file}: {key}: {error}",)
+            raise
+        except typer.BadParameter as error:
+            raise self._error(key, str(error.format_message())) from error
+
+    def _check_keys(self) -> None:
+        top = ("out", *_SHARED)
+        for key, value in self.content.items():
+            if key not in (*top, *_TABLES):
+                known = nearest(key, [*top, *_TABLES])
+                raise UnknownName(f"{self.file}: {key[:80]}: unknown key. {known}")
+            if (key in _TABLES) != isinstance(value, dict):
+                table = f"is a table: write  [{key}]  and its keys below"
+                raise self._error(key, table if key in _TABLES else "is a value, not a table")
+        for table in _TABLES:
+            for key in self.content.get(table, {}):
+                if key == "out" or table in _SHARED.get(key, ()):
+                    words = "is of the whole study: write it above the first table"
+                    raise self._error(f"{table}.{key}", words)
+                if key not in _options(table):
+                    own = [o for o in _options(table) if o != "out" and table not in _of(o)]
+                    known = nearest(key, own, f"phonenas {table} --help")
+                    raise UnknownName(f"{self.file}: {table}.{key[:80]}: unknown key. {known}")
+        if not any(t in self.content for t in _TABLES):
+            known = "], [".join(_TABLES)
+            raise InvalidArgument(f"{self.file} names no step; write one or more of [{known}]")
+        for table in ("validate", "promote", "report"):
+            if table in self.content and "search" not in self.content:
+                raise self._error(table, "is about the run of a search: add  [search]")
+
+    def _text(self, key: str) -> str:
+        value = self.content.get(key, "")
+        if not isinstance(value, str):
+            raise self._error(key, f"is {value!r:.80}; it must be a text")
+        return value
+
+    def _check_device(self) -> None:
+        from phonenas.latency_model import ready
+
+        with self._at("device"):
+            if self.device not in ready.names():
+                known_device(self.device)
+                return
+        for table in ("profile", "fit", "validate"):
+            if table in self.content:
+                with self._at(table):
+                    refuse_ready(self.device)
+
+    def _steps(self) -> Iterator[Step]:
+        names, db = [t for t in _TABLES if t in self.content], self.shared["db"]
+        before: tuple[str, ...] = ()
+        if "profile" in names:
+            store = None if "://" in db else Path(db)
+            yield Step("profile", self._words("profile"), (), store)
+            before = ("profile",)
+        if "fit" in names:
+            if "model" in self.content:
+                raise self._error("model", "is a finished model, and [fit] makes one: remove one")
+            model = self.out / "model.json"
+            yield Step("fit", (*self._words("fit"), "--out", str(model)), before, model)
+            self.shared["model"], before = str(model), (*before, "fit")
+        if "search" not in names:
+            return
+        ends: list[str] = []
+        runs: list[Path] = []
+        for folder, table in self._runs():
+            words = (*self._words("search", table), "--out", str(folder))
+            searched = Step(f"search {folder.name}", words, before, folder / "run.json")
+            yield searched
+            rests = (searched.name,)
+            for name in ("validate", "promote", "report"):
+                if name in names:
+                    words = (name, str(folder), *self._words(name)[1:])
+                    made = {"validate": "validation", "promote": "promoted"}
+                    file = f"{made[name]}.json" if name in made else "report.html"
+                    step = Step(f"{name} {folder.name}", words, rests, folder / file)
+                    yield step
+                    rests = (*rests, step.name)
+            ends += rests
+            runs.append(folder)
+        if "report" in names and len(runs) > 1:
+            page = self.out / "comparison.html"
+            words = ("report", *map(str, runs), "--out", str(page))
+            yield Step("report", words, tuple(ends), page)
+
+    def _runs(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The folder and the table of each run of the study."""
+        table = self.content["search"]
+        values: list[list[Any]] = []
+        for key in _SEVERAL:
+            given = table.get(key, _options("search")[key].default)
+            values.append(given if isinstance(given, list) else [given])
+            if not values[-1] or len({*map(str, values[-1])}) < len(values[-1]):
+                raise self._error(f"search.{key}", "a list has one value or more, each once")
+        count = len(values[0]) * len(values[1]) * len(values[2])
+        if count * 4 > _MOST_STEPS:
+            raise self._error("search", f"{count:,} runs; {_MOST_STEPS // 4} is the most")
+        for chosen in product(*values):
+            strategy, target, seed = chosen
+            aim = "no-target" if target is None else _plain(target)
+            own = {k: v for k, v in zip(_SEVERAL, chosen, strict=True) if v is not None}
+            folder = self.out / f"{_plain(strategy)}-{aim}-seed{_plain(seed)}"
+            yield folder, {**table, **own}
+
+    def _words(self, name: str, table: dict[str, Any] | None = None) -> tuple[str, ...]:
+        """The words of a command: its name, what the study shares, and its table's keys."""
+        words = [name]
+        shared = {k: v for k, v in self.shared.items() if name in _SHARED[k]}
+        if name == "promote" and self.device.count("/"):
+            del shared["device"]  # a ready phone is not measured
+        own = self.content.get(name, {}) if table is None else table
+        for key, value in shared.items():
+            words += self._option(key, _options(name)[key], value)
+        for key, value in own.items():
+            words += self._option(f"{name}.{key}", _options(name)[key], value)
+        return tuple(words)
+
+    def _option(self, key: str, option: Any, value: Any) -> list[str]:
+        """The words of one option."""
+        word = next(o for o in option.opts if o.startswith("--"))
+        if option.is_flag:
+            if not isinstance(value, bool):
+                raise self._error(key, f"is {value!r:.80}; it must be true or false")
+            return [word] if value else []
+        values = value if isinstance(value, list) and option.multiple else [value]
+        for one in values:
+            if isinstance(one, bool) or not isinstance(one, str | int | float):
+                several = ", or a list of them" if option.multiple else ""
+                what = f"it must be a number or a text{several}"
+                raise self._error(key, f"is {one!r:.80}; {what}")
+        texts = [f"{v:g}" if isinstance(v, float) and v == round(v, 5) else str(v) for v in values]
+        return [w for t in texts for w in ([f"{word}={t}"] if t.startswith("-") else [word, t])]
+
+    def _check(self, step: Step) -> None:
+        """Refuse what a step would refuse, before the first one is begun.
+
+        Names and paths are looked at; what depends on measurements is not.
+        """
+        from phonenas import search as s
+        from phonenas import space as spaces
+        from phonenas.search.accuracy import ESTIMATORS
+
+        from ..networks import find, is_file, other
+
+        name = step.words[0]
+        where = {o: o if name in _of(o) else f"{name}.{o}" for o in _options(name)}
+        try:
+            given = commands()[name].make_context(name, [*step.words[1:]]).params
+        except typer.BadParameter as error:
+            known = {id(p): key for key, p in _options(name).items()}
+            key = where.get(known.get(id(error.param), ""), name)
+            raise self._error(key, str(error.format_message())) from error
+        for key in ("data", "calibrate", "model"):
+            path = given.get(key)
+            if path is not None and key != "model" and not Path(path).exists():
+                raise self._error(where[key], f"there is no {path}")
+        resolution = given.get("resolution")
+        if given.get("space"):
+            with self._at("space"):
+                searched = spaces.get(given["space"], resolution)
+        if name == "profile":
+            for network in given["network"] or ():
+                with self._at("profile.network"):
+                    if is_file(network) and not Path(network).exists():
+                        raise UnknownName(f"there is no file {network}")
+                    if not is_file(network):
+                        other(network, 1.0, resolution) or find(network, 1.0, resolution)
+        if name == "search":
+            with self._at("search.fix and search.exclude"):
+                spaces.narrow(searched, given["fix"] or (), given["exclude"] or ())
+            with self._at("search.strategy and search.set"):
+                settings = settings_of(given["set_"])
+                s.get(given["strategy"], given["seed"], soft=given["soft"], given=settings)
+            kind = given["accuracy"].partition(":")[0]
+            with self._at("search.accuracy"):
+                if kind not in ESTIMATORS.names():
+                    ESTIMATORS.get(given["accuracy"])
+            target = given["target"]
+            if target is not None and not re.fullmatch(r"[\d.]+", target):
+                with self._at("search.target"):
+                    find(target, 1.0, searched.resolution_px)
+
+
+def _of(option: str) -> tuple[str, ...]:
+    """The steps that take an option from the whole study."""
+    return _SHARED.get(option, ())
+
+
+def _plain(value: Any) -> str:
+    """A value as part of a folder's name; its hash where it is none."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if _PLAIN.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        words = f"there is no study file {path}. Write one:  phonenas init study"
+        raise UnknownName(words) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    if len(content) > _MOST_BYTES:
+        raise InvalidArgument(f"{path} is larger than 1 MiB, so it describes no study")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # not UTF-8, or no TOML: the line is named
+        raise InvalidArgument(f"{path} is not a TOML file: {error}") from error

@@ -1,0 +1,341 @@
+"""The command serve: what its page shows, to whom it answers, and that it writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.resources
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from fakes import undigested
+from patience import PATIENCE_S, wait_for
+
+from phonenas.cli.live.serve import _Jobs
+from phonenas.cli.live.server import LiveServer
+from phonenas.cli.live.state import RunState, StoreState
+from phonenas.data import Conditions, MeasurementStore, Round
+from phonenas.data.files import lock_folder
+from phonenas.search.checkpoint import Checkpoint, write_checkpoint
+from phonenas.search.evaluations import Generation
+from phonenas.search.run_folder import Loaded
+from tests.cli.test_app import Run, run
+from tests.report.test_plots import made_run
+
+__all__ = ["run"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return made_run(tmp_path_factory.mktemp("live") / "run", n=120)
+
+
+def under_way(finished: Loaded, folder: Path, n: int) -> None:
+    """The run as it was after n networks, in 4 s; 0: before its first checkpoint."""
+    folder.mkdir(exist_ok=True)
+    content = json.loads((finished.path / "run.json").read_text(encoding="utf-8"))
+    content = {k: v for k, v in content.items() if k not in ("front", "seconds", "hypervolume")}
+    content = undigested({**content, "complete": False})
+    (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    if n:
+        evaluated = finished.evaluations().take(range(n))
+        log = (Generation(n, 0, 0.25, 1.0, 0.7, 4.0),)
+        write_checkpoint(folder, finished.settings, Checkpoint({}, evaluated, 0, 4.0, log))
+
+
+def best_of(finished: Loaded, n: int) -> list[list[float]]:
+    """Latency and top-1 in per cent of the front of the first n, by comparing each with each."""
+    e, target_ms = finished.evaluations(), finished.front.target_ms or 0.0
+    rows = [i for i in range(n) if e.latency_ms[i] <= target_ms]
+    keep = [
+        i
+        for i in rows
+        if not any(
+            e.latency_ms[j] <= e.latency_ms[i] and e.top1[j] >= e.top1[i] and i != j for j in rows
+        )
+    ]
+    points = sorted((float(e.latency_ms[i]), 100 * float(e.top1[i])) for i in keep)
+    return [[pytest.approx(ms, abs=1e-4), pytest.approx(top1, abs=1e-3)] for ms, top1 in points]
+
+
+def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    state = RunState(folder)
+    assert state.read()["state"] == "not begun"
+    under_way(finished, folder, 0)
+    first = state.read()
+    assert (first["state"], first["share"], first["plot"]) == ("stopped", 0.0, None)
+    budget = finished.settings["evaluations"]
+    for n in (40, 80):
+        under_way(finished, folder, n)
+        with lock_folder(folder):
+            seen = state.read()
+        assert seen["state"] == "at work" and "process " in seen["who"]
+        facts = dict(seen["facts"])
+        assert facts["evaluated"] == f"{n} of {budget:,}" and facts["hypervolume"] == "0.2500"
+        assert facts["rate"] == f"{n / 4:,.3g} a second" and "left" in facts
+        assert seen["share"] == n / budget
+        assert seen["plot"]["front"] == best_of(finished, n)
+        assert len(seen["plot"]["cloud"]) == n
+        assert facts["on the front"] == str(len(seen["plot"]["front"]))
+    seen = state.read()
+    assert seen["state"] == "stopped" and not {"rate", "left"} & set(dict(seen["facts"]))
+    (folder / "run.json").write_text("{", encoding="utf-8")
+    assert "damaged" in state.read()["told"] and state.read()["state"] == "unreadable"
+
+
+def test_a_finished_run_and_its_trainings(finished: Loaded) -> None:
+    seen = RunState(finished.path).read()
+    assert seen["state"] == "finished" and seen["share"] == 1.0
+    assert seen["plot"]["front"] == [
+        [pytest.approx(c.latency_ms, abs=1e-4), pytest.approx(100 * c.top1, abs=1e-3)]
+        for c in finished.front
+    ]
+    assert seen["plot"]["target"] == finished.front.target_ms
+    for name, lines in (("0", 4), ("12", 2)):
+        (finished.path / "promoted" / name).mkdir(parents=True)
+        (finished.path / "promoted" / name / "curve.csv").write_text("epoch\n" * lines)
+    (finished.path / "promoted" / "0" / "promoted.json").write_text("{}")
+    facts = dict(RunState(finished.path).read()["facts"])
+    assert facts["trained in full"] == "1 of 2 begun" and facts["network 12"] == "1 epoch"
+
+
+def test_a_store_as_it_grows(tmp_path: Path) -> None:
+    db = tmp_path / "phonenas.db"
+    state = StoreState(str(db))
+    assert state.read()["state"] == "not begun"
+    words = ("pixel", "Pixel 1", "f", "onnxruntime", "1.22", "h", "CPU", "all")
+    conditions = Conditions(*words, threads=1, cores="big", governor="none")
+    with MeasurementStore(db) as store:
+        assert state.read()["state"] == "empty"
+        rows = store.pending(conditions, "operator", ["a", "b", "c", "d"])
+        assert state.read()["share"] == 0.0
+        other = store.pending(replace(conditions, device="other"), "operator", ["a"])
+        store.add_rounds([(other["a"].id, 0, Round((1.0,), at="2026-01-01T00:00:00+00:00"))])
+        store.complete([other["a"].id])
+        store.add_rounds([(rows["a"].id, 0, Round((1.0,), at="2026-01-02T03:04:05+00:00"))])
+        store.complete([rows["a"].id])
+        store.discard(rows["b"].id, conditions, "b", "no")
+        seen = state.read()
+    assert dict(seen["facts"]) == {
+        "device measured last": "pixel",
+        "measured": "1 of 3",
+        "last round": "2026-01-02 03:04:05 UTC",
+    }
+    assert seen["share"] == 1 / 3 and seen["state"] == "under way"
+    assert [[r[0], *r[2:]] for r in seen["rows"]["rows"]] == [
+        ["pixel", "1", "2", "1"],
+        ["other", "1", "0", "0"],
+    ]
+    db.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    assert state.read()["state"] == "unreadable"
+
+
+def test_a_folder_of_runs_stands_for_them_and_its_store(finished: Loaded, tmp_path: Path) -> None:
+    jobs = _Jobs([tmp_path], [])
+    assert [j["state"] for j in jobs.read()["jobs"]] == ["not begun"]
+    under_way(finished, tmp_path / "b", 0)
+    under_way(finished, tmp_path / "a", 0)
+    MeasurementStore(tmp_path / "phonenas.db").close()
+    names = [j["name"] for j in jobs.read()["jobs"]]
+    assert names == [str(tmp_path / n) for n in ("a", "b", "phonenas.db")]
+
+
+def test_nothing_is_written(finished: Loaded, tmp_path: Path) -> None:
+    under_way(finished, tmp_path / "run", 20)
+    MeasurementStore(tmp_path / "phonenas.db").close()
+
+    def seen() -> dict[str, tuple[int, bytes]]:
+        files = [p for p in tmp_path.rglob("*") if p.is_file()]
+        return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+    before = seen()
+    assert len(_Jobs([tmp_path], []).read()["jobs"]) == 2
+    after = seen()
+    assert {name: after[name] for name in before} == before
+    # SQLite's own, without which nobody reads a store that others write.
+    own = {str(tmp_path / f"phonenas.db-{part}") for part in ("shm", "wal")}
+    assert set(after) - set(before) <= own
+
+
+@contextlib.contextmanager
+def serving(read: Any) -> Iterator[LiveServer]:
+    server = LiveServer(read)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join(PATIENCE_S)
+        server.server_close()
+
+
+def ask(
+    server: LiveServer, path: str, method: str = "GET", **headers: str
+) -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_S)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+def test_who_gets_an_answer() -> None:
+    with serving(lambda: {"jobs": []}) as server:
+        token = f"?token={server.token}"
+        assert len(server.token) >= 32 and server.url.endswith(token)
+        assert server.server_address[0] == "127.0.0.1"
+        status, text, headers = ask(server, f"/state{token}")
+        assert (status, json.loads(text)) == (200, {"jobs": []})
+        assert (
+            headers["Cache-Control"] == "no-store" and headers["Referrer-Policy"] == "no-referrer"
+        )
+        status, page, headers = ask(server, f"/{token}")
+        assert status == 200 and "default-src 'none'" in headers["Content-Security-Policy"]
+        assert server.token not in page and not re.search("https?://(?!www.w3.org/2000/svg)", page)
+        for path in ("/", "/state", "/state?token=", f"/state{token[:-1]}", f"/?token=%ff{token}"):
+            assert ask(server, path)[0] == 403, path
+        assert ask(server, f"/other{token}")[0] == 404
+        assert ask(server, f"/../../etc/passwd{token}")[0] == 404
+        for host in ("evil.example", f"evil.example:{server.server_port}", "127.0.0.1", ""):
+            assert ask(server, f"/state{token}", Host=host)[0] == 421, host
+        local = f"localhost:{server.server_port}"
+        assert ask(server, f"/state{token}", Host=local)[0] == 200
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"):
+            assert ask(server, f"/state{token}", method)[0] == 501, method
+
+
+def test_connections_have_a_limit() -> None:
+    with serving(lambda: {}) as server, contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", server.server_port)
+        for _ in range(16):  # say nothing, and are not closed yet
+            stack.enter_context(socket.create_connection(place, PATIENCE_S))
+        wait_for("all are taken", lambda: server._free._value == 0)
+        more = stack.enter_context(socket.create_connection(place, PATIENCE_S))
+        assert more.recv(10) == b""
+
+
+def test_many_askers_read_the_files_once() -> None:
+    calls: list[int] = []
+
+    def read() -> dict[str, int]:
+        calls.append(1)
+        return {"n": len(calls)}
+
+    with serving(read) as server:
+        server._read_s = float("inf")  # as if it was just read
+        server._state = b'{"n": 0}'
+        assert ask(server, f"/state?token={server.token}")[1] == '{"n": 0}' and not calls
+        server._read_s = float("-inf")
+        assert ask(server, f"/state?token={server.token}")[1] == '{"n": 1}'
+
+
+def test_what_is_asked_amiss(run: Run) -> None:
+    Path("file").write_text("x")
+    code, _, err = run("serve", "file")
+    assert code == 2 and "file is a file; RUN is a folder" in err
+    with LiveServer(dict) as other:
+        code, _, err = run("serve", "--port", str(other.server_port))
+        assert code == 2 and f"--port {other.server_port} cannot be used" in err
+
+
+@pytest.mark.slow
+def test_the_command_prints_its_address_and_ends_by_ctrl_c(
+    finished: Loaded, environment: dict[str, str]
+) -> None:
+    words = [sys.executable, "-m", "phonenas", "serve", str(finished.path), "--json"]
+    job = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert job.stdout is not None
+        url = json.loads("".join(iter(job.stdout.readline, "}\n")) + "}")["url"]
+        host, _, path = url.removeprefix("http://").partition("/")
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
+        connection.request("GET", f"/state?{path.partition('?')[2]}")
+        state = json.loads(connection.getresponse().read())
+        assert [j["state"] for j in state["jobs"]] == ["finished"]
+        job.send_signal(signal.SIGINT)
+        _, err = job.communicate(timeout=PATIENCE_S)
+        assert job.returncode == 130 and "Traceback" not in err
+    finally:
+        job.kill()
+        job.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [420, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_grows_and_is_accessible(
+    finished: Loaded, tmp_path: Path, width: int, scheme: str
+) -> None:
+    folder = tmp_path / "runs <b>&amp; more"
+    under_way(finished, folder, 40)
+    rounds = [Round((1.0, 1.1), at="2026-01-02T03:04:05+00:00")]
+    words = ("<i>pixel", "Pixel 1", "f", "onnxruntime", "1.22", "h", "CPU", "all")
+    conditions = Conditions(*words, threads=1, cores="big", governor="none")
+    with MeasurementStore(tmp_path / "phonenas.db") as store:
+        rows = store.pending(conditions, "operator", ["a", "b", "c", "d"])
+        store.add_rounds([(rows["a"].id, 0, rounds[0])])
+        store.complete([rows["a"].id])
+    axe = importlib.resources.files("axe_core_python") / "axe.min.js"
+    jobs = _Jobs([folder], [str(tmp_path / "phonenas.db")])
+    with (
+        serving(jobs.read) as server,
+        browser.opened(server.url, tmp_path / "profile", width) as tab,
+    ):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        tab.call("Emulation.setEmulatedMedia", features=features)
+
+        def points(kind: str) -> int:
+            return int(tab.run(f"document.querySelectorAll('circle.{kind}[r]').length"))
+
+        marks = 1  # of the legend
+        assert points("cloud") == 40 + marks
+        assert points("front") == len(best_of(finished, 40)) + marks
+        under_way(finished, folder, 100)
+        wait_for("the page grows", lambda: points("cloud") == 100 + marks)
+        assert points("front") == len(best_of(finished, 100)) + marks
+        assert tab.run("document.querySelectorAll('h2')[0].textContent") == str(folder)
+        assert tab.run("[...document.querySelectorAll('progress')].map(p => p.value)") == [
+            pytest.approx(100 / finished.settings["evaluations"]),
+            0.25,
+        ]
+        assert "<i>pixel" in tab.run("document.body.textContent")
+
+        tab.run(axe.read_text(encoding="utf-8") + "; 1")
+        found = tab.run(
+            "axe.run({resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, "
+            "v.nodes.map(n => n.html.slice(0, 200))]))"
+        )
+        assert found == []
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        assert tab.of("Log.entryAdded") == [] and tab.of("Runtime.exceptionThrown") == []
+        asked = [e["request"]["url"] for e in tab.of("Network.requestWillBeSent")]
+        own = f"http://127.0.0.1:{server.server_port}/"
+        assert len(asked) > 2 and [u for u in asked if not u.startswith((own, "data:"))] == []
+        tab.screenshot(tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 10_000
+
+        server.shutdown()
+        server.server_close()
+        wait_for(
+            "the page says that nobody answers",
+            lambda: "No answer" in tab.run("document.getElementById('now').textContent"),
+        )
+        assert points("cloud") == 100 + marks  # what it showed stays

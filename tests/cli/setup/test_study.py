@@ -1,0 +1,294 @@
+"""The command run: a study file's steps are commands, each done once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from patience import PATIENCE_S, wait_for
+
+from phonenas import cli, search
+from phonenas.data.files import lock_folder
+from tests.cli.test_app import Run, run
+
+__all__ = ["run"]  # a fixture
+
+ROOT = Path(__file__).parents[3]
+SPACE = (
+    'resolution = 32\n[stem]\nfilters = 8\n[[blocks]]\nop = "mbconv"\nexpansion = [3, 6]\n'
+    "kernel = [3, 5]\nfilters = [8, 16]\nlayers = [1, 2]\nstride = 2\n"
+)
+STUDY = """\
+out = "all"
+device = "fake"
+space = "mine.toml"
+[profile]
+networks = 12
+[fit]
+[search]
+target = [250, 300.5]
+evaluations = 16
+accuracy = "surrogate"
+[validate]
+top = 1
+[report]
+"""
+STEPS = [
+    "phonenas profile --db all/phonenas.db --device fake --space mine.toml --networks 12",
+    "phonenas fit --db all/phonenas.db --device fake --out all/model.json",
+    "phonenas search --db all/phonenas.db --device fake --space mine.toml --model all/model.json "
+    "--target 250 --evaluations 16 --accuracy surrogate --strategy nsga2 --seed 0 "
+    "--out all/nsga2-250-seed0",
+    "phonenas validate all/nsga2-250-seed0 --db all/phonenas.db --device fake "
+    "--model all/model.json --top 1",
+    "phonenas report all/nsga2-250-seed0",
+    "phonenas search --db all/phonenas.db --device fake --space mine.toml --model all/model.json "
+    "--target 300.5 --evaluations 16 --accuracy surrogate --strategy nsga2 --seed 0 "
+    "--out all/nsga2-300.5-seed0",
+    "phonenas validate all/nsga2-300.5-seed0 --db all/phonenas.db --device fake "
+    "--model all/model.json --top 1",
+    "phonenas report all/nsga2-300.5-seed0",
+    "phonenas report all/nsga2-250-seed0 all/nsga2-300.5-seed0 --out all/comparison.html",
+]
+
+
+@pytest.fixture
+def study(run: Run) -> Path:
+    Path("mine.toml").write_text(SPACE, encoding="utf-8")
+    path = Path("study.toml")
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+def words_of(line: str) -> list[str]:
+    return sorted(shlex.split(line))
+
+
+@pytest.mark.usefixtures("study")
+def test_each_step_is_a_command(run: Run) -> None:
+    assert [words_of(s) for s in run.json("run", "--commands")] == [words_of(s) for s in STEPS]
+    assert not Path("all").exists()
+    code, out, _ = run("run", "study.toml", "--commands", "--out", "my other")
+    assert code == 0 and "--db 'my other/phonenas.db'" in out and " all/" not in out
+    assert out.splitlines()[0] == "mkdir -p 'my other'"
+
+
+def test_the_demo_is_a_study(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands are those of `make demo`, apart from the places of its files."""
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile.split("\ndemo:")[1].split("\ntest:")[0]
+    lines = re.findall(r"^\t@?\$\(BIN\)/(phonenas .*)$", recipe, re.M)
+    found = run.json("run", str(ROOT / "docs/demo.toml"), "--commands")
+    profile, searched, validated, report, fit = lines
+
+    def plain(line: str) -> list[str]:
+        line = re.sub(r" --(db|out|model) \S+", "", line.replace("$(RUN)", "RUN"))
+        return words_of(line.replace("runs/study/nsga2-mobilenet-v2-seed0", "RUN"))
+
+    in_order = [profile, fit, searched, validated, report]
+    assert [plain(a) for a in found] == [plain(b) for b in in_order]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast", "study")
+def test_what_is_done_is_not_done_again(run: Run) -> None:
+    done = run.json("run", "--quiet")
+    assert [s["before"] for s in done["steps"]] == [False] * 9
+    results = [s["result"] for s in done["steps"]]
+    assert results[0]["measured"] > 12 and results[1]["device"] == "fake"
+    assert all(Path(s["made"]).is_file() for s in done["steps"])
+    fronts = [search.load(f"all/nsga2-{t}-seed0").front.to_frame() for t in ("250", "300.5")]
+
+    again = run.json("run")
+    assert [s["before"] for s in again["steps"]] == [True] * 9
+    assert [s["at"] for s in again["steps"]] == [s["at"] for s in done["steps"]]
+    code, out, _ = run("run")
+    assert code == 0 and out.count("# done before: phonenas ") == 9
+
+    # The same commands by hand, in another place, give the same fronts.
+    Path("by-hand").mkdir()
+    for line in [*STEPS[:2], STEPS[2], STEPS[5]]:
+        code, _, err = run(*shlex.split(line.replace("all/", "by-hand/"))[1:])
+        assert code == 0, err
+    for target, front in zip(("250", "300.5"), fronts, strict=True):
+        assert search.load(f"by-hand/nsga2-{target}-seed0").front.to_frame().equals(front)
+
+    # A step whose keys changed is done again, with what rests on it, and nothing else is.
+    Path("study.toml").write_text(STUDY.replace("top = 1", "top = 2"), encoding="utf-8")
+    before = [s["before"] for s in run.json("run")["steps"]]
+    assert before == [True, True, True, False, False, True, False, False, False]
+    Path("all/nsga2-250-seed0/report.html").unlink()
+    before = [s["before"] for s in run.json("run")["steps"]]
+    assert before == [True, True, True, True, False, True, True, True, False]
+
+    # A changed model is not that of the runs: they are left, and the study says what to do.
+    Path("study.toml").write_text(STUDY.replace("= 12", "= 14"), encoding="utf-8")
+    code, _, err = run("run")
+    assert code == 2 and "step 3 of 9, search nsga2-250-seed0: " in err
+    assert "move that folder away, or give the study another --out" in err
+    assert len(search.load("all/nsga2-250-seed0").front) == len(fronts[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("networks = 12", "netwroks = 12", "profile.netwroks: unknown key. Did you mean 'network"),
+        ("[fit]", "[fitt]", "fitt: unknown key. Did you mean 'fit'"),
+        ("out = ", "outt = ", "outt: unknown key. Did you mean 'out'"),
+        ("top = 1", "out = 'x'", "validate.out: is of the whole study: write it above"),
+        ("top = 1", "device = 'x'", "validate.device: is of the whole study: write it above"),
+        ("top = 1", "top = 'many'", "validate.top: "),
+        ("top = 1", "top = [1, 2]", "validate.top: is [1, 2]; it must be a number or a text"),
+        ("top = 1", "again = 1", "validate.again: is 1; it must be true or false"),
+        ("top = 1", "top = true", "validate.top: is True; it must be a number or a text"),
+        ('out = "all"', "out = 7", "out: is 7; it must be a text"),
+        ('"fake"', '"fak"', "device: no device is called 'fak'"),
+        ('"fake"', '"pixel4/tflite/cpu-1large/float32"', "profile: pixel4/tflite/cpu-1large/"),
+        ('"fake"', '["fake"]', "device: is ['fake']; it must be a text"),
+        ("mine.toml", "yours.toml", "space: there is no search space file yours.toml"),
+        ("mine.toml", "study.toml", "space: study.toml: "),
+        ("mine.toml", "mnasnt", "space: no search space is called 'mnasnt'. Did you mean 'mnasnet"),
+        ("[250, 300.5]", "'mobilenet-v9'", "search.target: "),
+        ("[250, 300.5]", "[8, 8]", "search.target: a list has one value or more, each once"),
+        ("[250, 300.5]", "[]", "search.target: a list has one value or more, each once"),
+        (
+            "'surrogate'",
+            "'surogate'",
+            "search.accuracy: no accuracy estimator is called 'surogate'",
+        ),
+        ("evaluations = 16", "strategy = 'nsga4'", "no strategy is called 'nsga4'. Did you mean"),
+        ("evaluations = 16", "set = ['populaton=4']", "nsga2 has no setting 'populaton'"),
+        ("evaluations = 16", "fix = ['knl=4']", "search.fix and search.exclude: "),
+        ("evaluations = 16", "data = 'none'", "search.data: there is no none"),
+        ("[fit]", "[fit]\n[promote]\ntop = 2", "promote.data: Missing option"),
+        ("networks = 12", "network = ['x.onnx']", "profile.network: there is no file x.onnx"),
+        ("[validate]", "[[validate]]", "validate: is a table: write  [validate]"),
+        ('out = "all"', 'model = "m.json"', "model: is a finished model, and [fit] makes one"),
+        ("[profile]", "[profile", "study.toml is not a TOML file: "),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_key(
+    run: Run, study: Path, old: str, new: str, says: str
+) -> None:
+    text = STUDY.replace('"surrogate"', "'surrogate'")
+    assert text.count(old) == 1
+    study.write_text(text.replace(old, new), encoding="utf-8")
+    code, out, err = run("run")
+    assert code == 2 and out == "" and err.count("\n") == 1, err
+    assert "study.toml" in err and says in err
+    assert not Path("all").exists()
+
+
+def test_without_a_file_or_a_step(run: Run) -> None:
+    code, _, err = run("run")
+    assert code == 2 and "there is no study file study.toml. Write one:  phonenas init study" in err
+    Path("study.toml").write_text("device = 'fake'\n", encoding="utf-8")
+    assert "names no step; write one or more of [profile], [fit], [search]" in run("run")[2]
+    Path("study.toml").write_text("device = 'fake'\n[report]\n", encoding="utf-8")
+    assert "report: is about the run of a search: add  [search]" in run("run")[2]
+
+
+def test_every_option_of_a_step_is_a_key() -> None:
+    """What a study shares is an option of each command that it is given to."""
+    from phonenas.cli.setup import study as module
+
+    whole: Any = typer.main.get_command(cli.app)
+    for key, names in module._SHARED.items():
+        for name in names:
+            assert any(f"--{key}" in p.opts for p in whole.commands[name].params), (key, name)
+
+
+@pytest.mark.fault(
+    "A study is in a folder that is another's, or that another process has.",
+    "`holds a search (run.json)`; `another process works in …`",
+    "Choose another --out; wait for the other.",
+)
+@pytest.mark.usefixtures("study")
+def test_a_folder_has_one_owner(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phonenas.data.files._LOCK_WAIT_S", 0.0)
+    with lock_folder(Path("all")):
+        code, _, err = run("run")
+    assert code == 1 and "another process works in all" in err
+    Path("all/run.json").write_text("{}", encoding="utf-8")
+    code, _, err = run("run")
+    assert code == 1 and "all holds a search (run.json)" in err
+    Path("all/run.json").rename("all/study.json")
+    code, _, err = run("run")
+    assert code == 1 and "is not a study's record" in err and "Remove it" in err
+    code, _, err = run("search", "--device", "fake", "--out", "all")
+    assert code == 1
+
+
+KILLED = """\
+out = "all"
+device = "sim"
+space = "mine.toml"
+[profile]
+networks = 12
+quick = true
+[fit]
+[search]
+target = 100
+evaluations = 16
+accuracy = "surrogate"
+[validate]
+top = 1
+[report]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Killed as soon as each of its files is there, it ends as the one that was left alone."""
+    (tmp_path / "mine.toml").write_text(SPACE, encoding="utf-8")
+    (tmp_path / "study.toml").write_text(KILLED, encoding="utf-8")
+    table = '[sim]\ntransport = "simulated"\naddress = "1"\n'
+    (tmp_path / "devices.toml").write_text(table, encoding="utf-8")
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "phonenas", "run", "--out", out, "--json", "--quiet"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def ended(out: str) -> dict[str, Any]:
+        done = start(out)
+        text, _ = done.communicate(timeout=PATIENCE_S)
+        assert done.returncode == 0
+        return dict(json.loads(text))
+
+    whole = ended("whole")
+    assert not any(s["before"] for s in whole["steps"])
+    run = "nsga2-100-seed0"
+    moments = (
+        "phonenas.db",
+        "model.json",
+        "study.json",
+        f"{run}/run.json",
+        f"{run}/validation.json",
+    )
+    for name in moments:
+        job = start("killed")
+        file = tmp_path / "killed" / name
+        wait_for(name, lambda job=job, file=file: file.exists() or job.poll() is not None)
+        os.killpg(job.pid, signal.SIGKILL)
+        job.communicate(timeout=PATIENCE_S)
+    last = ended("killed")
+    assert [s["step"] for s in last["steps"]] == [s["step"] for s in whole["steps"]]
+    fronts = [search.load(tmp_path / out / run).front.to_frame() for out in ("whole", "killed")]
+    assert fronts[0].equals(fronts[1])
+    assert all(s["before"] for s in ended("killed")["steps"])
