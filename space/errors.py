@@ -27,7 +27,8 @@
     └── Incomplete             RuntimeError   some of what was asked for by name gave no number
 
 Each message says what was asked, what prevents it and what to do next. `exit_code` is what the
-command line returns: 2 for invalid arguments, 1 for a valid request that could not be met.
+command line returns: 2 for invalid arguments, 1 for a valid request that could not be met. The
+class's name is the error's code: the first word of its line on the command line, "code" in JSON.
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class PhonenasError(Exception):
     """The root; catch it to catch everything that phonenas raises on purpose."""
 
     exit_code = 1
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Its code, its message and the exit code, ready for JSON."""
+        name = type(self).__name__
+        return {"code": name, "message": str(self), "exit_code": self.exit_code}
 
     def __str__(self) -> str:
         # LookupError's KeyError-like repr and OSError's errno pair would garble the sentence.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 from quoted import not_told
 
-from tools import faults
+from tools import faults, house
 
 
 @pytest.mark.slow
@@ -22,6 +23,25 @@ def test_each_row_is_whole() -> None:
         assert f.happens and f.told and f.do and f.tests
     # What is no error and not printed, but logged or written, is not quoted.
     assert sum(bool(re.search(r"`[^`]+`", f.told)) for f in rows) > 0.75 * len(rows)
+
+
+def test_every_error_has_its_code_on_the_page() -> None:
+    """Each class of the package that is an error of phonenas, wherever it stands."""
+    kinds, before = {"PhonenasError"}, 0
+    classes = [
+        node
+        for path in house.package_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    while len(kinds) > before:
+        before = len(kinds)
+        kinds |= {c.name for c in classes if kinds & {ast.unparse(b) for b in c.bases}}
+    page = faults.PAGE.read_text(encoding="utf-8").partition("## Codes")[2]
+    on_page = re.findall(r"^\| `(\w+)` \| ([12]) \| (.+) \|$", page, re.M)
+    assert {code for code, _, _ in on_page} == kinds - {"PhonenasError"} and len(kinds) > 20
+    assert ("UnknownName", "2", "No such name; the message offers the nearest one.") in on_page
+    assert ("StoreError", "1") in [(code, number) for code, number, _ in on_page]
 
 
 @pytest.mark.parametrize("told", ["`a line of b`", "`one …`; `other`"])

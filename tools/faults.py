@@ -15,12 +15,15 @@ error (`tests/conftest.py` looks). `…` stands for what differs from case to ca
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Fault", "faults", "page"]
+from phonenas.space import errors
+
+__all__ = ["Fault", "codes", "faults", "page"]
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "faults.md"
@@ -34,6 +37,17 @@ arguments. What goes wrong between a computer and its phones has
 [a table of its own](phones.md#when-something-goes-wrong).
 
 `python -m tools.faults` writes this page from the tests.
+"""
+_CODES = """
+## Codes
+
+The first word of an error's line is its code; it stays the same from release to release, while the words
+behind it may change. In Python it is the name of the class. With `--json` an error is the document on
+stdout, as `{"error": {"code": "UnknownName", "message": "...", "exit_code": 2}}`, unless the command had
+printed its result before it failed (some of several networks could not be measured, for example).
+
+| Code | Exit code | What it means |
+|---|---|---|
 """
 _COLUMNS = "| What happens | What is told | What to do | Shown by |\n|---|---|---|---|\n"
 
@@ -80,6 +94,17 @@ def _marks(test: ast.FunctionDef, path: Path) -> Iterator[tuple[str, str, str]]:
         yield texts[0], texts[1], texts[2]
 
 
+def codes() -> list[tuple[str, int, str]]:
+    """Each code, its exit code, and what it means: the first line of the class's docstring."""
+    found = []
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if inspect.isclass(kind) and kind is not errors.PhonenasError:
+            meaning = (inspect.getdoc(kind) or "").partition("\n")[0]
+            found.append((name, int(kind.exit_code), meaning))
+    return found
+
+
 def page() -> str:
     """The page, whole."""
     rows = faults()
@@ -89,7 +114,8 @@ def page() -> str:
         for f in rows:
             if f.room == room:
                 text += f"| {f.happens} | {f.told} | {f.do} | {', '.join(f.tests)} |\n"
-    return text
+    rest = "".join(f"| `{code}` | {exit_} | {meaning} |\n" for code, exit_, meaning in codes())
+    return text + _CODES + rest
 
 
 _TITLES = {

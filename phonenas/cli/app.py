@@ -33,7 +33,7 @@ from . import (
 from .groups import group
 from .live import serve
 from .options import Stopped
-from .setup import doctor, init, run
+from .setup import doctor, examples, init, run
 
 __all__ = ["app", "main"]
 
@@ -65,6 +65,7 @@ app = group(
         run.run,
         init.init,
         doctor.doctor,
+        examples.examples,
     ],
     "phonenas",
 )

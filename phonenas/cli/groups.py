@@ -1,14 +1,23 @@
-"""Groups of commands: how their options are read, and how their help shows what is registered."""
+"""Groups of commands: how their options are read and completed, and what their help lists.
+
+A shell asks for the names that complete a word through the program itself (typer's protocol), so
+what gives them imports as little as it can.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand
+
+from phonenas.space.errors import PhonenasError
 
 __all__ = ["group"]
 
@@ -60,6 +69,84 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+_MOST_RUNS = 200
+
+
+def _runs() -> Iterator[str]:
+    """Run folders in this folder and three levels below it."""
+    files = (f for n in range(1, 4) for f in Path().glob("/".join(["*"] * n + ["run.json"])))
+    yield from (str(f.parent) for f in islice(files, _MOST_RUNS))
+
+
+def _networks() -> Iterator[str]:
+    from phonenas.space import zoo
+
+    yield from zoo.names()
+    yield from zoo.graph_names()
+    yield from (f"{run}:0" for run in _runs())
+
+
+def _devices() -> Iterator[str]:
+    from phonenas.devices.settings import read_settings
+    from phonenas.latency_model import ready
+
+    yield from read_settings()
+    yield from ready.names()
+
+
+def _spaces() -> Iterator[str]:
+    from phonenas.space import spaces
+
+    yield from spaces.names()
+    yield from (str(path) for path in islice(Path().glob("*.toml"), _MOST_RUNS))
+
+
+def _registered(place: str) -> Callable[[], list[str]]:
+    def names() -> list[str]:
+        module, _, attribute = place.partition(":")
+        return list(getattr(importlib.import_module(module), attribute).names())
+
+    return names
+
+
+def _names_for(name: str, info: Any) -> Callable[[], Any] | None:
+    """What lists the values of a parameter, by what its help says that it takes; None: nothing."""
+    help, metavar = info.help or "", info.metavar or ""
+    if "{spaces}" in help:
+        return _spaces
+    for word, place in _REGISTRIES.items():
+        if word in help:
+            return _registered(place)
+    if "`phonenas devices`" in help or name == "like":
+        return _devices
+    if "NETWORK|RUN" in metavar:
+        return lambda: [*_networks(), *_runs()]
+    if "NETWORK" in metavar or name in ("network", "target"):
+        return _networks
+    if "RUN" in metavar or "Run folder" in help or name == "start_from":
+        return _runs
+    return None
+
+
+def _completing(names: Callable[[], Any]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        try:
+            return [name for name in names() if name.startswith(incomplete)]
+        except (PhonenasError, OSError):  # a shell has no place for a message
+            return []
+
+    return complete
+
+
+def _add_completion(function: Callable[..., None]) -> None:
+    """Give each parameter of a command the names that complete it."""
+    for parameter in inspect.signature(function).parameters.values():
+        for info in get_args(parameter.annotation)[1:]:
+            names = _names_for(parameter.name, info)
+            if names is not None:
+                info.autocompletion = _completing(names)
+
+
 def group(help: str, commands: list[Callable[..., None]], name: str | None = None) -> typer.Typer:
     """Commands under one name.
 
@@ -78,6 +165,7 @@ def group(help: str, commands: list[Callable[..., None]], name: str | None = Non
         pretty_exceptions_enable=False,
     )
     for function in commands:
+        _add_completion(function)
         named = function.__name__.rstrip("_").replace("_", "-")
         # The list of commands would cut the help text off.
         summary = (function.__doc__ or "").partition("\n")[0]

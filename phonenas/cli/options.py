@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -246,6 +246,12 @@ class Output:
     verbose: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
+    _printed: list[bool] = field(default_factory=list, compare=False, repr=False)
+
+    def fail(self, error: PhonenasError) -> None:
+        """With --json an error is the document on stdout, unless the result is there already."""
+        if self.as_json and not self._printed:
+            self.print({"error": error.to_dict()}, str)
 
     def refuse(self, names: str, reason: str) -> None:
         """Refuse options that do not apply to what was given.
@@ -262,6 +268,7 @@ class Output:
 
     def print(self, result: Any, text: Callable[[], str]) -> None:
         """Print one JSON document; or the text, and what its marks mean."""
+        self._printed.append(True)
         if self.as_json:
             print(json.dumps(result, indent=1, allow_nan=False))
         else:
@@ -426,20 +433,21 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         switches = {p.name: given.pop(p.name, False) for p in _OUTPUT}
         output = Output(**switches, given=_given(context, given))
         store = (given.pop("db", DEFAULT_DB),) if stored else ()
-        if not all(map(str.strip, store)):
-            raise InvalidArgument("--db is empty: give the path of a file, or a URL")
-        _refuse_large(given)
-        places = dict(zip(positional, values, strict=False))
-        _refuse_unprintable({**given, **places, **({"db": store[0]} if store else {})})
         output.set_up_logging()
-        for name, group in groups.items():
-            options = {f.name: given.pop(f.name) for f in fields(group) if f.name in given}
-            given[name] = group(**options)
         try:
+            if not all(map(str.strip, store)):
+                raise InvalidArgument("--db is empty: give the path of a file, or a URL")
+            _refuse_large(given)
+            places = dict(zip(positional, values, strict=False))
+            _refuse_unprintable({**given, **places, **({"db": store[0]} if store else {})})
+            for name, group in groups.items():
+                options = {f.name: given.pop(f.name) for f in fields(group) if f.name in given}
+                given[name] = group(**options)
             function(output, *store, *values, **given)
         except PhonenasError as error:
             if store:
                 error.args = (_completed(str(error), *store, given, networks),)
+            output.fail(error)
             raise
         except KeyboardInterrupt as stop:
             raise Stopped from stop  # typer would end without a word

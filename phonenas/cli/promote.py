@@ -46,7 +46,8 @@ def promote(
     options: TrainingOptions,
     top: Annotated[int, typer.Option(help="Number of networks, the best first.")] = 15,
     device: Annotated[
-        str | None, typer.Option(help="Measure them there after the last training.")
+        str | None,
+        typer.Option(help="Measure them there, as `phonenas devices` lists it, after training."),
     ] = None,
     workers: WorkerCount = None,
     torch_device: Annotated[

@@ -53,6 +53,27 @@ def test_what_was_predicted_is_printed_and_what_was_not_is_named(
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "exit_code"),
+    [
+        (("show", "mobilenet-v9"), "UnknownName", 2),
+        (("fit", "--db", ""), "InvalidArgument", 2),
+        (("profile", "--networks", "99999"), "InvalidArgument", 2),
+        (("predict", "mnasnet-a1", "--db", "none.db"), "NotEnoughData", 1),
+        (("show", "r1_k3"), "InvalidArchitecture", 2),
+        (("run", "none.toml"), "UnknownName", 2),
+    ],
+)
+def test_with_json_an_error_is_the_document(
+    run: Any, words: tuple[str, ...], code: str, exit_code: int
+) -> None:
+    status, out, err = run(*words, "--json")
+    (told,) = json.loads(out).values()
+    assert (told["code"], told["exit_code"], status) == (code, exit_code, exit_code)
+    assert err == f"{code}: {told['message']}\n"
+    assert run(*words)[1] == ""
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--networks", "٣"), "'٣' is not a number"),

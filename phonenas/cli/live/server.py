@@ -15,6 +15,7 @@ from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,6 +57,11 @@ class LiveServer(ThreadingHTTPServer):
             raise InvalidArgument(words) from error
         self.hosts = {f"127.0.0.1:{self.server_port}", f"localhost:{self.server_port}"}
         self.url = f"http://127.0.0.1:{self.server_port}/?token={self.token}"
+
+    def server_bind(self) -> None:
+        """As in the base class, which also asks for this computer's full name: that may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """As in the base class, with a limit on connections."""

@@ -26,7 +26,14 @@ Facts = list[tuple[str, str]]
 
 
 def _job(kind: str, name: str, state: str, **more: Any) -> dict[str, Any]:
-    empty = {"told": "", "who": "", "facts": [], "share": None, "plot": None, "rows": None}
+    empty: dict[str, Any] = {
+        "told": "",
+        "who": "",
+        "facts": [],
+        "share": None,
+        "plot": None,
+        "rows": None,
+    }
     return {"kind": kind, "name": name, "state": state, **empty, **more}
 
 
@@ -83,11 +90,11 @@ class RunState:
         document = read_run(self.path)
         settings, complete = document["settings"], document["complete"]
         quantity = estimate_of(settings).quantity
-        budget = int(settings[BUDGET])
+        budget = max(1, int(settings.get(BUDGET, 0)))
         checkpoint = read_checkpoint(self.path, settings, digested="digest" in document)
         with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
             spec = Spec.recorded(settings, document.get("objectives"))
-        about: Facts = [("device", settings["device"]), ("strategy", settings["strategy"])]
+        about: Facts = [("device", settings["device"]), ("strategy", settings.get("strategy", ""))]
         if checkpoint is None:
             facts: Facts = [("evaluated", f"none yet of {budget:,}"), *about]
             return _job(
@@ -114,11 +121,12 @@ class RunState:
         measured = self._measured()
         if measured:
             facts.append(("measured", counted(len(measured), "network")))
+        best = _points(zip(front.latency_ms, front.top1, strict=True))
         plot = {
             "quantity": f"{quantity}, %",
             "target": None if spec.target is None else spec.target.ms,
             "cloud": _points(zip(known.latency_ms[even], known.top1[even], strict=True)),
-            "front": _points(zip(front.latency_ms, front.top1, strict=True)),
+            "front": best,
             "measured": _points(measured),
         }
         return _job(
@@ -130,7 +138,7 @@ class RunState:
             facts=[*facts, *about],
             share=share,
             plot=plot,
-            rows=_rows(plot["front"], quantity),
+            rows=_rows(best, quantity),
         )
 
     def _measured(self) -> list[tuple[float, float]]:
@@ -150,14 +158,17 @@ class RunState:
 
         They are in folders of their own, which change while run.json does not.
         """
-        begun = sorted(self.path.glob("promoted/[0-9]*"), key=lambda p: int(p.name))
+        begun = sorted(
+            (p for p in self.path.glob("promoted/*") if p.name.isdecimal()),
+            key=lambda p: int(p.name),
+        )
         if not begun:
             return []
         done = sum((p / "promoted.json").exists() for p in begun)
         facts = [("trained in full", f"{done} of {len(begun)} begun")]
         for folder in begun:
             if not (folder / "promoted.json").exists() and (folder / "curve.csv").exists():
-                lines = (folder / "curve.csv").read_text(encoding="utf-8").splitlines()
+                lines = (folder / "curve.csv").read_bytes().splitlines()
                 facts.append((f"network {folder.name}", counted(max(0, len(lines) - 1), "epoch")))
         return facts[:_MOST_ROWS]
 
@@ -230,7 +241,8 @@ class StoreState:
         return _job(
             "store",
             name,
-            "under way" if open_ else "complete",
+            "incomplete" if open_ else "complete",
+            told="A job is at work or was stopped; the last round tells which." if open_ else "",
             facts=facts,
             share=done / (done + open_) if done + open_ else None,
             rows={"title": "Measurements", "head": head, "rows": rows},

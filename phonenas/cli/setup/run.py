@@ -103,8 +103,8 @@ def run(
     asked = Study(study, out)
     if commands:
         lines = [str(step) for step in asked.steps]
-        made = [] if asked.out.exists() else [shlex.join(["mkdir", "-p", str(asked.out)])]
-        output.print(lines, lambda: "\n".join([*made, *lines]))
+        first = [] if asked.out.exists() else [shlex.join(["mkdir", "-p", str(asked.out)])]
+        output.print(lines, lambda: "\n".join([*first, *lines]))
         return
     told: list[dict[str, Any]] = []
     with lock_folder(asked.out):

@@ -217,7 +217,7 @@ class Study:
             words = (*self._words("search", table), "--out", str(folder))
             searched = Step(f"search {folder.name}", words, before, folder / "run.json")
             yield searched
-            rests = (searched.name,)
+            rests: tuple[str, ...] = (searched.name,)
             for name in ("validate", "promote", "report"):
                 if name in names:
                     words = (name, str(folder), *self._words(name)[1:])

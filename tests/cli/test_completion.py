@@ -1,0 +1,107 @@
+"""Shell completion of names, through the protocol by which a shell asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from patience import PATIENCE_S
+
+from tests.cli.test_app import Run, run
+
+__all__ = ["run"]  # a fixture
+
+
+@pytest.fixture
+def offered(run: Run, monkeypatch: pytest.MonkeyPatch) -> object:
+    """What a shell is offered for the last word of a line; an empty word ends with a blank."""
+    for folder in ("runs/first", "runs/lab/second"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "run.json").write_text("{}", encoding="utf-8")
+    Path("mine.toml").write_text("", encoding="utf-8")
+    Path("devices.toml").write_text('[my-phone]\ntransport = "simulated"\n', encoding="utf-8")
+
+    def offered(line: str) -> list[str]:
+        words = line.split(" ")
+        monkeypatch.setenv("_PHONENAS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        code, out, err = run()
+        assert code == 0 and err == ""
+        return out.split()
+
+    return offered
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("phonenas sear", ["search"]),
+        ("phonenas search --strat", ["--strategy"]),
+        ("phonenas search --strategy ns", ["nsga2", "nsga3"]),
+        ("phonenas search --device my", ["my-phone"]),
+        ("phonenas profile --device lo", ["local"]),
+        ("phonenas profile --like my", ["my-phone"]),
+        ("phonenas promote runs/first --device my", ["my-phone"]),
+        (
+            "phonenas predict x --device pixel4/tflite/cpu-1large/",
+            ["pixel4/tflite/cpu-1large/float32", "pixel4/tflite/cpu-1large/int8"],
+        ),
+        ("phonenas space mnas", ["mnasnet", "mnasnet-flat"]),
+        ("phonenas search --space mi", ["mine.toml"]),
+        ("phonenas search --accuracy im", ["imagenet"]),
+        ("phonenas import of", ["ofa"]),
+        ("phonenas show mnasnet-s", ["mnasnet-small"]),
+        ("phonenas show densenet-12", ["densenet-121"]),
+        ("phonenas show runs/f", ["runs/first", "runs/first:0"]),
+        ("phonenas profile --network mnasnet-s", ["mnasnet-small"]),
+        ("phonenas search --target mnasnet-s", ["mnasnet-small"]),
+        ("phonenas search --start-from runs/f", ["runs/first"]),
+        ("phonenas report runs/first ru", ["runs/first", "runs/lab/second"]),
+        ("phonenas validate ru", ["runs/first", "runs/lab/second"]),
+        ("phonenas serve runs/l", ["runs/lab/second"]),
+        ("phonenas benchmark search t.csv --strategy we", ["weighted"]),
+        ("phonenas run --o", ["--out"]),
+        ("phonenas train x --qui", ["--quiet"]),
+    ],
+)
+def test_names_are_completed(offered: object, line: str, expected: list[str]) -> None:
+    assert sorted(offered(line)) == expected  # type: ignore[operator]
+
+
+def test_what_cannot_be_read_offers_nothing(offered: object) -> None:
+    Path("devices.toml").write_text("[bad", encoding="utf-8")
+    assert offered("phonenas search --device ") == []  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "words", ["--device ", "--space ", "--strategy ", "--target ", "--out x --acc"]
+)
+def test_it_is_quick(environment: dict[str, str], words: str) -> None:
+    """What takes long to import is not."""
+    line = f"phonenas search {words}"
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    heavy = ("torch", "onnxruntime", "sklearn", "lightgbm", "plotly", "pandas", "ray")
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules], "
+        "file=sys.stderr))\n"
+        "from phonenas.cli import main\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **environment,
+            "_PHONENAS_COMPLETE": "complete_bash",
+            **asked,
+            "HOME": os.environ["HOME"],
+        },
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0 and done.stdout.strip()
+    assert done.stderr.splitlines()[-1] == "[]"
