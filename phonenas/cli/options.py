@@ -240,18 +240,14 @@ class Output:
         verbose: The log on stderr, in full.
         quiet: No progress and no notes on stderr.
         given: Names of the command's parameters that stand on the command line.
+        printed: Not empty once the result is printed.
     """
 
     as_json: bool = False
     verbose: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
-    _printed: list[bool] = field(default_factory=list, compare=False, repr=False)
-
-    def fail(self, error: PhonenasError) -> None:
-        """With --json an error is the document on stdout, unless the result is there already."""
-        if self.as_json and not self._printed:
-            self.print({"error": error.to_dict()}, str)
+    printed: list[bool] = field(default_factory=list, compare=False, repr=False)
 
     def refuse(self, names: str, reason: str) -> None:
         """Refuse options that do not apply to what was given.
@@ -268,7 +264,7 @@ class Output:
 
     def print(self, result: Any, text: Callable[[], str]) -> None:
         """Print one JSON document; or the text, and what its marks mean."""
-        self._printed.append(True)
+        self.printed.append(True)
         if self.as_json:
             print(json.dumps(result, indent=1, allow_nan=False))
         else:
@@ -296,13 +292,12 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 _CONTEXT = _option("context", typer.Context, inspect.Parameter.empty)
 
 _OUTPUT = [
-    _option(
-        "as_json", Annotated[bool, typer.Option("--json", help="Print one JSON document.")], False
-    ),
-    _option("verbose", Annotated[bool, typer.Option("--verbose", help="Log to stderr.")], False),
-    _option(
-        "quiet", Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")], False
-    ),
+    _option(name, Annotated[bool, typer.Option(word, help=text)], False)
+    for name, word, text in (
+        ("as_json", "--json", "Print one JSON document."),
+        ("verbose", "--verbose", "Log to stderr."),
+        ("quiet", "--quiet", "No progress, no notes."),
+    )
 ]
 _STORE = [_option("db", Db, DEFAULT_DB)]
 
@@ -447,7 +442,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except PhonenasError as error:
             if store:
                 error.args = (_completed(str(error), *store, given, networks),)
-            output.fail(error)
+            if output.as_json and not output.printed:  # one document, whatever happens
+                output.print({"error": error.to_dict()}, str)
             raise
         except KeyboardInterrupt as stop:
             raise Stopped from stop  # typer would end without a word

@@ -59,7 +59,7 @@ class LiveServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/?token={self.token}"
 
     def server_bind(self) -> None:
-        """As in the base class, which also asks for this computer's full name: that may take long."""
+        """As in the base class, without its question for this computer's full name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
 
