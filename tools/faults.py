@@ -43,9 +43,9 @@ _CODES = """
 
 The first word of an error's line is its code; it stays the same from release to release, while the
 words behind it may change. In Python it is the name of the class. With `--json` an error is the
-document on stdout, as `{"error": {"code": "UnknownName", "message": "...", "exit_code": 2}}`, unless
-the command had printed its result before it failed (some of several networks could not be measured,
-for example).
+document on stdout, as `{"error": {"code": "UnknownName", "message": "...", "exit_code": 2}}`,
+unless the command had printed its result before it failed (some of several networks could not be
+measured, for example).
 
 | Code | Exit code | What it means |
 |---|---|---|

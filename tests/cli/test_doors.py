@@ -55,7 +55,7 @@ def commands() -> list[tuple[list[str], click.Command]]:
 
 def test_there_are_commands() -> None:
     words = [" ".join(w) for w, _ in commands()]
-    assert len(words) == 27 and {"profile", "benchmark search", "export-network"} <= set(words)
+    assert len(words) == 31 and {"profile", "benchmark search", "export-network"} <= set(words)
 
 
 @pytest.mark.parametrize(
