@@ -15,8 +15,6 @@ from typing import Any
 from phonenas.space.errors import PhonenasError
 from phonenas.space.naming import counted
 
-from ..progress import duration
-
 __all__ = ["RunState", "StoreState"]
 
 _MOST_POINTS = 1_500  # of all evaluated networks; the front is whole
@@ -86,6 +84,8 @@ class RunState:
         from phonenas.search.pareto import non_dominated
         from phonenas.search.run_document import DOCUMENT, estimate_of, read_run
         from phonenas.search.spec import Spec
+
+        from ..progress import duration  # quick --help: it brings the search
 
         document = read_run(self.path)
         settings, complete = document["settings"], document["complete"]
