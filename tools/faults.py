@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from phonenas import devices as _devices  # noqa: F401  # have errors of their own
 from phonenas.space import errors
 
 __all__ = ["Fault", "codes", "faults", "page"]
@@ -97,13 +98,14 @@ def _marks(test: ast.FunctionDef, path: Path) -> Iterator[tuple[str, str, str]]:
 
 def codes() -> list[tuple[str, int, str]]:
     """Each code, its exit code, and what it means: the first line of the class's docstring."""
-    found = []
-    for name in errors.__all__:
-        kind = getattr(errors, name)
-        if inspect.isclass(kind) and kind is not errors.PhonenasError:
-            meaning = (inspect.getdoc(kind) or "").partition("\n")[0]
-            found.append((name, int(kind.exit_code), meaning))
-    return found
+    kinds = [errors.PhonenasError]
+    for kind in kinds:  # grows meanwhile
+        kinds += kind.__subclasses__()
+    own = {k.__name__: k for k in kinds[1:] if k.__module__.startswith("phonenas.")}
+    return [
+        (name, int(kind.exit_code), (inspect.getdoc(kind) or "").partition("\n")[0])
+        for name, kind in sorted(own.items())
+    ]
 
 
 def page() -> str:

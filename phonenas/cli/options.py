@@ -336,15 +336,10 @@ def _completed(text: str, db: str, given: dict[str, Any], networks: bool) -> str
 
 # What is far beyond any use, and would ask for all memory or for years; other counts: _MOST.
 _MOST_OF = {
-    "networks": 10_000,
-    "kernels": 100_000,
-    "measurements": 100_000,
-    "top": 10_000,
+    **dict.fromkeys(("networks", "top"), 10_000),
+    **dict.fromkeys(("kernels", "measurements", "resolution"), 100_000),
+    **dict.fromkeys(("threads", "workers", "loaders"), 1_024),
     "rounds": 100,
-    "threads": 1_024,
-    "workers": 1_024,
-    "loaders": 1_024,
-    "resolution": 100_000,
     "seed": 2**63 - 1,
 }
 _MOST = 10**9
