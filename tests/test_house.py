@@ -18,7 +18,7 @@ import typer.main
 import yaml
 
 from phonenas import __version__, cli
-from phonenas.cli.setup.examples import EXAMPLES
+from phonenas.cli.setup import examples
 from phonenas.latency_model import LatencyModel
 from tools import house
 
@@ -301,7 +301,7 @@ def documented_commands() -> list[str]:
             r"^\s*(?:\$ |\.venv/bin/|\$\(BIN\)/)?(phonenas [a-z].*)$", text, re.M
         ):
             found.append(line.replace("$(RUN)", "runs/demo").split("  #")[0].strip())
-    found += [line for _, lines in EXAMPLES.values() for line, _ in lines]
+    found += [line for _, lines in examples.EXAMPLES.values() for line, _ in lines]
     return sorted(set(found))
 
 
