@@ -30,6 +30,8 @@ class Budget:
             the first network within all constraints.
         time_s: The search ends before, after the generation in which its time comes to so many
             seconds, > 0; stops of the run are left out. None for no such rule.
+        training_s: The search ends before, after the generation in which its trainings come to so
+            many seconds together, > 0; also those that ran side by side. None for no such rule.
     Raises:
         InvalidArgument: A number out of range.
     """
@@ -37,14 +39,16 @@ class Budget:
     evaluations: int = 8000
     patience: int | None = None
     time_s: float | None = None
+    training_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.evaluations < 1:
             raise InvalidArgument(f"evaluations: 1 or more, got {self.evaluations}")
         if self.patience is not None and self.patience < 1:
             raise InvalidArgument(f"patience: 1 network or more, got {self.patience}")
-        if self.time_s is not None and not 0 < self.time_s < np.inf:
-            raise InvalidArgument(f"the time of a search is above 0 s, got {self.time_s:g}")
+        for of, seconds in (("a search", self.time_s), ("its trainings", self.training_s)):
+            if seconds is not None and not 0 < seconds < np.inf:
+                raise InvalidArgument(f"the time of {of} is above 0 s, got {seconds:g}")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,15 +61,20 @@ class Budget:
         """That of a run's settings."""
         return cls(settings[BUDGET], *(settings.get(rule) for rule in RULES))
 
-    def rule_met(self, grown: Callable[[int], float], seconds: float) -> str:
-        """The rule that ends a search, "patience" or "time"; "" where it goes on.
+    def rule_met(
+        self, grown: Callable[[int], float], seconds: float, trained_s: float = 0.0
+    ) -> str:
+        """The rule that ends a search, "patience", "time" or "training"; "" where it goes on.
 
         Args:
             grown: Share of the hypervolume that the latest n networks added, by n; in [0, 1].
             seconds: How long it has run.
+            trained_s: How long its trainings took together, in seconds.
         """
         if self.patience is not None and grown(self.patience) <= GAIN:
             return "patience"
+        if self.training_s is not None and trained_s >= self.training_s:
+            return "training"
         return "time" if self.time_s is not None and seconds >= self.time_s else ""
 
     def is_spent(self, ended: str, before: Budget, evaluations: int, seconds: float) -> bool:
@@ -78,8 +87,11 @@ class Budget:
         """
         if self.evaluations <= (evaluations if ended else before.evaluations):
             return True
-        if ended == "patience" and None not in (self.patience, before.patience):
-            assert self.patience is not None and before.patience is not None
-            if self.patience <= before.patience:
-                return True
+        rules = {
+            "patience": (self.patience, before.patience),
+            "training": (self.training_s, before.training_s),
+        }
+        now, had = rules.get(ended, (None, None))
+        if now is not None and had is not None and now <= had:
+            return True
         return self.time_s is not None and seconds >= self.time_s

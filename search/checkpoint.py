@@ -39,7 +39,7 @@ CHECKPOINT = "checkpoint.npz"
 DERIVED = {"target", "columns", "estimator", "scale", "quantity", "schedule", "asked"}
 DERIVED |= {"precision"}  # of the latency model
 BUDGET = "evaluations"  # the setting that may grow, so that a run goes on
-RULES = ("patience", "time_s")  # by which a run ends before; they may change, too
+RULES = ("patience", "time_s", "training_s")  # by which a run ends before; they may change, too
 _SLOWEST_MS = 1e9
 
 

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from phonenas.space import Genomes
 from phonenas.space.errors import InvalidArgument
 
-__all__ = ["CHANCE", "COLUMNS", "Evaluations", "Generation"]
+__all__ = ["CHANCE", "COLUMNS", "EPOCHS", "Evaluations", "Generation"]
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("latency_ms", "top1", "top1_error", "outside")  # of every network, in a file's order
 CHANCE = "chance"  # among the further columns: probability to meet the target
+EPOCHS = "epochs"  # among the further columns: after how many of them top1 was read
 
 
 class Generation(NamedTuple):
@@ -44,7 +45,8 @@ class Evaluations:
             network has none.
         outside: Whether top1 is an extrapolation, (n,), bool.
         further: Further objectives and limits by name, each (n,), in the unit of the objective;
-            `chance` is the probability to meet the target.
+            `chance` is the probability to meet the target; `epochs` is after how many epochs top1
+            was read, where networks are not all trained as long.
         units: Of `further`, by name, where there is one.
         failed: Why a network has no accuracy, by row.
     Raises:
@@ -79,6 +81,16 @@ class Evaluations:
     def has_top1(self) -> npt.NDArray[np.bool_]:
         """Which networks have an accuracy, (n,)."""
         return ~np.isnan(self.top1)
+
+    @property
+    def comparable(self) -> npt.NDArray[np.bool_]:
+        """Which networks have an accuracy after the most epochs that any has one after, (n,)."""
+        known = self.has_top1
+        epochs = self.further.get(EPOCHS)
+        if epochs is None or not known.any():
+            return known
+        longest: npt.NDArray[np.bool_] = known & (epochs == epochs[known].max())
+        return longest
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ far, with a violation greater than that of any other network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from phonenas.space.errors import Infeasible
 from phonenas.space.narrowed import ConfinedSpace
 
 from .accuracy import AccuracyEstimator
-from .evaluations import CHANCE, Evaluations
+from .evaluations import CHANCE, Evaluations, Generation
 from .history import History
 from .objectives import Objective, checked
 from .precisions import PrecisionModels
@@ -39,6 +39,8 @@ class Evaluator(History):
 
     Args:
         space, latency, accuracy, spec: As for `search`.
+    Attributes:
+        trained_s: What all accuracies took that say so, in seconds.
     """
 
     def __init__(
@@ -52,9 +54,21 @@ class Evaluator(History):
         self._latency_of = latency.on(space)
         self._intervals_of = latency.intervals(space) if spec.chance is not None else None
         self._accuracy_of = accuracy.on(space)
+        self.trained_s = 0.0
         self._further = [(o, o.on(space)) for o in spec.objectives]
         self._units = {o.name: o.unit for o in spec.objectives if o.unit}
         self._known: dict[str, dict[bytes, float]] = {o.name: {} for o in spec.objectives}
+
+    def resume(self, evaluated: Evaluations, log: Sequence[Generation], timed: bool) -> None:
+        """Go on from what was evaluated before the run stopped.
+
+        Args:
+            evaluated, log: All of it, and a row a generation.
+            timed: Whether to learn again how long it took, from answers that are kept.
+        """
+        self.remember(evaluated)
+        if timed:
+            self.trained_s = sum(self._accuracy_of(evaluated.genomes).seconds)
 
     def reuse(self, evaluated: Evaluations) -> None:
         """Do not ask a costly objective again for networks that it was asked for."""
@@ -95,6 +109,7 @@ class Evaluator(History):
         if cheap:
             return Evaluations(genomes, ms, zero, zero, zero > 0, further, self._units)
         accuracy = self._accuracy_of(genomes)
+        self.trained_s += sum(accuracy.seconds)
         failed = {i: why for i, why in enumerate(accuracy.failed) if why}
         top1, error, outside = accuracy.top1, accuracy.standard_error, accuracy.outside
         return Evaluations(genomes, ms, top1, error, outside, further, self._units, failed)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from phonenas.space import AdditiveTable, Genomes, SearchSpace
 from phonenas.space.errors import Infeasible, NotEnoughData
 
-from .evaluations import COLUMNS, Evaluations, Generation
+from .evaluations import COLUMNS, EPOCHS, Evaluations, Generation
 from .pareto import Candidate, ParetoFront, non_dominated
 from .spec import Spec
 from .strategies.reward import reward
@@ -57,8 +57,12 @@ class History:
     def __init__(self, space: SearchSpace, spec: Spec, device: str, origin: str) -> None:
         self.space, self.spec, self.device, self.origin = space, spec, device, origin
         self.rows: dict[bytes, int] = {}
-        self.repeats, self.failures = 0, 0
+        self.repeats = 0
         self.log: list[Generation] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.failures = 0
         self._parts: list[Evaluations] = []
         self._front: Floats | None = None
         self._range = np.array([[np.inf], [-np.inf]])
@@ -83,8 +87,9 @@ class History:
         self._parts.append(evaluated)
         self._slowest_ms = max(self._slowest_ms, float(evaluated.latency_ms.max()))
         self._fastest_ms = min(self._fastest_ms, float(evaluated.latency_ms.min()))
-        if evaluated.failed:
-            evaluated = evaluated.take(np.flatnonzero(evaluated.has_top1))
+        compared = evaluated.comparable
+        if not compared.all():
+            evaluated = evaluated.take(np.flatnonzero(compared))
         if not len(evaluated):
             return
         losses = self.spec.losses(evaluated)
@@ -95,6 +100,11 @@ class History:
         if self._front is not None:
             within = np.concatenate([self._front, within])
         self._front = within[non_dominated(within)]
+
+    def update(self, evaluated: Evaluations) -> None:
+        """Remember these numbers of all networks instead of those so far; in the same order."""
+        self._forget()
+        self.remember(evaluated)
 
     def volume(self) -> float:
         """Hypervolume of all that was evaluated; see `Spec.volume`."""
@@ -112,7 +122,7 @@ class History:
         if evaluated is None or len(self) <= last or not whole:
             return 1.0
         earlier = evaluated.take(range(len(self) - last))
-        earlier = earlier.take(np.flatnonzero(earlier.has_top1))
+        earlier = earlier.take(np.flatnonzero(evaluated.comparable[: len(earlier)]))
         losses = self.spec.losses(earlier)[self.spec.met(earlier)]
         if not len(losses):
             return 1.0
@@ -127,6 +137,15 @@ class History:
             Generation(len(self), self.repeats, volume, self._fastest_ms, self._best_top1, seconds)
         )
         return self.log[-1]
+
+    def rungs(self) -> dict[int, int]:
+        """How many networks were trained for so many epochs or more, by epochs; none where the
+        record does not say."""
+        evaluated = self.evaluations()
+        if evaluated is None or EPOCHS not in evaluated.further:
+            return {}
+        epochs = evaluated.further[EPOCHS]
+        return {int(e): int((epochs >= e).sum()) for e in np.unique(epochs)}
 
     def reasons(self) -> dict[str, int]:
         """Why networks have no accuracy, each reason with how often it came."""
@@ -149,7 +168,8 @@ class History:
         )
 
     def front(self, intervals: Intervals) -> ParetoFront:
-        """The front of all networks that meet the hard constraints, by rising latency.
+        """The front of all networks that meet the hard constraints, by rising latency; where not
+        all were trained as long, of those trained longest.
 
         Args:
             intervals: Of latency, by genome.
@@ -161,7 +181,7 @@ class History:
         spec, evaluated = self.spec, self.evaluations()
         if evaluated is None:
             raise NotEnoughData("the strategy proposed no network, so there is no front")
-        within = np.flatnonzero(spec.met(evaluated) & evaluated.has_top1)
+        within = np.flatnonzero(spec.met(evaluated) & evaluated.comparable)
         if not len(within):
             closest = int(np.argmin(spec.overstepped(evaluated)))
             raise Infeasible(

@@ -21,13 +21,16 @@ from phonenas.space.narrowed import PrecisionChoice
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
 from .accuracy.quantisation.quantised import InPrecisions
+from .accuracy.successive_halving import SuccessiveHalving
 from .budget import Budget
 from .checkpoint import BUDGET, RULES
 from .constraints import Target
+from .evaluations import COLUMNS, EPOCHS
 from .evaluator import Evaluator
 from .pareto import ParetoFront
 from .precisions import PrecisionModels, write_runs
 from .run_folder import Checkpoint, RunFolder
+from .rungs import RungEvaluator
 from .spec import Spec
 from .strategies.base import State, Strategy
 from .strategies.start_from import StartFrom
@@ -37,6 +40,7 @@ __all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 log = logging.getLogger("phonenas")
 
 _ASKED = 1000  # proposals at most a turn; always as many, so that no turn depends on the budget
+_TRAINED = 50  # where each is a training: so many pass before a budget is looked at
 _STALE_ASKS = 200  # asks in a row that bring nothing new: the space is exhausted
 
 
@@ -85,9 +89,11 @@ class Searched:
     `evaluations` counts distinct networks, `repeats` proposals that were known already;
     `resumed_from` is the evaluation at which a run was taken up, 0 for a new one. `failed` counts
     the networks that got no accuracy, by reason; they are among the evaluations. `kept` is the
-    folder of the finished run as it was, where the search went on with one. `ended` is the rule of
-    its budget that ended it, "patience" or "time"; "" where it evaluated all networks. `runs` are
-    the folders of the runs of each precision, of a search over precisions.
+    folder of the finished run as it was, where the search went on with one. `rungs` says how many
+    networks were trained for so many epochs or more, where not all were for as many; `trained_s`
+    how long all trainings took together, 0 of a run that was finished before. `ended` is the rule
+    of its budget that ended it, "patience", "time" or "training"; "" where it evaluated all
+    networks. `runs` are the folders of the runs of each precision, of a search over precisions.
     """
 
     front: ParetoFront
@@ -100,6 +106,8 @@ class Searched:
     kept: Path | None = None
     ended: str = ""
     runs: Mapping[str, Path] = field(default_factory=dict)
+    rungs: Mapping[int, int] = field(default_factory=dict)
+    trained_s: float = 0.0
 
 
 def run(
@@ -151,7 +159,8 @@ def search(
         space: Where to look.
         latency: A fitted model of the device; or one for each precision, with a space that has the
             choice (`PrecisionChoice`) and `InPrecisions` for the accuracy.
-        accuracy: Of top-1.
+        accuracy: Of top-1. With `SuccessiveHalving` the best alone are trained in full, and the
+            front is of those.
         strategy: New, with its seed. Networks beyond a hard target rank behind all within it and
             never enter the front. A soft target is followed by strategies with `soft_target`; the
             others look for the whole front.
@@ -213,14 +222,18 @@ def search(
         **strategy.settings,
         **accuracy.settings,
     }
-    if into is not None:
-        file = Path(into) / "accuracy.db"
-        if isinstance(accuracy, InPrecisions):
-            accuracy = accuracy.cached(file)
-        else:
-            accuracy = kept(accuracy, file)
     began = time.monotonic()
-    evaluator = Evaluator(space, latency, accuracy, spec)
+    evaluator: Evaluator
+    if isinstance(accuracy, SuccessiveHalving):
+        settings["columns"] = [*settings.get("columns", COLUMNS), EPOCHS]
+        accuracy = accuracy if into is None else accuracy.within(Path(into))
+        evaluator = RungEvaluator(space, latency, accuracy, spec)
+    else:
+        if into is not None and isinstance(accuracy, InPrecisions):
+            accuracy = accuracy.cached(Path(into) / "accuracy.db")
+        elif into is not None:
+            accuracy = kept(accuracy, Path(into) / "accuracy.db")
+        evaluator = Evaluator(space, latency, accuracy, spec)
 
     def tell(done: int, networks: int, mean_s: float) -> None:
         if on_event is not None:
@@ -255,10 +268,13 @@ def search(
                     "this run again."
                 ) from error
             resumed, again = len(stopped.evaluations), stopped.before_last
-            if not folder.finished():
+            if folder.finished():
+                evaluator.remember(stopped.evaluations)
+            else:
                 evaluator.reuse(stopped.evaluations)
                 stopped = stopped.to_go_on()
-            evaluator.remember(stopped.evaluations)
+                timed = budget.training_s is not None
+                evaluator.resume(stopped.evaluations, stopped.log, timed)
             log.info("%s: goes on from %d evaluations", folder.path, resumed)
             before_s, stale = stopped.seconds, stopped.stale
             evaluator.repeats, evaluator.log = stopped.repeats, list(stopped.log)
@@ -272,7 +288,7 @@ def search(
                 if not rule and resumed < limit:  # as it was given no more time than it took
                     rule = budget.rule_met(lambda last: 1.0, before_s)
             elif not again:  # it was killed between its last generation and its end
-                rule = budget.rule_met(evaluator.grown, before_s)
+                rule = budget.rule_met(evaluator.grown, before_s, evaluator.trained_s)
 
         def checkpoint(before: tuple[State, int] | None = None) -> Checkpoint:
             evaluated = evaluator.evaluations()
@@ -283,10 +299,11 @@ def search(
 
         seconds, before = before_s, None
         over = bool(rule) or (folder is not None and folder.finished())
+        most = _TRAINED if accuracy.epochs else _ASKED
         nothing = np.empty((0, len(space.decisions)), np.int8)
         while not over and len(evaluator) < min(limit, space.size):
             start = copy.deepcopy(strategy.state()), stale
-            genomes = space.within(strategy.ask(_ASKED)) if stale < _STALE_ASKS else nothing
+            genomes = space.within(strategy.ask(most)) if stale < _STALE_ASKS else nothing
             if ended := not len(genomes):
                 genomes = evaluator.others()
             if not len(genomes):
@@ -301,7 +318,7 @@ def search(
             # The evaluations may have cut the last generation short; a rule ends a whole one.
             if last := len(evaluator) >= min(limit, space.size):
                 over = True
-            elif rule := budget.rule_met(evaluator.grown, seconds):
+            elif rule := budget.rule_met(evaluator.grown, seconds, evaluator.trained_s):
                 over, before = True, None
             if on_event is not None:
                 volume = None if np.isnan(row.hypervolume) else row.hypervolume
@@ -323,9 +340,19 @@ def search(
             runs = write_runs(folder, space, latency, accuracy, evaluated, spec)
         counts = (len(evaluator), evaluator.repeats)
         kept_as = None if folder is None else folder.kept
-        reasons = evaluator.reasons()
+        reasons, rungs = evaluator.reasons(), evaluator.rungs()
         return Searched(
-            front, strategy.name, *counts, seconds, resumed, reasons, kept_as, rule, runs
+            front,
+            strategy.name,
+            *counts,
+            seconds,
+            resumed,
+            reasons,
+            kept_as,
+            rule,
+            runs,
+            rungs,
+            evaluator.trained_s,
         )
 
 
@@ -336,11 +363,14 @@ def _telling(
     """Call `tell` for each network that a cached estimator is asked for, within the block only."""
     if isinstance(accuracy, InPrecisions):
         accuracy = accuracy.base
-    if not isinstance(accuracy, Cached) or tell is None:
-        yield
-        return
-    before, accuracy.on_asked = accuracy.on_asked, tell
+    caches = [accuracy] if isinstance(accuracy, Cached) else []
+    if isinstance(accuracy, SuccessiveHalving):
+        caches += accuracy.caches
+    before = [cache.on_asked for cache in caches]
+    for cache in caches:
+        cache.on_asked = cache.on_asked if tell is None else tell
     try:
         yield
     finally:
-        accuracy.on_asked = before
+        for cache, own in zip(caches, before, strict=True):
+            cache.on_asked = own

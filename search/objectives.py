@@ -41,7 +41,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 _BYTES = 4  # of an activation in float32
 NAME = r"[\w:.-]{1,64}"
-RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance")  # columns of every run
+RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance", "epochs")  # columns of runs
 
 
 class Objective(ABC):

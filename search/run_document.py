@@ -39,6 +39,7 @@ class _Settings(msgspec.Struct):
     evaluations: Count = 0
     patience: Annotated[int, Meta(ge=1)] | None = None
     time_s: Annotated[float, Meta(gt=0, le=1e12)] | None = None
+    training_s: Annotated[float, Meta(gt=0, le=1e12)] | None = None
     soft: bool = False
     chance: Share | None = None
     also: list[Text] = []
@@ -77,7 +78,7 @@ class _Model(msgspec.Struct):
 class _Ended(msgspec.Struct):
     """The rule that ended a run before it had evaluated all networks, and after how many."""
 
-    rule: Literal["patience", "time"]
+    rule: Literal["patience", "time", "training"]
     evaluations: Annotated[int, Meta(ge=1)]
 
 

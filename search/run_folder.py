@@ -296,7 +296,7 @@ class RunFolder:
         return bool(read_run(self.path)["complete"])
 
     def ended(self) -> str:
-        """The rule that ended a finished run, "patience" or "time"; "" for its evaluations."""
+        """The rule that ended a finished run, one of `Budget`; "" for its evaluations."""
         return str(read_run(self.path).get("ended", {}).get("rule", ""))
 
     def due(self) -> bool:

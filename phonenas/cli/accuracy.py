@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +19,28 @@ from .options import NETWORK, EstimatorOptions, Output, OwnResolution, Unit, Wid
 from .output import command_line, table
 
 if TYPE_CHECKING:
-    from phonenas.search.accuracy import AccuracyEstimator
+    from phonenas.search import Budget
+    from phonenas.search.accuracy import AccuracyEstimator, SuccessiveHalving
     from phonenas.search.accuracy.estimator import Accuracy
     from phonenas.search.accuracy.quantisation.change import Change
     from phonenas.space import SearchSpace
 
     from .progress import Bars
 
-__all__ = ["accuracy", "as_of_float32", "estimating", "fit_accuracy", "measured_changes", "top1"]
+__all__ = [
+    "accuracy",
+    "as_begun",
+    "as_of_float32",
+    "estimating",
+    "fit_accuracy",
+    "measured_changes",
+    "top1",
+    "training_plan",
+]
+
+_TRUST = 1.645  # the lower end of the 90 % interval
+_DRAWN = 200  # networks by chance, whose mean size a plan rests on
+_MANY = 1_000_000  # networks, of which rounding takes no share
 
 
 @contextlib.contextmanager
@@ -79,6 +94,20 @@ def estimating(
         yield chosen
 
 
+def as_begun(
+    out: Path, options: EstimatorOptions, trust: float | None
+) -> tuple[EstimatorOptions, float]:
+    """Estimator and trust; a run of before there were others goes on with those that it had."""
+    from phonenas.search.run_document import settings_of
+
+    begun = settings_of(out)
+    if begun is None:
+        return options, _TRUST if trust is None else trust
+    if options.accuracy == EstimatorOptions.accuracy and "estimator" not in begun:
+        options = replace(options, accuracy="surrogate")
+    return options, float(begun.get("trust", 0.0)) if trust is None else trust
+
+
 def as_of_float32(out: Path) -> bool:
     """Whether a run was begun before top-1 in int8 was another than in float32: it goes on so."""
     from phonenas.search.run_document import settings_of
@@ -106,6 +135,32 @@ def measured_changes(runs: Sequence[str]) -> list[Change]:
             raise NotEnoughData(f"no network of {run} is quantised. Do that first:  {promote}")
         changes += [Change(q.float_top1, q.change, q.change_error) for q in files]
     return changes
+
+
+def training_plan(halving: SuccessiveHalving, rules: Budget, space: SearchSpace) -> str:
+    """About how many networks will be trained for how long, and how long that takes."""
+    import numpy as np
+
+    from .progress import duration
+
+    drawn = space.sample(np.random.default_rng(0), _DRAWN)
+    epoch_s = halving.epoch_s([space.decode(row) for row in drawn])
+    first = min(rules.evaluations, space.size)
+    if rules.training_s is not None and epoch_s:
+        most = rules.training_s / (epoch_s * halving.epochs_in_all(_MANY) / _MANY)
+        first = min(first, max(1, int(most)))
+    epochs, full = halving.epochs_in_all(first), first * halving.epochs
+    counts = halving.networks(first)
+    words = [
+        f"{counted(counts[0], 'network')} for {counted(halving.rungs[0], 'epoch')}",
+        *(f"{n:,} of them to {e}" for n, e in zip(counts[1:], halving.rungs[1:], strict=True)),
+    ]
+    took = [f", {duration(epoch_s * n)}" if epoch_s else "" for n in (epochs, full)]
+    last = "; on this computer, by a few steps that were timed" * bool(epoch_s)
+    return (
+        f"plan: {', '.join(words)}: about {epochs:,} epochs of training{took[0]}; each network in "
+        f"full {full:,}{took[1]}{last}"
+    )
 
 
 @command

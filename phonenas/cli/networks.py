@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from phonenas.devices import Device
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork
-    from phonenas.space import Kernel
+    from phonenas.space import Kernel, SearchSpace
     from phonenas.space.kernels.lifted import LiftedKernel
     from phonenas.space.onnx_file import OnnxFile
     from phonenas.space.ort_file import OrtFile
@@ -52,6 +52,7 @@ __all__ = [
     "kernels_in",
     "named",
     "network_file",
+    "networks_to_start_from",
     "on_disk",
     "other",
     "refuse_other_precision",
@@ -420,3 +421,13 @@ def refuse_other_precision(
                 f"{subject.key} computes in {own}, and --precision {precision} was given: a file "
                 "is measured in its own precision. Leave --precision out"
             )
+
+
+def networks_to_start_from(text: str, space: SearchSpace) -> list[Architecture]:
+    """The networks that a search starts from: of a run's front, or of a table."""
+    from phonenas.space.network_table import networks_in, read_frame
+
+    path = Path(text)
+    if is_run(text) or path.is_dir():
+        return [candidate.architecture for candidate in load(path).front]
+    return [*networks_in(read_frame(path), path, known=lambda: [space], space=space)]

@@ -7,6 +7,7 @@ or each ten seconds. stdout is never touched.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 import threading
 import time
@@ -28,18 +29,22 @@ from phonenas.devices.measuring.events import (
 from phonenas.search.loop import Estimated, Evaluated
 from phonenas.search.training.result import Began, Epoch, Stepped
 from phonenas.search.training.result import Event as TrainingEvent
+from phonenas.space.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from phonenas.data import Conditions
 
-__all__ = ["Bars", "duration", "following"]
+__all__ = ["Bars", "duration", "following", "seconds_of"]
 
 _LINE_S = 10.0  # without a terminal: a line as often as this, or for each tenth of the work
 _LEAST_S = 1.0  # and never more often than this
 _POLL_S = 2.0  # how often the curve of a training elsewhere is read
 _SURE_S = 2.0  # how long a training runs before the time that it takes is estimated
+_TIME = re.compile(
+    r"(?:(\d{1,9}(?:\.\d{1,9})?)h)?(?:(\d{1,9}(?:\.\d{1,9})?)m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?"
+)
 
 
 def duration(seconds: float) -> str:
@@ -56,6 +61,20 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def seconds_of(text: str, option: str) -> float:
+    """A time as a user writes it, in seconds.
+
+    >>> seconds_of("90s", "--time"), seconds_of("30m", "--time"), seconds_of("1h30m", "--budget")
+    (90.0, 1800.0, 5400.0)
+    """
+    match = _TIME.fullmatch(text.replace(" ", ""))
+    if match is None or not any(match.groups()):
+        raise InvalidArgument(
+            f"{option} takes hours, minutes or seconds, as 1h30m or 90s: {text!r}"
+        )
+    return float(sum(float(n or 0) * s for n, s in zip(match.groups(), (3600, 60, 1), strict=True)))
 
 
 def _planned(event: Planned, clock: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 from phonenas.space.naming import counted
 from phonenas.space.precision import from_front
 
-from .accuracy import as_of_float32, estimating, measured_changes
+from .accuracy import as_begun, as_of_float32, estimating, measured_changes, training_plan
 from .options import (
     DeviceName,
     EstimatorOptions,
@@ -40,15 +39,10 @@ if TYPE_CHECKING:
     from phonenas.search import Budget, Candidate, Searched
     from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.search.precisions import PrecisionModels
-    from phonenas.space import Architecture, SearchSpace
 
 __all__ = ["search"]
 
 _MOST_ROWS = 15
-_TIME = re.compile(
-    r"(?:(\d{1,9}(?:\.\d{1,9})?)h)?(?:(\d{1,9}(?:\.\d{1,9})?)m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?"
-)
-_TRUST = 1.645  # the lower end of the 90 % interval
 
 
 @command
@@ -79,6 +73,23 @@ def search(
     ] = None,
     time: Annotated[
         str | None, typer.Option(help="End before, after so much time: 90s, 30m, 1h30m.")
+    ] = None,
+    halving: Annotated[
+        int | None,
+        typer.Option(
+            help="Successive halving: each network is trained for a few epochs, and one in so many "
+            "goes on for so many times as many, up to --epochs. Of --accuracy training.",
+            min=2,
+        ),
+    ] = None,
+    min_epochs: Annotated[
+        int, typer.Option(help="With --halving: epochs of each network, before any goes on.", min=1)
+    ] = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="End before, after so much time of training, summed over workers: 8h, 90m."
+        ),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -150,13 +161,15 @@ def search(
     from phonenas.search.accuracy.cache import kept
     from phonenas.search.accuracy.quantisation.change import published_change
     from phonenas.search.accuracy.quantisation.quantised import INTEGERS, InPrecisions, in_precision
+    from phonenas.search.accuracy.successive_halving import SuccessiveHalving
     from phonenas.search.run_folder import load
     from phonenas.space.narrowed import PrecisionChoice
 
-    from .progress import Bars
+    from .networks import networks_to_start_from
+    from .progress import Bars, seconds_of
     from .timing import DeviceTimes, known_beside, known_lines
 
-    if (begun := _as_begun(out, estimator, trust))[0] != estimator:
+    if (begun := as_begun(out, estimator, trust))[0] != estimator:
         output.note(
             f"{out} was begun with --accuracy surrogate, which ranks networks on the scale of 16 "
             "epochs, and goes on with it. For estimates of full schedules give another --out."
@@ -166,8 +179,15 @@ def search(
     rewards = [] if reward is None else [f"reward={reward}"]
     how = s.get(strategy, seed, soft=soft, given=settings_of([*(set_ or ()), *rewards]))
     if start_from is not None:
-        how = s.StartFrom(how, _known(start_from, searched))
-    budget = s.Budget(evaluations, patience, None if time is None else _seconds(time))
+        how = s.StartFrom(how, networks_to_start_from(start_from, searched))
+    rules = s.Budget(
+        evaluations,
+        patience,
+        None if time is None else seconds_of(time, "--time"),
+        None if budget is None else seconds_of(budget, "--budget"),
+    )
+    if halving is None:
+        output.refuse("min_epochs", "goes with --halving: give it, too")
     if target is None:
         output.refuse("soft chance", "needs a target: give --target, too")
     target_ms = _number(target)
@@ -177,6 +197,7 @@ def search(
     whole = searched
     if precision == ANY:
         output.refuse("model", "is of one precision, and --precision any takes several")
+        output.refuse("halving budget", "goes with one precision: --precision any takes several")
         every = find_models(db, device, output.quiet)
         _refuse_one_precision([*(also or ()), *(limit or ())])
         searched, fitted = PrecisionChoice(searched, [*every.models]), every.first
@@ -211,13 +232,21 @@ def search(
         bars.quantity = accuracy.quantity
         if estimator.accuracy != "surrogate":
             accuracy.options = estimator.changed()
+        if budget is not None and not accuracy.epochs:
+            raise InvalidArgument(
+                f"--budget is a time of training, and {accuracy.name} trains no network: give "
+                "--time, or --accuracy training"
+            )
+        if halving is not None:
+            accuracy = SuccessiveHalving(accuracy, halving, min_epochs)
+            output.note(training_plan(accuracy, rules, searched))
         found = s.search(
             searched,
             latency=every or fitted,
             accuracy=accuracy,
             strategy=how,
             spec=s.Spec(target=given, also=further, limits=limits, trust=trust),
-            evaluations=budget,
+            evaluations=rules,
             into=out,
             on_event=bars.searching,
         )
@@ -235,6 +264,8 @@ def search(
         "target_ms": front.target_ms,
         "resumed_from": found.resumed_from,
         "ended": found.ended or None,
+        "rungs": [{"epochs": e, "networks": n} for e, n in found.rungs.items()],
+        "trained_s": round(found.trained_s, 3),
         "kept": None if found.kept is None else str(found.kept),
         "origin": fitted.conditions.origin,
         "precision": (every or fitted).conditions.precision,
@@ -250,7 +281,7 @@ def search(
     }
 
     def text() -> str:
-        lines = [*_lines(found, accuracy, out), *_ended(found, budget)]
+        lines = [*_lines(found, accuracy, out), *_ended(found, rules)]
         lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
         if found.kept is not None:
             lines.append(f"the run as it was before it went on is in {found.kept}")
@@ -283,31 +314,6 @@ def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
     return fit_peak_memory(model.conditions, [m for m in known if not m.entry.after(model.last)])
 
 
-def _known(text: str, space: SearchSpace) -> list[Architecture]:
-    """The networks that a search starts from: of a run's front, or of a table."""
-    from phonenas.search.run_folder import load
-    from phonenas.space.network_table import networks_in, read_frame
-
-    from .networks import is_run
-
-    path = Path(text)
-    if is_run(text) or path.is_dir():
-        return [candidate.architecture for candidate in load(path).front]
-    return [*networks_in(read_frame(path), path, known=lambda: [space], space=space)]
-
-
-def _seconds(text: str) -> float:
-    """A time as a user writes it, in seconds.
-
-    >>> _seconds("90s"), _seconds("30m"), _seconds("1h30m")
-    (90.0, 1800.0, 5400.0)
-    """
-    match = _TIME.fullmatch(text.replace(" ", ""))
-    if match is None or not any(match.groups()):
-        raise InvalidArgument(f"--time takes hours, minutes or seconds, as 1h30m or 90s: {text!r}")
-    return float(sum(float(n or 0) * s for n, s in zip(match.groups(), (3600, 60, 1), strict=True)))
-
-
 def _ended(found: Searched, budget: Budget) -> list[str]:
     """Why a search ended before it had evaluated all networks, and how it goes on."""
     from .progress import duration
@@ -320,24 +326,12 @@ def _ended(found: Searched, budget: Budget) -> list[str]:
         why, more = f"{why}hypervolume", "--patience"
     elif found.ended == "time" and budget.time_s is not None:
         why, more = f"{duration(budget.time_s)} are over", "--time"
+    elif found.ended == "training" and budget.training_s is not None:
+        why, more = f"{duration(budget.training_s)} of training are over", "--budget"
     elif found.ended:  # by a rule of an earlier command, and this one's is spent already
-        why, more = f"its {found.ended} was over before", "--time or --evaluations"
+        why, more = f"its {found.ended} was over before", "--time, --budget or --evaluations"
     goes_on = f"; the same command with more {more}, or without, goes on" if more else ""
     return [f"ended before {counted(budget.evaluations, 'evaluation')}: {why}{goes_on}"]
-
-
-def _as_begun(
-    out: Path, options: EstimatorOptions, trust: float | None
-) -> tuple[EstimatorOptions, float]:
-    """Estimator and trust; a run of before there were others goes on with those that it had."""
-    from phonenas.search.run_document import settings_of
-
-    begun = settings_of(out)
-    if begun is None:
-        return options, _TRUST if trust is None else trust
-    if options.accuracy == EstimatorOptions.accuracy and "estimator" not in begun:
-        options = replace(options, accuracy="surrogate")
-    return options, float(begun.get("trust", 0.0)) if trust is None else trust
 
 
 def _refuse_one_precision(quantities: Sequence[str]) -> None:
@@ -383,6 +377,9 @@ def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]
         "",
         table(header, [[*_row(c, more), *([chosen[c.id]] if chosen else [])] for c in shown]),
     ]
+    if found.rungs:
+        reached = [f"{n:,} for {counted(e, 'epoch')}" for e, n in found.rungs.items()]
+        lines[0] += f"; trained: {', '.join(reached)} or more"
     if len(front) > len(shown):
         rest = command_line("show", str(out))
         lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")

@@ -407,9 +407,11 @@ def _conditions(validation: Mapping[str, Any]) -> str:
 def _settings(run: Loaded) -> str:
     s = run.settings
     options: tuple[str, ...] = ("device", "space", "resolution_px", "strategy", "target")
-    options += ("evaluations", "seed", "patience")
+    options += ("evaluations", "seed", "patience", "halving")
     given = [(o.removesuffix("_px"), s[o]) for o in options if s.get(o) not in (None, "")]
-    given += [("time", f"{s['time_s']:f}s")] if "time_s" in s else []
+    given += [("min-epochs", s["min_epochs"])] if "min_epochs" in s else []
+    for option, name in (("time", "time_s"), ("budget", "training_s")):
+        given += [(option, f"{s[name]:f}s")] if name in s else []
     for option, name in (("also", "also"), ("limit", "limits")):
         given += [(option, text.split(" (")[0]) for text in s.get(name, ())]
     given += [("chance", s["chance"])] if "chance" in s else []

@@ -8,7 +8,7 @@ Subclass one and give its fixture or method; pytest then runs the tests of our o
             return MyDevice("10.0.0.7")
 
 `FakeDevice`, `FakeTransport` and `FakeRuntime` stand in for hardware; `SimulatedPhone` is a whole
-phone without any.
+phone without any, and `SimulatedTraining` gives learning curves without training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError as error:
 from phonenas.devices.simulated import SimulatedPhone
 
 from .device import DeviceContract, FakeDevice
-from .estimator import EstimatorContract
+from .estimator import EstimatorContract, SimulatedTraining
 from .runtime import FakeRuntime, RuntimeContract
 from .space import SpaceContract
 from .store import StoreContract
@@ -42,6 +42,7 @@ __all__ = [
     "FakeTransport",
     "RuntimeContract",
     "SimulatedPhone",
+    "SimulatedTraining",
     "SpaceContract",
     "StoreContract",
     "StrategyContract",

@@ -1,6 +1,11 @@
-"""What every accuracy estimator must do."""
+"""What every accuracy estimator must do; and trainings that are only simulated."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +13,84 @@ import pytest
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator
 from phonenas.space import Architecture, SearchSpace, get
 
-__all__ = ["EstimatorContract"]
+__all__ = ["EstimatorContract", "SimulatedTraining"]
+
+_LAG, _LAG_SPREAD, _LAG_POWER = 0.12, 0.3, 0.15  # of an average network; relative; by MACs
+_SPEED, _SPEED_SPREAD = 0.6, 0.25  # exponent of the curve; relative
+_MACS, _IMAGES, _SEED_NOISE = 50e6, 1000, 0.01
+
+
+class SimulatedTraining(AccuracyEstimator):
+    """Learning curves made from accuracies that are known, at no cost.
+
+    The error falls by a power of the epochs, to the known one after the last. How far a network
+    lies behind after the first, and the power, differ from network to network, and larger ones
+    lie farther behind. Each reading has the noise of 1,000 images and that of a seed, 0.01 after
+    one epoch and falling with the root of the epochs. One epoch takes one second. The draws follow
+    from the seed and the network's text.
+
+    Args:
+        top1: Of a network after all epochs, in [0, 1].
+        epochs: Of the whole training, ≥ 2.
+        seed: Of all draws.
+        slow: Whether its answers are worth a file.
+        broken: Networks, as text, that diverge after the first epoch.
+    """
+
+    name = "simulated"
+
+    def __init__(
+        self,
+        top1: Callable[[Architecture], float],
+        epochs: int = 9,
+        seed: int = 0,
+        slow: bool = False,
+        broken: Sequence[str] = (),
+    ) -> None:
+        self.top1, self.epochs, self.seed, self.slow = top1, epochs, seed, slow
+        self.broken = frozenset(broken)
+        self.read_at = epochs
+        self.trained: dict[str, int] = {}  # epochs of each network so far, of all that pause
+        self.schedule = f"{epochs} simulated epochs"
+
+    @property
+    def digest(self) -> str:
+        parts = f"simulated {self.epochs} {self.read_at} {self.seed}"
+        return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+    @property
+    def cost_s(self) -> float:
+        return 0.0
+
+    def after(self, epochs: int, folder: Path | None = None) -> SimulatedTraining:
+        """As the class says; nothing is kept in the folder."""
+        one = copy(self)
+        one.read_at = epochs
+        return one
+
+    def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
+        rows = [self._read(architecture) for architecture in architectures]
+        top1, error, seconds, failed = zip(*rows, strict=True) if rows else ((), (), (), ())
+        columns = (np.array(top1, np.float64), np.array(error, np.float64))
+        return Accuracy(*columns, np.zeros(len(rows), bool), failed, seconds)
+
+    def _read(self, network: Architecture) -> tuple[float, float, float, str]:
+        """Top-1, its standard error, seconds and why it failed."""
+        text = str(network)
+        draws = np.random.default_rng([self.seed, *hashlib.sha256(text.encode()).digest()[:8]])
+        one, two, *noise = draws.standard_normal(2 + self.epochs)
+        lag = _LAG * (network.macs / _MACS) ** _LAG_POWER * np.exp(_LAG_SPREAD * one)
+        speed = _SPEED * np.exp(_SPEED_SPREAD * two)
+        last = self.epochs**-speed
+        left = (self.read_at**-speed - last) / (1 - last)
+        share = float(np.clip(self.top1(network) - lag * left, 0.01, 0.99))
+        error = float(np.sqrt(share * (1 - share) / _IMAGES + _SEED_NOISE**2 / self.read_at))
+        seconds = float(max(0, self.read_at - self.trained.get(text, 0)))
+        self.trained[text] = max(self.read_at, self.trained.get(text, 0))
+        if text in self.broken and self.read_at > 1:
+            return np.nan, np.nan, seconds, "it diverged"
+        top1 = float(np.clip(share + error * noise[self.read_at - 1], 0.0, 1.0))
+        return top1, error, seconds, ""
 
 
 class EstimatorContract:

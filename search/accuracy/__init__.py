@@ -7,6 +7,7 @@ from .estimator import Accuracy, AccuracyEstimator, Request
 from .imagenet.imagenet import ImageNet
 from .registry import ESTIMATORS, estimator
 from .short_training import ShortTraining
+from .successive_halving import SuccessiveHalving
 from .supernet.supernet import Supernet
 from .supernet.train import Sharing, train_supernet
 from .surrogate.additive import Additive
@@ -29,6 +30,7 @@ __all__ = [
     "Scoring",
     "Sharing",
     "ShortTraining",
+    "SuccessiveHalving",
     "Supernet",
     "Surrogate",
     "ZeroCost",

@@ -115,6 +115,7 @@ class Cached(AccuracyEstimator):
         self.name, self.note, self.slow = estimator.name, estimator.note, estimator.slow
         self.quantity, self.schedule = estimator.quantity, estimator.schedule
         self.shipped, self.options = estimator.shipped, estimator.options
+        self.epochs = estimator.epochs
         self.known = self.asked = 0
         self.on_asked: Callable[[int, int, float], None] | None = None
         self._retried: set[str] = set()
@@ -129,6 +130,13 @@ class Cached(AccuracyEstimator):
     @property
     def cost_s(self) -> float:
         return self.estimator.cost_s
+
+    def after(self, epochs: int, folder: Path | None = None) -> Cached:
+        """As the estimator's, kept in the same file."""
+        return Cached(self.estimator.after(epochs, folder), self.path, again=self.again)
+
+    def epoch_s(self, architectures: Sequence[Architecture]) -> float:
+        return self.estimator.epoch_s(architectures)
 
     def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
         """As the estimator's; `seconds` are what each took when it was estimated.

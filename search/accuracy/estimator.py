@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -224,6 +225,7 @@ class AccuracyEstimator(ABC):
             and "loaders" are those of its resources.
         needs_images: Whether it cannot be made without images.
         options: Options of the command line that made it, by name; a run keeps them for its report.
+        epochs: Of the training that each answer takes; 0 where there is none that could pause.
     """
 
     name: str
@@ -236,6 +238,7 @@ class AccuracyEstimator(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     needs_images: ClassVar[bool] = False
     options: Mapping[str, str] = {}  # never changed, only replaced
+    epochs: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -309,6 +312,29 @@ class AccuracyEstimator(ABC):
         answers: dict[int, Accuracy] = {}
         self.estimate_each(architectures, answers.__setitem__)
         return Accuracy.joined(answers[i] for i in range(len(architectures)))
+
+    def after(self, epochs: int, folder: Path | None = None) -> AccuracyEstimator:
+        """An estimator of the accuracy after the first epochs of the same trainings.
+
+        Its answers cost these epochs, or those since an earlier answer for the same network: a
+        training goes on where it paused. After all epochs the answers, and the digest, are those
+        of this estimator.
+
+        Args:
+            epochs: 1 to `epochs`.
+            folder: Where paused trainings are kept; None: each begins from nothing.
+        Raises:
+            InvalidArgument: Its answers take no training that could pause, or one of fewer epochs.
+        """
+        raise InvalidArgument(
+            f"{self.name} trains no network epoch by epoch, so none can pause. Successive halving "
+            "goes with --accuracy training"
+        )
+
+    def epoch_s(self, architectures: Sequence[Architecture]) -> float:
+        """About how long one epoch of one of these networks will take, in seconds; 0 where that
+        is not known before."""
+        return 0.0
 
     def on(self, space: SearchSpace) -> Callable[[Genomes], Accuracy]:
         """The same estimate by genome, for populations of one space.

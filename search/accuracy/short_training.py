@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from ..training.recipe import PROXY, Recipe
 from ..training.recipe import recipe as recipe_named
 from ..training.resources import Resources, pick_device, require_torch
 from ..training.task import network_failure
+from ..training.throughput import seconds_per_mac
 from .estimator import Accuracy, AccuracyEstimator, Request
 
 if TYPE_CHECKING:
@@ -103,11 +106,48 @@ class ShortTraining(AccuracyEstimator):
         self.resources = replace(resources, device=device, threads=resources.threads or 1)
         self._train, self._held = held_out(images, hold_out, seed)
         self._seconds: list[float] = []
+        self.epochs = self.recipe.epochs
+        self._pause: int | None = None
+        self._folder: Path | None = None
         self.schedule = f"{self.recipe.epochs} epochs of these images"
         self.note = (
             f"top-1 on {len(self._held):,} held-out training images after {self.recipe.epochs} "
             f"epoch{'s' * (self.recipe.epochs != 1)} ({self.recipe.name}) on {len(self._train):,}"
         )
+
+    def after(self, epochs: int, folder: Path | None = None) -> ShortTraining:
+        """The same trainings, whose top-1 is read after the first epochs of their schedule.
+
+        Each training has a folder of its own within `folder`, named after the network's text and
+        the repeat, with its checkpoint and curve. It goes on there where its worker sees the
+        folder; else it begins from nothing, with the same answer.
+
+        Raises:
+            InvalidArgument: Not 1 to the epochs of the recipe.
+        """
+        if not 1 <= epochs <= self.recipe.epochs:
+            raise InvalidArgument(
+                f"the trainings take {self.recipe.epochs} epochs: they pause after 1 to "
+                f"{self.recipe.epochs}, got {epochs}"
+            )
+        one = copy(self)
+        one.__dict__.pop("digest", None)
+        one._pause = None if epochs == self.recipe.epochs else epochs
+        one._folder = None if folder is None else folder.resolve()
+        one._seconds = []
+        return one
+
+    def epoch_s(self, architectures: Sequence[Architecture]) -> float:
+        """Mean time of an epoch, in seconds, all repeats, by some steps on this computer; 0 where
+        the trainings run on a GPU that it has not."""
+        import torch
+
+        if self.resources.device == "cuda" and not torch.cuda.is_available():
+            return 0.0
+        networks = sorted((self._resized(a) for a in architectures), key=lambda a: a.macs)
+        per_mac_s = seconds_per_mac(networks[len(networks) // 2], self.recipe, self.resources)
+        macs = sum(a.macs for a in networks) / len(networks)
+        return per_mac_s * macs * len(self._train) * self.repeats
 
     @classmethod
     def make(cls, request: Request) -> ShortTraining:
@@ -133,6 +173,7 @@ class ShortTraining(AccuracyEstimator):
             self.resolution_px,
             self.resources.threads,
             self.resources.device,
+            *(() if self._pause is None else (f"paused after {self._pause}",)),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
@@ -166,10 +207,21 @@ class ShortTraining(AccuracyEstimator):
         common = (self.recipe.settings, self._train, self._held, self.resources)
         self.workers.map(
             train_briefly,
-            [(text, seed_of(self.seed, text, repeat), *common) for text, repeat in calls],
+            [
+                (text, seed_of(self.seed, text, repeat), *common, self._pause, self._in(*call))
+                for call in calls
+                for text, repeat in [call]
+            ],
             needs=self.resources.needs,
             on_result=take,
         )
+
+    def _in(self, text: str, repeat: int) -> str | None:
+        """The folder of one training; None where none is kept."""
+        if self._folder is None:
+            return None
+        name = hashlib.sha256(f"{self.recipe.digest} {repeat} {text}".encode()).hexdigest()[:16]
+        return str(self._folder / name)
 
     def _resized(self, network: Architecture) -> Architecture:
         if self.resolution_px is None:
@@ -214,6 +266,8 @@ def train_briefly(
     images: ImageSet,
     held: ImageSet,
     resources: Resources,
+    pause_after: int | None = None,
+    folder: str | None = None,
 ) -> dict[str, Any]:
     """The task of one training: plain values in, plain values out.
 
@@ -223,6 +277,8 @@ def train_briefly(
         settings: Of a `Recipe`.
         images, held: To train on, and to evaluate on.
         resources: Of the training.
+        pause_after: Epochs of the recipe's after which it pauses; None for all.
+        folder: Where it is kept, and goes on; None: nowhere.
     Returns:
         `top1` (None where it failed), `seconds`, and `failed`, the reason or "".
     Raises:
@@ -237,7 +293,10 @@ def train_briefly(
     try:
         trained = run_job(
             Architecture.parse(network),
-            TrainingJob(images, held, Recipe(**settings), seed, evaluate_each=0),
+            TrainingJob(
+                images, held, Recipe(**settings), seed, evaluate_each=0, pause_after=pause_after
+            ),
+            into=folder,
             resources=resources,
         )
     except PhonenasError:

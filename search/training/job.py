@@ -30,6 +30,8 @@ class TrainingJob:
         evaluate_each: Epochs between evaluations; 0 evaluates at the end alone.
         checkpoint_s: Seconds between checkpoints within an epoch, ≥ 0.
         teacher: Whose outputs are learned beside the labels; None: the labels alone.
+        pause_after: Epochs of the recipe's after which it pauses, with a checkpoint and the
+            accuracy then, ≥ 1; it goes on as if it had not. None: it does not pause.
     Raises:
         InvalidArgument: A value out of range, or test images of other classes.
         NotEnoughData: Fewer than two images, or no test image.
@@ -42,6 +44,7 @@ class TrainingJob:
     evaluate_each: int = 1
     checkpoint_s: float = 60.0
     teacher: Teacher | None = None
+    pause_after: int | None = None
 
     def __post_init__(self) -> None:
         images, test = self.images, self.test
@@ -51,6 +54,11 @@ class TrainingJob:
             raise InvalidArgument(f"checkpoint_s: 0 or more seconds, got {self.checkpoint_s}")
         if self.evaluate_each < 0:
             raise InvalidArgument(f"evaluate_each: 0 or more epochs, got {self.evaluate_each}")
+        if self.pause_after is not None and not 1 <= self.pause_after <= self.recipe.epochs:
+            raise InvalidArgument(
+                f"a training pauses after 1 to {self.recipe.epochs} epochs, those of its recipe, "
+                f"got {self.pause_after}"
+            )
         if len(images) < 2:
             # BatchNorm has no variance of one value.
             raise NotEnoughData(f"{images.source} has {len(images)} images; a training needs two")

@@ -9,11 +9,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phonenas.space import Classifier
-from phonenas.space.errors import InvalidArgument, UnsupportedFormat
+from phonenas.space.errors import InvalidArgument, SettingsChanged, UnsupportedFormat
 
 from .folder import Stopped, TrainingFolder, load
 from .job import TrainingJob
@@ -108,7 +109,7 @@ def run_job(
             run = _Run(network, job, processes, resources.loaders, on_event)
             try:
                 run.open(into)
-                return run.to_end()
+                return _until(run.to_end(), job.pause_after)
             finally:
                 run.close()
 
@@ -214,11 +215,16 @@ class _Run:
                 self.precision,
             )
         )
-        diverged = ""
-        while self.training_step.updates < self.schedule.steps and not diverged:
+        diverged, step = "", self.training_step
+        steps = self.per_epoch * (job.pause_after or job.recipe.epochs)
+        while step.updates < steps and not diverged:
             diverged = self._epoch()
         if self.curve and not diverged:
             diverged = self._invalid_weights()
+        if step.updates < self.schedule.steps and not diverged:
+            if self.into is not None and step.updates > self.resumed:
+                self._save()
+            return self._trained("")
         return self._finish(diverged)
 
     def _resume(self) -> None:
@@ -312,7 +318,8 @@ class _Run:
         self.loss_sum.zero_()
         self.loss_count = 0
         last = number == self.job.recipe.epochs
-        due = last or (self.job.evaluate_each and number % self.job.evaluate_each == 0)
+        due = last or number == self.job.pause_after
+        due = due or (self.job.evaluate_each and number % self.job.evaluate_each == 0)
         top1, top5 = self._evaluate() if due else (_NAN, _NAN)
         epoch = Epoch(number, step.updates, rate, loss, top1, top5, self.seconds)
         self.curve.append(epoch)
@@ -359,13 +366,21 @@ class _Run:
             )
 
     def _finish(self, diverged: str) -> Trained:
+        trained = self._trained(diverged)
+        if trained.diverged:
+            log.warning("the training of %s diverged: %s", self.network, trained.diverged)
+        if self.folder is not None:
+            self.folder.finish(trained)
+        return trained
+
+    def _trained(self, diverged: str) -> Trained:
         from phonenas.space.lowering.torch import state_arrays
 
         job = self.job
         top1, top5 = (self.curve[-1].top1, self.curve[-1].top5) if self.curve else (_NAN, _NAN)
         if not diverged and job.test is not None and top1 != top1:
             diverged = "the outputs were not numbers at the end"
-        trained = Trained(
+        return Trained(
             self.network,
             {} if diverged else state_arrays(self.training_step.evaluated),
             _NAN if diverged else top1,
@@ -380,8 +395,29 @@ class _Run:
             self.resumed,
             {**job.recipe.settings, "precision": self.precision},
         )
-        if diverged:
-            log.warning("the training of %s diverged: %s", self.network, diverged)
-        if self.folder is not None:
-            self.folder.finish(trained)
+
+
+def _until(trained: Trained, pause_after: int | None) -> Trained:
+    """A training as it was after some epochs, where it went further before.
+
+    Raises:
+        SettingsChanged: It was not evaluated then.
+    """
+    if pause_after is None or len(trained.curve) <= pause_after:
         return trained
+    then = trained.curve[pause_after - 1]
+    if then.top1 != then.top1 and trained.images_held:
+        raise SettingsChanged(
+            f"this training went past epoch {pause_after} without an evaluation there. Train in "
+            "another folder."
+        )
+    return replace(
+        trained,
+        weights={},
+        top1=then.top1,
+        top5=then.top5,
+        curve=trained.curve[:pause_after],
+        diverged="",
+        seconds=then.seconds,
+        steps=then.step,
+    )

@@ -22,6 +22,7 @@ BENCHMARK = (
     *("benchmark", "accuracy", "t.csv", "--space", "nasbench-macro"),
     *("--genes", "l*", "--target", "acc"),
 )
+READY = ("search", "--device", "pixel4/tflite/cpu-1large/float32", "--out", "r", "--quiet")
 SEARCH = (
     *("search", "--device", "fake", "--space", "tiny", "--evaluations", "60", "--quiet"),
     *("--accuracy", "surrogate"),
@@ -62,6 +63,11 @@ SEARCH = (
             "'block6_kernel'? All 48 names:  phonenas space mnasnet --genes",
         ),
         (("search", "--out", "r", "--time", "2x"), "--time takes hours, minutes or seconds"),
+        (("search", "--out", "r", "--budget", "8"), "--budget takes hours, minutes or seconds"),
+        ((*READY, "--budget", "8h"), "--budget is a time of training, and imagenet trains no"),
+        ((*READY, "--halving", "3"), "Successive halving goes with --accuracy training"),
+        ((*READY, "--min-epochs", "2"), "--min-epochs goes with --halving"),
+        ((*READY, "--halving", "1"), "Input should be greater than or equal to 2"),
         (("search", "--out", "r", "--time", "0s"), "the time of a search is above 0 s, got 0"),
         (
             ("search", "--out", "r", "--patience", "0"),

@@ -46,7 +46,7 @@ class Quantised(AccuracyEstimator):
     def __init__(self, base: AccuracyEstimator, change: AccuracyChange | None = None) -> None:
         self.base, self.change = base, change or published_change()
         self.name, self.quantity, self.schedule = base.name, base.quantity, base.schedule
-        self.slow, self.options = base.slow, base.options
+        self.slow, self.options, self.epochs = base.slow, base.options, base.epochs
         self.note = f"{base.note}; {self.change}" if base.note else str(self.change)
 
     @property
@@ -63,6 +63,13 @@ class Quantised(AccuracyEstimator):
     @property
     def cost_s(self) -> float:
         return self.base.cost_s
+
+    def after(self, epochs: int, folder: Path | None = None) -> Quantised:
+        """What int8 makes of the base's accuracy then."""
+        return Quantised(self.base.after(epochs, folder), self.change)
+
+    def epoch_s(self, architectures: Sequence[Architecture]) -> float:
+        return self.base.epoch_s(architectures)
 
     def _changed(self, accuracy: Accuracy) -> Accuracy:
         top1, error = self.change.of(accuracy.top1, accuracy.standard_error)

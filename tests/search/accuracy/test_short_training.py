@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,29 @@ def test_digest_tells_all_that_answers_depend_on(images: ImageSet) -> None:
     assert ShortTraining(images, recipe="small").recipe == SMALL
     with pytest.raises(UnknownName, match="small"):
         ShortTraining(images, recipe="smal")
+
+
+def test_a_paused_training_goes_on_from_its_own_checkpoint(
+    images: ImageSet, tmp_path: Path
+) -> None:
+    workers = LastFirst()
+    whole = ShortTraining(images, recipe=QUICK, hold_out=0.25, workers=workers)
+    first, last = (whole.after(epochs, tmp_path) for epochs in (4, 16))
+    assert (last.digest, whole.epochs) == (whole.digest, 16)
+    assert first.digest != whole.digest
+    early = first.estimate([TINY])
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "checkpoint.safetensors").exists()
+    assert len((kept / "curve.csv").read_text().splitlines()) == 1 + 4
+    assert last.estimate([TINY]).top1[0] == whole.estimate([TINY]).top1[0]
+    curve = [line.split(",") for line in (kept / "curve.csv").read_text().splitlines()]
+    assert [row[curve[0].index("top1")] != "" for row in curve[1:]] == [
+        i in (4, 16) for i in range(1, 17)
+    ]
+    # Begun from nothing the answer is the same.
+    assert whole.after(4).estimate([TINY]).top1[0] == early.top1[0]
+    with pytest.raises(InvalidArgument, match="pause after 1 to 16"):
+        whole.after(17)
 
 
 @pytest.mark.slow

@@ -72,8 +72,11 @@ def equal(a: Trained, b: Trained) -> bool:
     )
 
 
+_OF_JOB = ("seed", "evaluate_each", "checkpoint_s", "pause_after")
+
+
 def fit(**more: Any) -> Trained:
-    how = {k: more.pop(k) for k in ("seed", "evaluate_each", "checkpoint_s") if k in more}
+    how = {k: more.pop(k) for k in _OF_JOB if k in more}
     job = TrainingJob(IMAGES, HELD, more.pop("recipe", QUICK), **how)
     return run_job(TINY, job, **{"resources": CPU, **more})
 
@@ -228,6 +231,30 @@ def test_stopped_at_any_step_it_ends_the_same(
     assert files == ["curve.csv", "result.json", "weights.safetensors"]
     rows = (tmp_path / name / "curve.csv").read_text().splitlines()
     assert rows[0] == "epoch,step,learning_rate,loss,top1,top5,seconds" and len(rows) == 4
+
+
+def test_a_training_that_paused_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    each = fit()
+    for pause, resumed in ((1, 0), (1, 4), (2, 4)):
+        paused = fit(into=tmp_path, evaluate_each=0, pause_after=pause)
+        assert paused.top1 == each.curve[pause - 1].top1
+        assert (paused.steps, paused.resumed_from) == (4 * pause, resumed)
+        assert not (tmp_path / "result.json").exists()
+    last = fit(into=tmp_path, evaluate_each=0, pause_after=3)
+    assert last.resumed_from == 8
+    assert equal(last, each)
+    assert fit(into=tmp_path, evaluate_each=0).top1 == each.top1
+    # What went further is read as it was then.
+    assert fit(into=tmp_path, evaluate_each=0, pause_after=1).top1 == each.curve[0].top1
+    assert fit(pause_after=2, evaluate_each=0).top1 == each.curve[1].top1
+    with pytest.raises(InvalidArgument, match="1 to 3 epochs"):
+        fit(pause_after=4)
+
+
+def test_a_pause_where_it_was_not_evaluated_is_refused(tmp_path: Path) -> None:
+    fit(into=tmp_path, evaluate_each=0)
+    with pytest.raises(SettingsChanged, match="past epoch 2 without"):
+        fit(into=tmp_path, evaluate_each=0, pause_after=2)
 
 
 def test_a_finished_training_is_read_and_not_repeated(

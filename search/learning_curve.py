@@ -1,0 +1,83 @@
+"""What top-1 networks will have after further epochs, with an honest error.
+
+A step of a learning curve is predicted by its start: the gain from one rung to the next is linear
+in the top-1 so far and in the logarithm of the latency, since larger networks gain for longer. Each
+step is fitted on all networks that took it. Who takes it is chosen by these two numbers alone, so
+the choice does not distort the fit; a curve from the first rung to the last in one step would be
+fitted on those that turned out well. Steps are then joined, and their errors with them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["expected_top1"]
+
+Floats = npt.NDArray[np.float64]
+_NOISE = 0.02  # standard deviation of a gain before any is seen, counted as two networks
+# Of the mean gain, of its slope in top-1 and in log latency, and of its bend in top-1: so those far
+# from all that went on have a wide error.
+_DOUBT = (0.3, 0.5, 0.05, 3.0)
+_SEEN = 1.0  # half the networks that _NOISE counts as
+
+
+def expected_top1(top1: Floats, latency_ms: Floats) -> tuple[Floats, Floats]:
+    """Top-1 at the last rung of all networks, where it is not known from those that got there.
+
+    Args:
+        top1: At each rung, (n, rungs), in [0, 1]; NaN where a network did not get.
+        latency_ms: (n,), > 0.
+    Returns:
+        Expected top-1 at the last rung, in [0, 1], and its standard error, (n,) each; 0 where it
+        is known, NaN for a network without any.
+    Source: Bayesian linear regression with a normal-inverse-gamma prior: Gelman et al., Bayesian
+        Data Analysis, 3rd edition, 2013, section 14.8.
+    """
+    n, rungs = top1.shape
+    open_ = np.isnan(top1[:, -1])
+    mean, error = np.full(n, np.nan), np.full(n, np.nan)
+    size = np.log(latency_ms)
+    for rung in range(rungs - 1):
+        start, end = top1[:, rung], top1[:, rung + 1]
+        # Who is here now: at this rung, and brought here from the rungs before.
+        here = ~np.isnan(start)
+        mean[here], error[here] = start[here], 0.0
+        going = ~np.isnan(mean)
+        gain, slope, spread = _step(start, end, size, mean[going], size[going])
+        mean[going] = mean[going] + gain
+        error[going] = np.sqrt(((1 + slope) * error[going]) ** 2 + spread)
+    expected = np.clip(np.where(open_, mean, top1[:, -1]), 0.0, 1.0)
+    return expected, np.where(open_, error, 0.0)
+
+
+def _step(
+    start: Floats, end: Floats, size: Floats, of: Floats, of_size: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Gains of networks over one step, their slope in top-1, and their variance, (m,) each.
+
+    Args:
+        start, end, size: Of all networks, (n,); NaN where they are not known.
+        of, of_size: Top-1 before the step and log latency of those whose gain is asked for, (m,).
+    """
+    took = ~np.isnan(start) & ~np.isnan(end)
+    here = ~np.isnan(start)
+    centre = (start[here].mean(), size[here].mean()) if here.any() else (0.0, 0.0)
+
+    def columns(a: Floats, b: Floats) -> Floats:
+        return np.column_stack(
+            [np.ones(len(a)), a - centre[0], b - centre[1], (a - centre[0]) ** 2]
+        )
+
+    x, y = columns(start[took], size[took]), end[took] - start[took]
+    precision = x.T @ x + np.diag([(_NOISE / d) ** 2 for d in _DOUBT])
+    weights = np.linalg.solve(precision, x.T @ y)
+    rest = float(y @ y - weights @ precision @ weights)
+    shape = _SEEN + len(y) / 2
+    noise = (_SEEN * _NOISE**2 + max(rest, 0.0) / 2) / shape
+    asked = columns(of, of_size)
+    spread = noise * (1 + np.einsum("ij,ij->i", asked, np.linalg.solve(precision, asked.T).T))
+    # Student's t of 2 `shape` degrees of freedom; its variance is infinite up to 2.
+    heavy = shape / max(shape - 1, 0.5)
+    slope = weights[1] + 2 * weights[3] * asked[:, 1]
+    return asked @ weights, slope, spread * heavy
