@@ -56,28 +56,46 @@ def _step(
 ) -> tuple[Floats, Floats, Floats]:
     """Gains of networks over one step, their slope in top-1, and their variance, (m,) each.
 
+    Who did not go on lies mostly below those who did. So the variance is multiplied by how much
+    larger the errors of the lowest third of these are than a fit on the others expects.
+
     Args:
         start, end, size: Of all networks, (n,); NaN where they are not known.
         of, of_size: Top-1 before the step and log latency of those whose gain is asked for, (m,).
     """
-    took = ~np.isnan(start) & ~np.isnan(end)
-    here = ~np.isnan(start)
+    here, took = ~np.isnan(start), np.flatnonzero(~np.isnan(start) & ~np.isnan(end))
     centre = (start[here].mean(), size[here].mean()) if here.any() else (0.0, 0.0)
 
     def columns(a: Floats, b: Floats) -> Floats:
-        return np.column_stack(
-            [np.ones(len(a)), a - centre[0], b - centre[1], (a - centre[0]) ** 2]
-        )
+        off = a - centre[0]
+        return np.column_stack([np.ones(len(a)), off, b - centre[1], off**2])
 
-    x, y = columns(start[took], size[took]), end[took] - start[took]
+    took = took[np.argsort(start[took], kind="stable")]
+    x, gains = columns(start[took], size[took]), end[took] - start[took]
+    low = len(took) // 3
+    weights, variance = _fitted(x[low:], gains[low:], x[:low])
+    off = (gains[:low] - x[:low] @ weights) ** 2 / variance
+    larger = max(1.0, (2 * _SEEN + float(off.sum())) / (2 * _SEEN + low))
+    asked = columns(of, of_size)
+    weights, variance = _fitted(x, gains, asked)
+    slope = weights[1] + 2 * weights[3] * asked[:, 1]
+    gained: Floats = asked @ weights
+    return gained, slope, variance * larger
+
+
+def _fitted(x: Floats, y: Floats, asked: Floats) -> tuple[Floats, Floats]:
+    """Weights of columns, (k,), and the variance of new observations, (m,).
+
+    Args:
+        x, y: Columns, (n, k), and what was observed, (n,).
+        asked: Columns of the new ones, (m, k).
+    """
     precision = x.T @ x + np.diag([(_NOISE / d) ** 2 for d in _DOUBT])
-    weights = np.linalg.solve(precision, x.T @ y)
+    weights: Floats = np.linalg.solve(precision, x.T @ y).astype(np.float64)
     rest = float(y @ y - weights @ precision @ weights)
     shape = _SEEN + len(y) / 2
     noise = (_SEEN * _NOISE**2 + max(rest, 0.0) / 2) / shape
-    asked = columns(of, of_size)
-    spread = noise * (1 + np.einsum("ij,ij->i", asked, np.linalg.solve(precision, asked.T).T))
+    far = np.einsum("ij,ij->i", asked, np.linalg.solve(precision, asked.T).T)
     # Student's t of 2 `shape` degrees of freedom; its variance is infinite up to 2.
-    heavy = shape / max(shape - 1, 0.5)
-    slope = weights[1] + 2 * weights[3] * asked[:, 1]
-    return asked @ weights, slope, spread * heavy
+    variance: Floats = noise * (1 + far) * shape / max(shape - 1, 0.5)
+    return weights, variance

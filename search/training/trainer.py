@@ -319,7 +319,7 @@ class _Run:
         self.loss_count = 0
         last = number == self.job.recipe.epochs
         due = last or number == self.job.pause_after
-        due = due or (self.job.evaluate_each and number % self.job.evaluate_each == 0)
+        due = due or bool(self.job.evaluate_each and number % self.job.evaluate_each == 0)
         top1, top5 = self._evaluate() if due else (_NAN, _NAN)
         epoch = Epoch(number, step.updates, rate, loss, top1, top5, self.seconds)
         self.curve.append(epoch)
