@@ -378,8 +378,9 @@ def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]
         table(header, [[*_row(c, more), *([chosen[c.id]] if chosen else [])] for c in shown]),
     ]
     if found.rungs:
-        reached = [f"{n:,} for {counted(e, 'epoch')}" for e, n in found.rungs.items()]
-        lines[0] += f"; trained: {', '.join(reached)} or more"
+        (least, _), *more_epochs = found.rungs.items()
+        further = [f", {n:,} of them for {e}" for e, n in more_epochs]
+        lines[0] += f"; trained for {counted(least, 'epoch')}{''.join(further)}"
     if len(front) > len(shown):
         rest = command_line("show", str(out))
         lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")

@@ -13,6 +13,7 @@ from fakes import TinySpace
 from phonenas import search
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
+from phonenas.search.accuracy.quantisation.quantised import Quantised
 from phonenas.search.accuracy.successive_halving import rungs_of
 from phonenas.search.rungs import promotable
 from phonenas.space import Architecture
@@ -58,6 +59,16 @@ def test_the_last_step_is_the_whole_training() -> None:
     steps = halving().steps
     assert steps[-1].digest == whole.digest
     assert len({step.digest for step in steps}) == 3
+
+
+def test_networks_in_int8_go_on_like_those_they_are_made_of(tiny: TinySpace) -> None:
+    network = [tiny.decode(tiny.sample(np.random.default_rng(0), 1)[0])]
+    floats = SimulatedTraining(top1_of, 9)
+    whole = Quantised(floats)
+    steps = SuccessiveHalving(whole, 3).steps
+    assert steps[-1].digest == whole.digest
+    assert steps[-1].estimate(network).top1[0] == whole.estimate(network).top1[0]
+    assert steps[0].estimate(network).top1[0] < floats.after(1).estimate(network).top1[0]
 
 
 def test_what_cannot_pause_is_refused() -> None:
