@@ -225,6 +225,7 @@ def search(
     began = time.monotonic()
     evaluator: Evaluator
     if isinstance(accuracy, SuccessiveHalving):
+        assert isinstance(latency, LatencyModel)  # of one precision, as the accuracy
         settings["columns"] = [*settings.get("columns", COLUMNS), EPOCHS]
         accuracy = accuracy if into is None else accuracy.within(Path(into))
         evaluator = RungEvaluator(space, latency, accuracy, spec)
