@@ -6,7 +6,7 @@ from . import accuracy, objectives, training
 from .benchmarks import table as benchmark
 from .benchmarks.exact_front import ExactFront, exact_front
 from .budget import Budget
-from .constraints import Limit, Target, parse_limit
+from .constraints import Devices, Limit, OnDevice, Target, parse_limit
 from .evaluations import Evaluations
 from .loop import Searched, run, search
 from .objectives import Function, Latency, Macs, Objective, Params, PeakActivation
@@ -35,6 +35,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "Controller",
+    "Devices",
     "Evaluations",
     "ExactFront",
     "Function",
@@ -43,6 +44,7 @@ __all__ = [
     "Limit",
     "Macs",
     "Objective",
+    "OnDevice",
     "Params",
     "ParetoFront",
     "PeakActivation",

@@ -29,10 +29,40 @@ def chances(front: ParetoFront) -> npt.NDArray[np.float64]:
     return chance_within(ms, low, high, front.target_ms)
 
 
+def _whole_chances(front: ParetoFront) -> npt.NDArray[np.float64]:
+    """`chances`; of several devices the least of all, (n,)."""
+    least = chances(front)
+    for name, target_ms in front.targets.items():
+        if target_ms is not None:
+            ends = [(c.values[name], c.intervals[name]) for c in front]
+            ms, low, high = np.array([(ms, i.low_ms, i.high_ms) for ms, i in ends]).T
+            least = np.minimum(least, chance_within(ms, low, high, target_ms))
+    return least
+
+
+def _costs(front: ParetoFront) -> npt.NDArray[np.float64]:
+    """What each candidate costs, (n,): latency in ms.
+
+    Of several devices the largest latency / target, without targets their geometric mean: the same
+    whichever of them is validated.
+    """
+    if not front.targets:
+        return np.array([c.latency_ms for c in front])
+    ms = np.array([[c.values[name] for name in front.targets] for c in front])
+    targets = [t for t in front.targets.values() if t is not None]
+    costs: npt.NDArray[np.float64] = (
+        (ms / np.array(targets)).max(axis=1) if targets else np.exp(np.log(ms).mean(axis=1))
+    )
+    return costs
+
+
 def select_candidates(
     front: ParetoFront, k: int, measured: Collection[str] = ()
 ) -> list[Candidate]:
-    """The k candidates to measure, by rising latency.
+    """The k candidates to measure, in the order of the front.
+
+    Of several devices "the target" here means those of all, so that the same networks are measured
+    on each.
 
     The first has the greatest reward (without a target, top-1) times the chance to meet the
     target. Each further one adds most to the hypervolume that is expected of those chosen, so they
@@ -53,7 +83,7 @@ def select_candidates(
     open_ = [c for c, known in zip(candidates, done, strict=True) if not known]
     if k >= len(open_):
         return open_
-    chance = chances(front)
+    chance = _whole_chances(front)
     value = np.array([c.top1 if c.reward is None else c.reward for c in candidates])
     best = float((value * chance)[done].max(initial=0.0))
     gain = np.where(done, -1.0, np.maximum(value - best, 0.0) * chance)
@@ -67,7 +97,7 @@ def select_candidates(
     near[chosen] = True
     if (near & ~done).sum() < k:
         near[:] = True
-    losses = np.array([[c.latency_ms, 1 - c.top1] for c in candidates])
+    losses = np.column_stack([_costs(front), [1 - c.top1 for c in candidates]])
     ideal, worst = losses[near].min(axis=0), losses[near].max(axis=0)
     # A little beyond the worst of them, so that the ends count too.
     reference = ideal + 1.1 * np.maximum(worst - ideal, 1e-9)

@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from phonenas.latency_model import LatencyModel, chance_within
+from phonenas.latency_model import LatencyModel
 from phonenas.space import Genomes, SearchSpace
 from phonenas.space.errors import Infeasible
 from phonenas.space.narrowed import ConfinedSpace
 
 from .accuracy import AccuracyEstimator
 from .evaluations import CHANCE, Evaluations, Generation
-from .history import History
+from .history import History, Intervals, intervals_of, least_chance
 from .objectives import Objective, checked
 from .precisions import PrecisionModels
 from .spec import Spec
@@ -52,7 +52,9 @@ class Evaluator(History):
     ) -> None:
         super().__init__(space, spec, latency.device, latency.conditions.origin)
         self._latency_of = latency.on(space)
-        self._intervals_of = latency.intervals(space) if spec.chance is not None else None
+        self._intervals_of: dict[str, Intervals] = {}  # by the column of the latency
+        if spec.chance is not None:
+            self._intervals_of = intervals_of(space, spec) or {"": latency.intervals(space)}
         self._accuracy_of = accuracy.on(space)
         self.trained_s = 0.0
         self._further = [(o, o.on(space)) for o in spec.objectives]
@@ -103,9 +105,8 @@ class Evaluator(History):
             o.name: zero if cheap and not o.cheap else self._asked(o, of, genomes)
             for o, of in self._further
         }
-        if self._intervals_of is not None and self.spec.hard_ms is not None:
-            low, high, _ = self._intervals_of(genomes)
-            further[CHANCE] = chance_within(ms, low, high, self.spec.hard_ms)
+        if self._intervals_of:
+            further[CHANCE] = least_chance(self.spec, ms, further, self._intervals_of, genomes)
         if cheap:
             return Evaluations(genomes, ms, zero, zero, zero > 0, further, self._units)
         accuracy = self._accuracy_of(genomes)
@@ -220,7 +221,9 @@ class Evaluator(History):
                     break
         assert closest is not None
         where = f"no network of {self.space.name} on {self.device} was found"
-        if spec.hard_ms is not None and not (spec.chance or spec.limits):
+        if spec.devices is not None:
+            where = f"no network of {self.space.name} was found"
+        elif spec.hard_ms is not None and not (spec.chance or spec.limits):
             raise Infeasible(
                 f"{where} that reaches {spec.hard_ms:g} ms; the fastest of {tried:,} tried takes "
                 f"{closest[1].latency_ms[0]:.2f} ms. Raise --target or lower --resolution."

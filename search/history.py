@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from phonenas.latency_model import chance_within
 from phonenas.space import AdditiveTable, Genomes, SearchSpace
 from phonenas.space.errors import Infeasible, NotEnoughData
 
 from .evaluations import COLUMNS, EPOCHS, Evaluations, Generation
-from .pareto import Candidate, ParetoFront, non_dominated
+from .objectives import Latency
+from .pareto import Candidate, Interval, ParetoFront, non_dominated
 from .spec import Spec
-from .strategies.reward import reward
 
-__all__ = ["History", "Intervals", "summarise_reasons"]
+__all__ = ["History", "Intervals", "intervals_of", "least_chance", "summarise_reasons"]
 
 Floats = npt.NDArray[np.float64]
 # Genomes, (n, genes), to both ends of the 90 % interval in ms and whether all was measured, (n,).
@@ -40,6 +41,42 @@ def summarise_reasons(reasons: Mapping[str, int]) -> str:
     return ", ".join([*named, *([f"other reasons ({more:,})"] if more else [])])
 
 
+def intervals_of(space: SearchSpace, spec: Spec) -> dict[str, Intervals]:
+    """Intervals of the latency on each of several devices, by its column; none for one device.
+
+    Raises:
+        UncoveredOperator: A device's model cannot predict some operator of the space.
+    """
+    known = spec.on_devices
+    return {o.name: o.model.intervals(space) for o in known if isinstance(o, Latency)}
+
+
+def least_chance(
+    spec: Spec,
+    latency_ms: Floats,
+    further: Mapping[str, Floats],
+    intervals: Mapping[str, Intervals],
+    genomes: Genomes,
+) -> Floats:
+    """Probability to meet the hard target, (n,); of several devices the least of theirs.
+
+    Args:
+        spec: With a target.
+        latency_ms, further: Of n networks: latency, and the columns of several devices.
+        intervals: By the column of each device; by "" of the one device.
+        genomes: (n, genes).
+    """
+    assert spec.target is not None
+    targets = {"": spec.target.ms} if spec.devices is None else spec.devices.targets_ms
+    chances = []
+    for name, of in intervals.items():
+        low, high, _ = of(genomes)
+        ms = further[name] if name else latency_ms
+        chances.append(chance_within(ms, low, high, targets[name] or spec.target.ms))
+    least: Floats = np.min(chances, axis=0)
+    return least
+
+
 class History:
     """All networks that were evaluated, in order, and the best of them.
 
@@ -51,7 +88,8 @@ class History:
     Attributes:
         repeats: Proposals that were known already.
         log: A row a generation. Without a hard target the hypervolume is of the box known by then,
-            which grows with the slowest network seen.
+            which grows with the slowest network seen. Of several devices `fastest_ms` is on the
+            first.
     """
 
     def __init__(self, space: SearchSpace, spec: Spec, device: str, origin: str) -> None:
@@ -66,7 +104,7 @@ class History:
         self._parts: list[Evaluations] = []
         self._front: Floats | None = None
         self._range = np.array([[np.inf], [-np.inf]])
-        self._slowest_ms, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
+        self._highest, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,7 +123,7 @@ class History:
         for key in self.space.keys(evaluated.genomes):
             self.rows.setdefault(key, len(self.rows))
         self._parts.append(evaluated)
-        self._slowest_ms = max(self._slowest_ms, float(evaluated.latency_ms.max()))
+        self._highest = max(self._highest, float(self.spec.cost(evaluated).max()))
         self._fastest_ms = min(self._fastest_ms, float(evaluated.latency_ms.min()))
         compared = evaluated.comparable
         if not compared.all():
@@ -110,7 +148,7 @@ class History:
         """Hypervolume of all that was evaluated; see `Spec.volume`."""
         if self._front is None or not len(self._front):
             return 0.0
-        return self.spec.volume(self._front, self._slowest_ms, self._range)
+        return self.spec.volume(self._front, self._highest, self._range)
 
     def grown(self, last: int) -> float:
         """Share of the hypervolume that the latest networks added, in [0, 1].
@@ -127,11 +165,11 @@ class History:
         if not len(losses):
             return 1.0
         front = losses[non_dominated(losses)]
-        return 1 - self.spec.volume(front, self._slowest_ms, self._range) / whole
+        return 1 - self.spec.volume(front, self._highest, self._range) / whole
 
     def note(self, seconds: float) -> Generation:
         """Add a generation to the log, and give its row."""
-        cheap = len(self.spec.also) + 2 <= _VOLUME
+        cheap = self.spec.loss_count <= _VOLUME
         volume = self.volume() if cheap else float("nan")
         self.log.append(
             Generation(len(self), self.repeats, volume, self._fastest_ms, self._best_top1, seconds)
@@ -167,12 +205,15 @@ class History:
             f"search:  phonenas accuracy '{first}'. Then search with another --out."
         )
 
-    def front(self, intervals: Intervals) -> ParetoFront:
-        """The front of all networks that meet the hard constraints, by rising latency; where not
-        all were trained as long, of those trained longest.
+    def front(
+        self, intervals: Intervals, on_devices: Mapping[str, Intervals] | None = None
+    ) -> ParetoFront:
+        """The front of all networks that meet the hard constraints, by rising cost; where not all
+        were trained as long, of those trained longest.
 
         Args:
             intervals: Of latency, by genome.
+            on_devices: Of the latency on each of several devices, by its column.
         Raises:
             NotEnoughData: No network was evaluated, or none has an accuracy.
             Infeasible: None meets the constraints; the closest is named.
@@ -184,14 +225,15 @@ class History:
         within = np.flatnonzero(spec.met(evaluated) & evaluated.comparable)
         if not len(within):
             closest = int(np.argmin(spec.overstepped(evaluated)))
+            where = f" on {self.device}; the fastest takes {self._fastest_ms:.2f} ms"
+            where = where if spec.devices is None else ""
             raise Infeasible(
-                f"none of {len(evaluated):,} networks evaluated meets {spec.constraints()} on "
-                f"{self.device}; the fastest takes {self._fastest_ms:.2f} ms, the closest has "
-                f"{spec.describe(evaluated, closest)}. Raise --target or the limit, lower "
-                "--resolution or give more --evaluations, with another --out."
+                f"none of {len(evaluated):,} networks evaluated meets {spec.constraints()}"
+                f"{where}; the closest has {spec.describe(evaluated, closest)}. Raise --target or "
+                "the limit, lower --resolution or give more --evaluations, with another --out."
             )
         losses = spec.losses(evaluated.take(within))
-        # By latency, then top-1, whatever the losses' order is.
+        # By cost, then top-1, whatever the losses' order is.
         losses[:, [0, 1]] = losses[:, [1, 0]]
         best = evaluated.take(within[non_dominated(losses)])
         low, high, covered = intervals(best.genomes)
@@ -199,7 +241,7 @@ class History:
         ms, given, rewards = None, "", [None] * len(best)
         if spec.target is not None:
             ms, given = spec.target.ms, spec.target.given
-            rewards = (reward(best.top1, best.latency_ms, ms) * spec.weights(best)).tolist()
+            rewards = spec.rewards(best).tolist()
         columns = {
             **{name: getattr(best, name).tolist() for name in COLUMNS},
             "low_ms": low.tolist(),
@@ -209,13 +251,20 @@ class History:
             "params": counts[:, 1].astype(np.int64).tolist(),
             "reward": rewards,
         }
+        further = {**best.further, **spec.ratios(best)}
+        ends = {name: of(best.genomes) for name, of in (on_devices or {}).items()}
         candidates = tuple(
             Candidate(
                 id=i,
                 block_args=self.space.text(best.genomes[i]),
-                values={name: float(values[i]) for name, values in best.further.items()},
+                values={name: float(values[i]) for name, values in further.items()},
+                intervals={
+                    name: Interval(float(low[i]), float(high[i]), bool(covered[i]))
+                    for name, (low, high, covered) in ends.items()
+                },
                 **{name: values[i] for name, values in columns.items()},
             )
             for i in range(len(best))
         )
-        return ParetoFront(candidates, ms, given, self.volume(), self.origin)
+        targets = spec.devices.targets_ms if spec.devices is not None else {}
+        return ParetoFront(candidates, ms, given, self.volume(), self.origin, targets=targets)

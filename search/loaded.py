@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,8 @@ from phonenas.space.precision import FLOAT32
 from .checkpoint import BUDGET, read_checkpoint, run_digest
 from .evaluations import COLUMNS, Evaluations, Generation
 from .pareto import FRONT_COLUMNS, Candidate, ParetoFront
-from .run_document import DOCUMENT, read_run
+from .run_document import DOCUMENT, model_file, read_run
 from .spec import Spec
-from .strategies.reward import reward
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,14 +40,15 @@ __all__ = ["Loaded", "load", "lock_run"]
 
 
 def lock_run(path: Path) -> Lock:
-    """Keep other processes out of a run's folder; a round of a validation has its run's lock.
+    """Keep other processes out of a run's folder; what a validation made in it has its lock, too.
 
     Raises:
         StoreError: Another process works there, and is named.
     """
-    above = path.absolute().parent
-    is_round = re.fullmatch("round[0-9]+", path.name) and (above / "run.json").exists()
-    return lock_folder(above if is_round else path)
+    whole = path.absolute()
+    while re.fullmatch("(round|device)[0-9]+", whole.name) and (whole.parent / "run.json").exists():
+        whole = whole.parent
+    return lock_folder(path if whole == path.absolute() else whole)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Loaded:
     `model` holds digest, conditions and scores of the latency model that predicted, and the
     networks that examined it; `failed` how many networks got no accuracy, by reason; `objectives`
     is `Spec.to_dict` of what was asked, None in a run of version 0.1; `digested` whether its files
-    hold digests of their content.
+    hold digests of their content; `whole` the run of several devices that this is as a run of one
+    of them.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Loaded:
     objectives: dict[str, Any] | None = None
     given_space: SearchSpace | None = None
     digested: bool = False
+    whole: Loaded | None = None
 
     def __repr__(self) -> str:
         return f"Loaded({str(self.path)!r}, {self.front!r})"
@@ -82,10 +84,37 @@ class Loaded:
         Raises:
             UnsupportedFormat: It is damaged.
         """
-        path = self.path / "model.json"
+        return self._model_of(str(self.settings["device"]), self.settings["latency_model"])
+
+    def _model_of(self, device: str, digest: str) -> LatencyModel | None:
+        run = self.whole or self
+        path = run.path / model_file(run.settings, device)
         model = load_model(path) if path.exists() else None
-        own = model is not None and model.digest == self.settings["latency_model"]
-        return model if own else None
+        return model if model is not None and model.digest == digest else None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that it was searched for."""
+        several = self.settings.get("devices", ())
+        return tuple(d["device"] for d in several) or (str(self.settings["device"]),)
+
+    def device_models(self) -> dict[str, LatencyModel]:
+        """The model of each of several devices that predicted; none for one device.
+
+        Raises:
+            UnsupportedFormat: One is damaged, or missing.
+        """
+        models = {}
+        for of in self.settings.get("devices", ()):
+            model = self._model_of(of["device"], of["latency_model"])
+            if model is None:
+                missing = self.path / model_file(self.settings, of["device"])
+                raise UnsupportedFormat(
+                    f"{missing} is missing, the latency model of {of['device']}. Search again, "
+                    "with another --out."
+                )
+            models[of["device"]] = model
+        return models
 
     @property
     def conditions(self) -> Conditions:
@@ -131,6 +160,9 @@ class Loaded:
         Raises:
             UnsupportedFormat: The checkpoint is damaged.
         """
+        if self.whole is not None:
+            known = self.whole.evaluations()
+            return replace(known, latency_ms=known.further[f"latency:{self.settings['device']}"])
         checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
         if checkpoint is not None:
             return checkpoint.evaluations
@@ -139,6 +171,8 @@ class Loaded:
 
     def log(self) -> tuple[Generation, ...]:
         """A row a generation."""
+        if self.whole is not None:
+            return self.whole.log()
         checkpoint = read_checkpoint(self.path, self.settings, digested=self.digested)
         return () if checkpoint is None else checkpoint.log
 
@@ -161,6 +195,7 @@ class Loaded:
                 f"{self.path / 'checkpoint.npz'} holds no networks of {space.name}: "
                 f"{str(error)[:200]}"
             ) from error
+        further = {**evaluated.further, **self.spec.ratios(evaluated)}
         counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes).astype(np.int64)
         columns = {
             "network": [space.text(row) for row in genomes],
@@ -169,16 +204,18 @@ class Loaded:
             "params": counts[:, 1],
             "reward": None,
             "origin": self.front.origin,
-            **{n: v for n, v in evaluated.further.items() if n not in FRONT_COLUMNS},
+            **{n: v for n, v in further.items() if n not in FRONT_COLUMNS},
             "failed": [evaluated.failed.get(i, "") for i in range(len(evaluated))],
         }
         if target is not None:
-            rewards = reward(evaluated.top1, evaluated.latency_ms, target.ms)
-            columns["reward"] = rewards * self.spec.weights(evaluated)
-        known = self.front.to_frame()[["id", "network", "low_ms", "high_ms"]]
+            columns["reward"] = self.spec.rewards(evaluated)
+        front = self.front.to_frame()
+        named = [n for n in map(str, front) if n.startswith(("low:", "high:"))]
+        ends = [n for n in named if n not in columns]
+        known = front[["id", "network", "low_ms", "high_ms", *ends]]
         frame = pd.DataFrame(columns).merge(known, on="network", how="left")
-        further = [name for name in columns if name not in FRONT_COLUMNS]
-        return frame.astype({"id": "Int64"})[[*FRONT_COLUMNS, *further]]
+        more = [*(name for name in columns if name not in FRONT_COLUMNS), *ends]
+        return frame.astype({"id": "Int64"})[[*FRONT_COLUMNS, *more]]
 
     def write_networks(self, path: str | Path | None = None) -> Path:
         """Write `to_frame`, with the name of each candidate ("runs/x:3"), as a Parquet file.
@@ -244,6 +281,7 @@ def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
         settings["target"],
         document["hypervolume"],
         str(document["model"].get("conditions", {}).get("origin", "measured")),
+        targets={f"latency:{d['device']}": d["target_ms"] for d in settings.get("devices", ())},
     )
     seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
     failed, objectives = document.get("failed", {}), document.get("objectives")

@@ -27,6 +27,8 @@ from .checkpoint import BUDGET, RULES
 from .constraints import Target
 from .evaluations import COLUMNS, EPOCHS
 from .evaluator import Evaluator
+from .history import intervals_of
+from .objectives import Latency
 from .pareto import ParetoFront
 from .precisions import PrecisionModels, write_runs
 from .run_folder import Checkpoint, RunFolder
@@ -157,14 +159,16 @@ def search(
 
     Args:
         space: Where to look.
-        latency: A fitted model of the device; or one for each precision, with a space that has the
-            choice (`PrecisionChoice`) and `InPrecisions` for the accuracy.
+        latency: A fitted model of the device; of several devices that of the first. Or one for each
+            precision, with a space that has the choice (`PrecisionChoice`) and `InPrecisions` for
+            the accuracy.
         accuracy: Of top-1. With `SuccessiveHalving` the best alone are trained in full, and the
             front is of those.
         strategy: New, with its seed. Networks beyond a hard target rank behind all within it and
             never enter the front. A soft target is followed by strategies with `soft_target`; the
             others look for the whole front.
-        spec: Target, further objectives and limits; None for the whole front of both.
+        spec: Target or several devices, further objectives and limits; None for the whole front of
+            both.
         evaluations: Distinct networks to evaluate, ≥ 1; or a `Budget`, which may end it before.
         into: Run folder; a run stopped in it is taken up and ends as if never stopped, and a
             finished one goes on if it is given a greater budget than it had, to the front that all
@@ -173,8 +177,9 @@ def search(
         on_event: Called with `Evaluated` after each generation, and within one with `Estimated`
             for each network that a slow estimator, kept in the folder, was asked for.
     Raises:
-        InvalidArgument: A budget out of range or below the networks that it starts from, or a soft
-            target for a strategy that was made for a hard one.
+        InvalidArgument: A budget out of range or below the networks that it starts from, a soft
+            target for a strategy that was made for a hard one, or another model than that of the
+            first of several devices.
         NotInSpace: The search starts from a network outside the space; it is named.
         SettingsChanged: The folder holds a run with other settings, or with more evaluations; both
             values are named.
@@ -201,9 +206,15 @@ def search(
             f"{first:,} evaluations or more"
         )
     soft = spec.target is not None and spec.target.soft
-    strategy_ms = (
-        None if spec.target is None or (soft and not strategy.soft_target) else spec.target.ms
+    strategy_target = (
+        None if spec.target is None or (soft and not strategy.soft_target) else spec.cost_target
     )
+    models = [o.model for o in spec.on_devices if isinstance(o, Latency)]
+    if models and models[0].digest != latency.digest:
+        raise InvalidArgument(
+            f"`latency` is the model of the first of several devices, {models[0].device} "
+            f"({models[0].digest}), got that of {latency.device} ({latency.digest})"
+        )
     own = {"space", "resolution_px", "device", "precision", BUDGET, *RULES}
     if double := own & strategy.settings.keys():
         raise InvalidArgument(
@@ -250,8 +261,9 @@ def search(
             summary = latency.summary()
             folder = stack.enter_context(RunFolder(into, settings, summary, spec.to_dict()))
             if not folder.finished() and isinstance(latency, LatencyModel):
-                folder.keep_model(latency)
-        strategy.start(space, strategy_ms, 2 + len(spec.also))
+                for model in models or [latency]:
+                    folder.keep_model(model)
+        strategy.start(space, strategy_target, spec.loss_count)
         resumed, before_s, stale, rule = 0, 0.0, 0, ""
         stopped = None if folder is None else folder.checkpoint()
         if folder is not None and stopped is None and folder.finished():
@@ -327,7 +339,7 @@ def search(
                 on_event(Evaluated(row.evaluations, limit, *best, evaluator.failures))
             if folder is not None and folder.due():
                 folder.save(checkpoint(before if last else None))
-        front = evaluator.front(latency.intervals(space))
+        front = evaluator.front(latency.intervals(space), intervals_of(space, spec))
         seconds = before_s + time.monotonic() - began
         if folder is not None and (resumed < len(evaluator) or not folder.finished()):
             done = checkpoint(before)

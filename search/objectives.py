@@ -24,6 +24,7 @@ from phonenas.space.errors import InvalidArgument, InvalidObjective, UnknownName
 
 __all__ = [
     "NAME",
+    "RATIO",
     "RESERVED",
     "FileSize",
     "Function",
@@ -41,6 +42,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 _BYTES = 4  # of an activation in float32
 NAME = r"[\w:.-]{1,64}"
+RATIO = "latency_ratio"  # of several devices: the largest latency / target, or their mean
 RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance", "epochs")  # columns of runs
 
 

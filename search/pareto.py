@@ -19,7 +19,7 @@ from .exported_file import ExportedFile
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FRONT_COLUMNS", "Candidate", "ParetoFront", "hypervolume", "non_dominated"]
+__all__ = ["FRONT_COLUMNS", "Candidate", "Interval", "ParetoFront", "hypervolume", "non_dominated"]
 
 # Of `ParetoFront.to_frame`.
 FRONT_COLUMNS: tuple[str, ...] = (
@@ -34,6 +34,15 @@ FRONT_COLUMNS: tuple[str, ...] = (
 FRONT_COLUMNS += ("outside", "macs", "params", "reward", "origin")
 _EXACT = 4  # losses
 _POINTS = 100_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The 90 % interval of a predicted latency, ms, and whether every operator was measured."""
+
+    low_ms: Ms
+    high_ms: Ms
+    covered: bool
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,9 @@ class Candidate:
         macs, params: Counted.
         reward: Weighted product against the run's target; None without one.
         measured_ms: Measured on the device, or None.
-        values: Of further objectives and limits, by name.
+        values: Of further objectives and limits, by name; of several devices the latency on each
+            in ms, as `latency:pixel6`.
+        intervals: Of these latencies, by the same name.
     """
 
     id: Count
@@ -69,6 +80,7 @@ class Candidate:
     reward: Number | None = None
     measured_ms: Ms | None = None
     values: dict[str, Number] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -80,8 +92,8 @@ class Candidate:
         return replace(self, measured_ms=measured_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return asdict(self)
+        """The fields, ready for JSON; `intervals` only where there are several devices."""
+        return {k: v for k, v in asdict(self).items() if k != "intervals" or v}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Candidate:
@@ -98,13 +110,16 @@ class ParetoFront:
     """Candidates none of which another beats in every objective, by rising latency.
 
     Args:
-        candidates: In order of latency.
+        candidates: In order of latency; of several devices in that of their largest or mean ratio
+            of latency and target.
         target_ms: What the search aimed at, or None.
         target: How the target was given ("25", or a network whose measured latency it is).
         hypervolume: Share of the reference box that the front dominates, in [0, 1].
         origin: Of the latencies that the model which predicted was fitted on: "measured",
             "simulated", "emulated" or "imported"; "" where it is not known.
         exported: Files of candidates that were trained and exported, by block string.
+        targets: Of several devices the target of each in ms, or None, by the name of its latency
+            in `Candidate.values`. `latency_ms` and `target_ms` are those of one of them.
     """
 
     candidates: tuple[Candidate, ...]
@@ -113,6 +128,7 @@ class ParetoFront:
     hypervolume: float
     origin: str = "measured"
     exported: Mapping[str, ExportedFile] = field(default_factory=dict, hash=False, repr=False)
+    targets: Mapping[str, float | None] = field(default_factory=dict, hash=False, repr=False)
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
@@ -123,25 +139,42 @@ class ParetoFront:
     def __repr__(self) -> str:
         if not self.candidates:
             return "ParetoFront(0 networks)"
-        first, last = self.candidates[0], self.candidates[-1]
+        ms = [c.latency_ms for c in self]
         best = max(c.top1 for c in self)
         target = "" if self.target_ms is None else f", target {self.target_ms:.2f} ms"
         if self.origin not in ("measured", ""):
             target += f", {self.origin.upper()}: no device was measured"
         return (
-            f"ParetoFront({counted(len(self), 'network')}, {first.latency_ms:.2f} to "
-            f"{last.latency_ms:.2f} ms, top-1 up to {best:.1%}{target})"
+            f"ParetoFront({counted(len(self), 'network')}, {min(ms):.2f} to "
+            f"{max(ms):.2f} ms, top-1 up to {best:.1%}{target})"
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a candidate: `FRONT_COLUMNS`, then further objectives by name."""
+        """One row a candidate: `FRONT_COLUMNS`, then further objectives by name.
+
+        Of several devices each has a latency with its interval: `latency:pixel6`, `low:pixel6` and
+        `high:pixel6`, in ms.
+        """
         import pandas as pd
 
-        names = dict.fromkeys(name for c in self for name in c.values)
+        further = [{**c.values, **_ends(c)} for c in self]
+        names = dict.fromkeys(name for row in further for name in row)
         columns = [*FRONT_COLUMNS, *(name for name in names if name not in FRONT_COLUMNS)]
         own = {"origin": self.origin}
-        rows = [{**c.values, **c.to_dict(), "network": c.block_args, **own} for c in self]
+        rows = [
+            {**more, **c.to_dict(), "network": c.block_args, **own}
+            for c, more in zip(self, further, strict=True)
+        ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _ends(candidate: Candidate) -> dict[str, float]:
+    """Both ends of each interval of several devices, by column."""
+    ends = {}
+    for name, interval in candidate.intervals.items():
+        device = name.removeprefix("latency:")
+        ends |= {f"low:{device}": interval.low_ms, f"high:{device}": interval.high_ms}
+    return ends
 
 
 def non_dominated(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -18,10 +18,19 @@ from .checkpoint import run_digests
 from .evaluations import COLUMNS
 from .pareto import Candidate
 
-__all__ = ["DOCUMENT", "Estimate", "estimate_of", "read_run", "settings_of"]
+__all__ = ["DOCUMENT", "Estimate", "estimate_of", "model_file", "read_run", "settings_of"]
 
 DOCUMENT = Document("phonenas-run", 2, "run")
 _AGAIN = "Search again, with another --out."
+
+
+class _OnDevice(msgspec.Struct):
+    """One of several devices."""
+
+    device: Text
+    latency_model: Text
+    target_ms: Ms | None
+    target: Text
 
 
 class _Settings(msgspec.Struct):
@@ -51,6 +60,9 @@ class _Settings(msgspec.Struct):
     quantity: Text = ""
     schedule: Text = ""
     trust: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    devices: list[_OnDevice] = []
+    across: Literal["", "worst", "mean", "each"] = ""
+    device_weights: list[Annotated[float, Meta(gt=0, le=1e300)]] = []
 
 
 class _Begun(msgspec.Struct):
@@ -75,6 +87,12 @@ class _Model(msgspec.Struct):
     examined: list[tuple[Text, Ms, Ms, Ms, Ms]] = []
 
 
+class _Objectives(msgspec.Struct):
+    """Of the objectives what no `Spec` reads: the models of several devices."""
+
+    devices: dict[str, _Model] = {}
+
+
 class _Ended(msgspec.Struct):
     """The rule that ended a run before it had evaluated all networks, and after how many."""
 
@@ -92,6 +110,7 @@ class _Done(_Begun, kw_only=True):
     libraries: dict[str, Text]
     failed: dict[str, Count] = {}
     ended: _Ended | None = None
+    objectives: _Objectives | None = None  # type: ignore[assignment]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -115,9 +134,41 @@ def read_run(folder: Path) -> dict[str, Any]:
         if isinstance(run, _Done):
             if [c.id for c in run.front] != [*range(len(run.front))]:
                 raise ValueError("front: its ids are not 0, 1, 2, ...")
-            if any(c.low_ms > c.high_ms for c in run.front):
+            ends = [i for c in run.front for i in (c, *c.intervals.values())]
+            if any(i.low_ms > i.high_ms for i in ends):
                 raise ValueError("front: an interval ends before it begins")
+            _check_devices(run)
     return document
+
+
+def _check_devices(run: _Done) -> None:
+    """Refuse several devices that do not go together with each other, or with the front."""
+    devices = [d.device for d in run.settings.devices]
+    if not devices:
+        return
+    known = {} if run.objectives is None else run.objectives.devices
+    if run.settings.device not in devices or len({*devices}) < len(devices):
+        raise ValueError(f"settings.devices: {', '.join(devices)[:80]}")
+    columns = [f"latency:{device}" for device in devices]
+    if missing := sorted({*devices} - {*known}):
+        raise ValueError(f"objectives.devices lacks {missing[0][:80]}")
+    for c in run.front:
+        if lacking := [n for n in columns if n not in c.values or n not in c.intervals]:
+            raise ValueError(f"front: network {c.id} lacks {lacking[0][:80]}")
+        if not all(0 < c.values[n] <= 1e9 for n in columns):
+            raise ValueError(f"front: network {c.id} has a latency out of range")
+
+
+def model_file(settings: Mapping[str, Any], device: str) -> str:
+    """Name of the file in a run's folder that holds the latency model of a device.
+
+    >>> of = {"device": "a", "devices": [{"device": "a"}, {"device": "b"}]}
+    >>> model_file(of, "a"), model_file(of, "b")
+    ('model.json', 'model2.json')
+    """
+    devices = [d["device"] for d in settings.get("devices", ())]
+    own = settings["device"] == device or device not in devices
+    return "model.json" if own else f"model{1 + devices.index(device)}.json"
 
 
 def settings_of(folder: Path) -> dict[str, Any] | None:

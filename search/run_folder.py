@@ -3,6 +3,7 @@
     run.json            format, version, settings and their digest, versions of the libraries,
                         front, seconds
     model.json          the latency model that predicts, as it was when the run began
+    model2.json         that of the second of several devices, and so on
     checkpoint.npz      strategy state and every evaluated genome with its numbers
     evaluations.parquet every evaluated genome by decision name, once the run is done
     networks.parquet    the same networks as block strings, on request
@@ -10,6 +11,7 @@
     log.csv             a row a generation, as of the last checkpoint
     references.json     known networks beside the front
     first300/           the run as it was finished after 300 evaluations, before it went on
+    device2/            the run as one of the second of several devices, once that is validated
 
 All are written atomically; arrays are plain (nothing is pickled). One process at a time works in a
 run's folder, and its files carry one digest of its settings (`run_digest`), so that files of two
@@ -53,7 +55,7 @@ from .checkpoint import (
 )
 from .loaded import Loaded, load, lock_run
 from .pareto import ParetoFront
-from .run_document import DOCUMENT, read_run
+from .run_document import DOCUMENT, model_file, read_run
 
 __all__ = ["Checkpoint", "Loaded", "RunFolder", "load", "lock_run"]
 
@@ -73,6 +75,8 @@ _OF_THE_FRONT: tuple[str, ...] = (
     "promoted.json",
 )
 _OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*", *PRECISIONS)
+_OF_THE_FRONT += ("device[0-9]*",)
+_MODELS = "model[0-9]*.json"  # of the further ones of several devices
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")
 
@@ -172,13 +176,7 @@ class RunFolder:
             if before.get(k) != self.settings.get(k)
         ]
         if changed:
-            model = self.path / "model.json"
-            refitted = (
-                f" The latency model was fitted again since; that of the run:  --model "
-                f"{shlex.quote(str(model))}"
-                if any(c.startswith("latency_model") for c in changed) and model.exists()
-                else ""
-            )
+            refitted = self._refitted(before)
             raise SettingsChanged(
                 f"{self.path} holds a run with other settings: {'; '.join(changed)}. Give the "
                 f"same settings to go on with it, or another --out for a new run.{refitted}"
@@ -193,6 +191,18 @@ class RunFolder:
             return False
         budget, ended = Budget.of(self.settings), document.get("ended", {}).get("rule", "")
         return budget.is_spent(ended, Budget.of(before), had, document["seconds"])
+
+    def _refitted(self, before: dict[str, Any]) -> str:
+        """A sentence where models were fitted again since the run began; "" elsewhere."""
+        models = [
+            self.path / model_file(before, old["device"])
+            for old, new in zip(_models(before), _models(self.settings), strict=False)
+            if old["latency_model"] != new["latency_model"] and old["device"] == new["device"]
+        ]
+        words = [f"--model {shlex.quote(str(path))}" for path in models if path.exists()]
+        if not words:
+            return ""
+        return f" The latency model was fitted again since; that of the run:  {' '.join(words)}"
 
     @staticmethod
     def _evaluated(document: dict[str, Any]) -> int:
@@ -237,7 +247,9 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
             beside.mkdir()
             # The run's own files alone: a store, too, may lie in its folder.
-            for path in [p for own in (*_FILES, *_OF_THE_FRONT) for p in self.path.glob(own)]:
+            for path in [
+                p for own in (*_FILES, _MODELS, *_OF_THE_FRONT) for p in self.path.glob(own)
+            ]:
                 if path.is_dir():
                     shutil.copytree(
                         path, beside / path.name, copy_function=_linked, dirs_exist_ok=True
@@ -259,12 +271,14 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_model(self, latency: LatencyModel) -> None:
-        """Write the model that predicts, so that a later fit does not take it away.
+        """Write a model that predicts, so that a later fit does not take it away.
 
+        Args:
+            latency: Of the device, or of one of several devices.
         Raises:
             StoreError: Another model lies in its place, or it cannot be written.
         """
-        path = self.path / "model.json"
+        path = self.path / model_file(self.settings, latency.device)
         if path.exists():
             with suppress(UnsupportedFormat):  # damaged: it is written again
                 if load_model(path).digest != latency.digest:
@@ -350,6 +364,11 @@ class RunFolder:
         self._write_json({**ended, **failed, "front": [c.to_dict() for c in front]})
 
 
+def _models(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The devices of a run's settings, each with the digest of its model."""
+    return settings.get("devices") or [settings]
+
+
 def _linked(source: str, target: str) -> None:
     """One more name of a file; a copy where the disk has no such links."""
     try:
@@ -361,6 +380,12 @@ def _linked(source: str, target: str) -> None:
 def _described(settings: dict[str, Any], name: str) -> str:
     """A setting for people; an estimator's digest with what was asked for."""
     value = settings.get(name)
+    if name == "devices":
+        words = [
+            f"{d['device']} (model {d['latency_model']}, {d['target'] or 'no target'})"
+            for d in value or ()
+        ]
+        return ", ".join(words) or "one device"
     if name == "accuracy" and "estimator" in settings:
         asked = " ".join(f"--{k} {v}" for k, v in settings.get("asked", {}).items())
         return f"{value!r} ({asked or settings['estimator']})"

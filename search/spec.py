@@ -14,10 +14,11 @@ import numpy.typing as npt
 from phonenas.data.documents import Number, Text, strict
 from phonenas.space.errors import InvalidArgument
 
-from .constraints import Constraints, Limit, Target, split_limit
+from .constraints import Constraints, Devices, Limit, Target, split_limit
 from .evaluations import CHANCE, COLUMNS, Evaluations
-from .objectives import NAME, RESERVED, Objective, Recorded
+from .objectives import NAME, RATIO, RESERVED, Latency, Objective, Recorded
 from .pareto import hypervolume
+from .strategies.reward import reward
 
 __all__ = ["Spec"]
 
@@ -55,6 +56,7 @@ class Spec(Constraints):
         also: Objectives besides top-1 and latency; the front is that of all.
         trust: Standard errors that are deducted from each estimate of top-1 before networks are
             compared, ≥ 0; so a search stays where the estimator knows the networks' parts.
+        devices: Several devices, instead of a target.
     Raises:
         InvalidArgument: A name twice, one that cannot name an objective, or a trust below 0.
     """
@@ -73,18 +75,50 @@ class Spec(Constraints):
         if len(set(names)) < len(names):
             raise InvalidArgument(f"objectives of one name: {', '.join(names)}")
         known: dict[str, Objective] = {}
-        for objective in (*self.also, *(q.objective for q in self.limits)):
+        for objective in (*self.on_devices, *self.also, *(q.objective for q in self.limits)):
             other = known.setdefault(objective.name, objective)
             named = objective.name.replace("/", ".")  # a ready phone's name has slashes
-            if objective.name in RESERVED or not re.fullmatch(NAME, named):
+            taken = RESERVED if self.devices is None else (*RESERVED, RATIO)
+            if objective.name in taken or not re.fullmatch(NAME, named):
                 raise InvalidArgument(f"{objective.name!r} cannot name an objective")
             if (type(other), other.digest) != (type(objective), objective.digest):
                 raise InvalidArgument(f"two different objectives are called {objective.name}")
+        if twice := [o.name for o in self._costs if o.name in names]:
+            raise InvalidArgument(f"{twice[0]} is an objective already: leave out --also")
+
+    @property
+    def on_devices(self) -> tuple[Objective, ...]:
+        """The latency on each of several devices; none for one device."""
+        return () if self.devices is None else tuple(d.latency for d in self.devices.on)
+
+    @property
+    def _costs(self) -> tuple[Objective, ...]:
+        """Further latencies that are objectives of their own."""
+        if self.devices is None or self.devices.across != "each":
+            return ()
+        return tuple(d.latency for d in self.devices.others)
+
+    @property
+    def _one_ratio(self) -> bool:
+        """Whether the cost is one ratio of several devices; else it is the latency, in ms."""
+        return self.devices is not None and self.devices.across != "each"
+
+    @property
+    def cost_target(self) -> float | None:
+        """What the cost may be, in its unit: the target in ms, or 1 of several devices' ratio."""
+        if self.target is None:
+            return None
+        return 1.0 if self._one_ratio else self.target.ms
+
+    @property
+    def loss_count(self) -> int:
+        """How many losses a network has."""
+        return 2 + len(self._costs) + len(self.also)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """All besides top-1 and latency, those of limits included, each once."""
-        known = {o.name: o for o in self.also}
+        """All besides top-1 and latency, those of limits and of several devices included."""
+        known = {o.name: o for o in (*self.on_devices, *self.also)}
         for limit in self.limits:
             known.setdefault(limit.objective.name, limit.objective)
         return tuple(known.values())
@@ -100,6 +134,8 @@ class Spec(Constraints):
         }
         if target is not None and target.soft:
             settings["soft"] = True
+        if self.devices is not None:
+            settings |= self.devices.settings
         if self.chance is not None:
             settings["chance"] = self.chance
             columns.append(CHANCE)
@@ -116,10 +152,15 @@ class Spec(Constraints):
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """Objectives and limits, ready for JSON; a run keeps them beside its settings."""
+        """Objectives and limits, ready for JSON; a run keeps them beside its settings.
+
+        Of several devices also what the model of each says of itself, its conditions among it.
+        """
+        models = {o.model.device: o.model for o in self.on_devices if isinstance(o, Latency)}
         return {
             "also": [o.to_dict() for o in self.also],
             "limits": [limit.to_dict() for limit in self.limits],
+            **({"devices": {d: m.summary() for d, m in models.items()}} if models else {}),
         }
 
     @classmethod
@@ -133,9 +174,10 @@ class Spec(Constraints):
             ValueError, KeyError, TypeError, AttributeError: Damaged.
         """
         target, trust = None, float(settings.get("trust", 0.0))
+        soft, chance = bool(settings.get("soft")), settings.get("chance")
         if settings["target_ms"] is not None:
-            soft, chance = bool(settings.get("soft")), settings.get("chance")
             target = Target(settings["target_ms"], settings["target"], soft, chance)
+        devices = Devices.recorded(settings, soft, chance)
         if kept is not None:
             file = strict(kept, _Kept)
             also = [Recorded(o.name, o.unit, o.maximise) for o in file.also]
@@ -148,7 +190,7 @@ class Spec(Constraints):
                 )
                 for q in file.limits
             ]
-            return cls(target, limits, also, trust)
+            return cls(target, limits, also, trust, devices=devices)
         matches = [_ALSO.fullmatch(text) for text in settings.get("also", ())]
         if None in matches:
             raise ValueError(f"also is {settings['also']!r}")
@@ -162,12 +204,41 @@ class Spec(Constraints):
             limits.append(Limit(known.setdefault(name, Recorded(name)), **bound))
         return cls(target, limits, also, trust)
 
+    def cost(self, evaluated: Evaluations) -> Floats:
+        """What is minimised besides the accuracy, (n,): latency in ms, or devices' ratio."""
+        if self.devices is not None and self._one_ratio:
+            return self.devices.ratio(evaluated)
+        return evaluated.latency_ms
+
+    def ratios(self, evaluated: Evaluations) -> dict[str, Floats]:
+        """The one ratio of several devices with targets as a column, (n,); none elsewhere."""
+        if self.devices is None or self.target is None:
+            return {}
+        return {RATIO: self.devices.ratio(evaluated)}
+
     def losses(self, evaluated: Evaluations) -> Floats:
-        """What is minimised, (n, 2 + also): 1 - top1, less its distrust and weighed by soft limits,
-        latency, and so on."""
+        """What is minimised, (n, loss_count): 1 - top1, less its distrust and weighed by soft
+        limits, the cost, and so on."""
         top1 = (evaluated.top1 - self.trust * evaluated.top1_error) * self.weights(evaluated)
-        more = [(-1 if o.maximise else 1) * evaluated.further[o.name] for o in self.also]
-        return np.column_stack([1 - top1, evaluated.latency_ms, *more])
+        more = [
+            (-1 if o.maximise else 1) * evaluated.further[o.name]
+            for o in (*self._costs, *self.also)
+        ]
+        return np.column_stack([1 - top1, self.cost(evaluated), *more])
+
+    def rewards(self, evaluated: Evaluations) -> Floats:
+        """The paper's soft reward of each network, (n,), weighed by soft limits; with a target.
+
+        Of several devices it is that of one ratio: the weighted mean, else the largest.
+        """
+        assert self.target is not None
+        ratio = (
+            evaluated.latency_ms / self.target.ms
+            if self.devices is None
+            else self.devices.ratio(evaluated)
+        )
+        rewards: Floats = reward(evaluated.top1, ratio, 1.0) * self.weights(evaluated)
+        return rewards
 
     def weights(self, evaluated: Evaluations) -> Floats:
         """What all soft limits weigh top-1 by, (n,), in (0, 1]."""
@@ -176,21 +247,23 @@ class Spec(Constraints):
             weights *= limit.weight(evaluated.further[limit.objective.name])
         return weights
 
-    def volume(self, losses: Floats, slowest_ms: float, worst: Floats) -> float:
+    def volume(self, losses: Floats, highest: float, worst: Floats) -> float:
         """Share of a box that losses dominate, in [0, 1]; an estimate with five objectives or more.
 
-        The box: top-1 from 1 to 0, latency from 0 to the target or the slowest seen, each further
+        The box: top-1 from 1 to 0, the cost from 0 to its target or the highest seen, each further
         objective from 0 (or the best seen, if below) to its hard bound or the worst seen. Two runs
         with one target and no further objectives compare.
 
         Args:
             losses: Of the networks that meet all constraints, (n, k).
-            slowest_ms, worst: Slowest latency, and best and worst losses, (2, k), seen so far.
+            highest, worst: Highest cost, and best and worst losses, (2, k), seen so far.
         """
-        bound = slowest_ms if self.hard_ms is None else self.hard_ms
-        ideal, reference = [0.0, 0.0], [1.0, bound * (1 + 1e-9)]
+        bound = self.cost_target if self.hard_ms is not None else None
+        ideal, reference = [0.0, 0.0], [1.0, (bound or highest) * (1 + 1e-9)]
         limits = {q.objective.name: q.at_most for q in self.hard_limits}
-        for i, objective in enumerate(self.also, start=2):
+        if self.devices is not None and self.hard_ms is not None:
+            limits |= {d.latency.name: d.target.ms for d in self.devices.on if d.target}
+        for i, objective in enumerate((*self._costs, *self.also), start=2):
             low, high = float(worst[0, i]), float(worst[1, i])
             ideal.append(min(low, 0.0) if not objective.maximise else low)
             high = limits.get(objective.name) or high

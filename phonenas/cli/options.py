@@ -28,6 +28,7 @@ __all__ = [
     "Calibrate",
     "Db",
     "DeviceName",
+    "DeviceNames",
     "EstimatorOptions",
     "Gpus",
     "InputFile",
@@ -60,9 +61,9 @@ NETWORK = "A zoo name, a block string, a run's candidate (runs/x:3), or a .json 
 Db = Annotated[
     str, typer.Option("--db", envvar="PHONENAS_DB", help="Measurement store: a path or a URL.")
 ]
-DeviceName = Annotated[
-    str, typer.Option("--device", help="Device, as `phonenas devices` lists it.")
-]
+DeviceName = Annotated[str, typer.Option("--device", help="As `phonenas devices` lists it.")]
+_DEVICES = typer.Option("--device", help="As `phonenas devices` lists it; repeatable.")
+DeviceNames = Annotated[list[str] | None, _DEVICES]
 # The registry's names take the place of what stands in braces, when the help is shown.
 Space = Annotated[
     str,
@@ -117,7 +118,6 @@ Calibrate = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
-
 WorkerCount = Annotated[
     int | None, typer.Option("--workers", min=1, help="How many networks are trained at a time.")
 ]

@@ -7,13 +7,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phonenas.space.naming import counted
+from phonenas.space.precision import from_front
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from phonenas.data import Conditions, MeasurementStore
     from phonenas.latency_model import LatencyModel, Score
     from phonenas.latency_model.additive.times import Network
     from phonenas.latency_model.ready import ReadyPhone
+    from phonenas.search import Candidate, Devices, Searched
+    from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.search.exported_file import FileLatency
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "explained",
     "figures_table",
     "files_lines",
+    "latency_cells",
     "legend",
     "origin_note",
     "predicted_row",
@@ -34,6 +40,7 @@ __all__ = [
     "rejection_table",
     "rejections",
     "score_table",
+    "search_lines",
     "table",
     "uncalibrated_note",
 ]
@@ -60,6 +67,7 @@ FIGURES = {
     "model_bytes": "of the model",
     "file_bytes": "file",
 }
+_MOST_ROWS = 15
 _NUMBER = re.compile(r"[-+±]?\d[\d,.]*")
 MARKS = {"○": "predicted", "●": "measured", "◌": "simulated, emulated or imported"}
 
@@ -351,3 +359,90 @@ def completed(
         return shlex.join(["phonenas", name, *lacking]) + rest
 
     return _COMMAND.sub(complete, text)
+
+
+def search_lines(
+    found: Searched, accuracy: AccuracyEstimator, out: Path, devices: Devices | None
+) -> list[str]:
+    """What a search found, for a terminal.
+
+    Args:
+        found: By the search.
+        accuracy: That estimated top-1.
+        out: Its run folder.
+        devices: Several devices, or None.
+    """
+    from phonenas.search.history import summarise_reasons
+
+    front, note = found.front, accuracy.note
+    shown = front.candidates
+    more = [n for n in (shown[0].values if shown else ()) if n not in ("macs", "params")]
+    if len(shown) > _MOST_ROWS:
+        last = _MOST_ROWS - 1
+        shown = tuple(shown[round(i * (len(shown) - 1) / last)] for i in range(_MOST_ROWS))
+    predicted = ["predicted", "90 % interval"]
+    if devices is not None:
+        predicted = [f"{d.device}, 90 %" for d in devices.on]
+        more = [n for n in more if n not in front.targets]
+    header = ["id", *predicted, f"{accuracy.quantity}{'*' * bool(note)}", "", "MACs"]
+    chosen = {c.id: from_front(c.block_args)[0] for c in shown} if found.runs else {}
+    header += ["parameters", "reward", *(n.replace("_ratio", " / target") for n in more)]
+    header += ["precision"] * bool(chosen)
+    against = f", target {front.target_ms:.3f} ms" if front.target_ms else ""
+    if against and devices is not None:
+        words = [f"{d.target.ms:.3f} ms on {d.device}" for d in devices.on if d.target]
+        against = f", targets {', '.join(words)}"
+    resumed = f", resumed from {found.resumed_from:,}" if found.resumed_from else ""
+    lines = [
+        f"{counted(found.evaluations, 'network')} evaluated in {found.seconds:.1f} s by "
+        f"{found.strategy}"
+        f"{against}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}{resumed}",
+        "",
+        table(
+            header,
+            [
+                [*_search_row(c, more, front.targets), *([chosen[c.id]] if chosen else [])]
+                for c in shown
+            ],
+        ),
+    ]
+    if found.rungs:
+        (least, _), *more_epochs = found.rungs.items()
+        further = "".join(f", {n:,} of them for {e}" for e, n in more_epochs)
+        lines[0] += f"; trained for {counted(least, 'epoch')}{further}"
+    if len(front) > len(shown):
+        rest = command_line("show", str(out))
+        lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")
+    lines.append("")
+    if failed := sum(found.failed.values()):
+        lines.append(
+            f"{failed:,} of {counted(found.evaluations, 'network')} have no accuracy: "
+            f"{summarise_reasons(found.failed)}"
+        )
+    if outside := sum(c.outside for c in front):
+        lines.append(f"{outside} of {len(front)} networks on the front are extrapolated")
+    return [*lines, f"* {note}"] if note else lines
+
+
+def _search_row(c: Candidate, more: list[str], targets: Iterable[str]) -> list[str]:
+    return [
+        str(c.id),
+        *latency_cells(c, targets),
+        f"○ {c.top1:.1%} ±{c.top1_error:.1%}",
+        "extrapolated" if c.outside else "",
+        f"{c.macs / 1e6:.0f} M",
+        f"{c.params / 1e6:.2f} M",
+        "" if c.reward is None else f"{c.reward:.4f}",
+        *(f"{c.values[n]:.0%}" if n == "chance" else _short(c.values[n]) for n in more),
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def latency_cells(c: Candidate, columns: Iterable[str]) -> list[str]:
+    """The predicted latency of a network and its interval; of several devices a cell for each."""
+    ends = "{0.low_ms:.2f} to {0.high_ms:.2f}".format
+    several = [f"○ {c.values[n]:.2f} ms, {ends(c.intervals[n])}" for n in columns]
+    return several or [f"○ {c.latency_ms:.2f} ms", ends(c)]

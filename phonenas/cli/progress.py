@@ -30,13 +30,15 @@ from phonenas.search.loop import Estimated, Evaluated
 from phonenas.search.training.result import Began, Epoch, Stepped
 from phonenas.search.training.result import Event as TrainingEvent
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.naming import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from phonenas.data import Conditions
+    from phonenas.search import Budget, Searched
 
-__all__ = ["Bars", "duration", "following", "seconds_of"]
+__all__ = ["Bars", "duration", "ended_lines", "following", "seconds_of"]
 
 _LINE_S = 10.0  # without a terminal: a line as often as this, or for each tenth of the work
 _LEAST_S = 1.0  # and never more often than this
@@ -82,6 +84,24 @@ def _planned(event: Planned, clock: str) -> str:
     if event.reused:
         words += f", {event.reused:,} in the store already"
     return words + (f", about {duration(event.seconds)}{clock}" if event.subjects else "")
+
+
+def ended_lines(found: Searched, budget: Budget) -> list[str]:
+    """Why a search ended before it had evaluated all networks, and how it goes on."""
+    if found.evaluations >= budget.evaluations:
+        return []
+    why, more = "no further network was found in the space", ""
+    if found.ended == "patience" and budget.patience is not None:
+        why = f"the last {counted(budget.patience, 'network')} added 0.1 % or less to the "
+        why, more = f"{why}hypervolume", "--patience"
+    elif found.ended == "time" and budget.time_s is not None:
+        why, more = f"{duration(budget.time_s)} are over", "--time"
+    elif found.ended == "training" and budget.training_s is not None:
+        why, more = f"{duration(budget.training_s)} of training are over", "--budget"
+    elif found.ended:  # by a rule of an earlier command, and this one's is spent already
+        why, more = f"its {found.ended} was over before", "--time, --budget or --evaluations"
+    goes_on = f"; the same command with more {more}, or without, goes on" if more else ""
+    return [f"ended before {counted(budget.evaluations, 'evaluation')}: {why}{goes_on}"]
 
 
 class Bars:

@@ -22,7 +22,7 @@ from .options import (
     WorkerCount,
     command,
 )
-from .output import files_lines, origin_note, shown_db, table
+from .output import command_line, files_lines, origin_note, shown_db, table
 from .stores import find_model, measurable, open_store, searched_in, stored_model
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ def began_words(event: Any, at_a_time: int) -> str:
 
 
 def _text(result: Promoted, run: Path, part: str, db: str) -> str:
+    from phonenas.latency_model import ready
     from phonenas.search.run_document import estimate_of, settings_of
 
     sign = "●" if result.conditions is None else result.conditions.mark
@@ -242,6 +243,10 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         device = f"--device {shlex.quote(result.device)} --db {shlex.quote(shown_db(db))}"
         lines.append(f"no latency was measured; the same command with {device} measures it")
     if trained:
+        for other in [d["device"] for d in (settings or {}).get("devices", ())][1:]:
+            words = ("validate", str(run), "--device", other)
+            if other not in ready.names():
+                lines.append(f"measure them on {other}, too:  {command_line(*words, db=db)}")
         kinds = ("onnx", "tflite")
         files = [n.files[f] for n in trained for f in n.files if f.partition(" ")[0] in kinds]
         names = sorted({Path(f).name for f in files})

@@ -17,6 +17,7 @@ from .accuracy import estimating
 from .options import (
     NETWORK,
     DeviceName,
+    DeviceNames,
     EstimatorOptions,
     InputFile,
     ModelFile,
@@ -91,10 +92,7 @@ def compare(
         typer.Argument(metavar="NETWORK...", help=f"{NETWORK} An .onnx file, or ssdlite:NAME."),
     ],
     estimator: EstimatorOptions,
-    device: Annotated[
-        list[str] | None,
-        typer.Option("--device", help="As `phonenas devices` lists it; repeatable. Default local."),
-    ] = None,
+    device: DeviceNames = None,
     width: Width = 1.0,
     resolution: OwnResolution = None,
     shape: Shapes = None,

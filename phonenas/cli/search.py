@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
-from phonenas.space.naming import counted
-from phonenas.space.precision import from_front
 
 from .accuracy import as_begun, as_of_float32, estimating, measured_changes, training_plan
 from .options import (
-    DeviceName,
+    DeviceNames,
     EstimatorOptions,
-    ModelFile,
     Output,
     Resolution,
     SearchedPrecision,
@@ -27,8 +24,8 @@ from .options import (
     command,
     settings_of,
 )
-from .output import ANY, command_line, origin_note, table, uncalibrated_note
-from .stores import find_model, find_models, open_store, precision_words
+from .output import ANY, command_line, origin_note, search_lines, uncalibrated_note
+from .stores import device_of, find_model, find_models, models_of, open_store, precision_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +33,9 @@ if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.peak_memory import PeakMemory
     from phonenas.report import Reference
-    from phonenas.search import Budget, Candidate, Searched
-    from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.search.precisions import PrecisionModels
 
 __all__ = ["search"]
-
-_MOST_ROWS = 15
 
 
 @command
@@ -56,11 +49,27 @@ def search(
         ),
     ],
     estimator: EstimatorOptions,
-    device: DeviceName = "local",
+    device: DeviceNames = None,
     space: Space = "mnasnet",
     strategy: Annotated[str, typer.Option(help="{strategies}.")] = "nsga2",
     target: Annotated[
-        str | None, typer.Option(help="Milliseconds, or a network whose measured latency it is.")
+        list[str] | None,
+        typer.Option(
+            help="Milliseconds, or a network whose measured latency it is; of several devices for "
+            "each, or DEVICE=TARGET, repeatable."
+        ),
+    ] = None,
+    across: Annotated[
+        str | None,
+        typer.Option(
+            help="Of several devices: worst (the largest latency / target), mean (their geometric "
+            "mean) or each (every latency is an objective).",
+            show_default="worst with targets, else each",
+        ),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a device in the mean: DEVICE=NUMBER, default 1; repeatable."),
     ] = None,
     evaluations: Annotated[
         int, typer.Option(help="Number of distinct networks; a finished run goes on with more.")
@@ -152,9 +161,14 @@ def search(
     resolution: Resolution = None,
     seed: Seed = 0,
     precision: SearchedPrecision = None,
-    model: ModelFile = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Latency model file; default: the store's. Of several devices repeatable."
+        ),
+    ] = None,
 ) -> None:
-    """Search offline for networks that are accurate and fast."""
+    """Search offline for networks that are accurate and fast, on one device or on several."""
     from phonenas import search as s
     from phonenas import space as spaces
     from phonenas.report import gain_sentence, write_references
@@ -166,7 +180,7 @@ def search(
     from phonenas.space.narrowed import PrecisionChoice
 
     from .networks import networks_to_start_from
-    from .progress import Bars, seconds_of
+    from .progress import Bars, ended_lines, seconds_of
     from .timing import DeviceTimes, known_beside, known_lines
 
     if (begun := as_begun(out, estimator, trust))[0] != estimator:
@@ -188,28 +202,49 @@ def search(
     )
     if halving is None:
         output.refuse("min_epochs", "goes with --halving: give it, too")
-    if target is None:
+    names = device or ["local"]
+    targets = _by_device("--target", target, names)
+    if not target:
         output.refuse("soft chance", "needs a target: give --target, too")
-    target_ms = _number(target)
-    if target_ms is not None:
-        s.Target(target_ms, "", soft, chance)  # before a model is looked for
+    if len(names) == 1:
+        output.refuse("across weight", "acts only with several --device")
+    elif precision == ANY:
+        raise InvalidArgument(f"--precision {ANY} is of one device: give one --device alone")
+    for asked in targets.values():
+        if (target_ms := _number(asked)) is not None:
+            s.Target(target_ms, "", soft, chance)  # before a model is looked for
     every: PrecisionModels | None = None
     whole = searched
     if precision == ANY:
         output.refuse("model", "is of one precision, and --precision any takes several")
         output.refuse("halving budget", "goes with one precision: --precision any takes several")
-        every = find_models(db, device, output.quiet)
+        every = find_models(db, names[0], output.quiet)
         _refuse_one_precision([*(also or ()), *(limit or ())])
-        searched, fitted = PrecisionChoice(searched, [*every.models]), every.first
+        searched, models = PrecisionChoice(searched, [*every.models]), [every.first]
     else:
-        fitted = find_model(db, device, model, output.quiet, precision)
+        models = models_of(db, names, model or [], output.quiet, precision)
+    fitted, goals = models[0], []
     of = ANY if every else fitted.conditions.precision
     if of not in (ANY, *INTEGERS):
-        output.refuse("quantised", f"is of int8, and the model of {device} is in {of}")
+        output.refuse("quantised", f"is of int8, and the model of {names[0]} is in {of}")
     change = published_change().with_measured(measured_changes(quantised or ()))
-    if target is not None and target_ms is None:
-        target_ms = _measured_ms(target, fitted, db, searched.resolution_px)
-    given = None if target_ms is None else s.Target(target_ms, target or "", soft, chance)
+    for m in models:
+        given = targets.get(m.device if len(models) > 1 else names[0])
+        ms = _number(given)
+        if given is not None and ms is None:
+            ms = _measured_ms(given, m, db, searched.resolution_px)
+        goals.append(None if ms is None else s.Target(ms, given or "", soft, chance))
+    devices = None
+    if len(models) > 1:
+        kinds = dict.fromkeys(m.conditions.precision for m in models)
+        if len({p if p in INTEGERS else "" for p in kinds}) > 1:
+            raise InvalidArgument(
+                f"{' and '.join(names)} are in {' and '.join(kinds)}, and one top-1 is estimated "
+                "for all: name models of one precision, with --precision or --model"
+            )
+        on = [s.OnDevice(s.Latency(m), t) for m, t in zip(models, goals, strict=True)]
+        weights = _weights(weight, names)
+        devices = s.Devices(on, across or ("mean" if weights else ""), weights)
 
     def model_of(other: str) -> LatencyModel:
         return find_model(db, other, None, output.quiet, precision)
@@ -245,14 +280,14 @@ def search(
             latency=every or fitted,
             accuracy=accuracy,
             strategy=how,
-            spec=s.Spec(target=given, also=further, limits=limits, trust=trust),
+            spec=s.Spec(goals[0], limits, further, trust, devices=devices),
             evaluations=rules,
             into=out,
             on_event=bars.searching,
         )
         known: tuple[Reference, ...] = ()
         if not accuracy.slow and every is None:  # known networks are of one precision
-            times = DeviceTimes.around(fitted, db)
+            times = [DeviceTimes.around(m, db) for m in models]
             known = known_beside(found.front, searched, times, accuracy)
             write_references(out, load(out).settings, known, accuracy.note)
     front = found.front
@@ -262,6 +297,7 @@ def search(
         "seconds": round(found.seconds, 3),
         "hypervolume": front.hypervolume,
         "target_ms": front.target_ms,
+        **({} if devices is None else devices.settings),
         "resumed_from": found.resumed_from,
         "ended": found.ended or None,
         "rungs": [{"epochs": e, "networks": n} for e, n in found.rungs.items()],
@@ -281,18 +317,60 @@ def search(
     }
 
     def text() -> str:
-        lines = [*_lines(found, accuracy, out), *_ended(found, rules)]
+        lines = [*search_lines(found, accuracy, out, devices), *ended_lines(found, rules)]
         lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
         if found.kept is not None:
             lines.append(f"the run as it was before it went on is in {found.kept}")
-        if fitted.conditions.origin not in ("imported", "public"):
-            more = [] if model is None else ["--model", str(model)]
+        for m in models:
+            if m.conditions.origin in ("imported", "public"):
+                continue
+            own = [p for p in model or () if device_of(p) == m.device]
+            more = ["--model", str(own[0])] if own else []
             for folder in [str(f) for f in found.runs.values()] or [str(out)]:
-                words = ("validate", folder, "--device", device, *more)
+                words = ("validate", folder, "--device", m.device, *more)
                 lines.append(f"measure the best:  {command_line(*words, db=db)}")
-        return "\n".join(lines) + uncalibrated_note(fitted) + origin_note(fitted.conditions)
+        notes = dict.fromkeys(uncalibrated_note(m) + origin_note(m.conditions) for m in models)
+        return "\n".join(lines) + "".join(notes)
 
     output.print(result, text)
+
+
+def _by_device(option: str, texts: list[str] | None, devices: list[str]) -> dict[str, str]:
+    """What an option says of each device: a value for all of them, or DEVICE=VALUE."""
+    from .networks import is_run
+
+    if twice := sorted({d for d in devices if devices.count(d) > 1}):
+        raise InvalidArgument(f"each device once; given twice: {', '.join(twice)}")
+    of: dict[str, str] = {}
+    everywhere: list[str] = []
+    for text in texts or ():
+        name, separator, value = text.partition("=")
+        if not separator or is_run(text.rpartition(":")[0]):
+            everywhere.append(text)
+        elif name not in devices or not value:
+            raise InvalidArgument(
+                f"{option} {text}: a device of this search, =, and a value, as {option} "
+                f"{devices[0]}=8; its devices are {' and '.join(devices)}"
+            )
+        elif name in of:
+            raise InvalidArgument(f"{option} of {name} is given twice: {of[name]} and {value}")
+        else:
+            of[name] = value
+    if len(everywhere) > 1:
+        raise InvalidArgument(
+            f"{option} is given twice: {' and '.join(everywhere)}. Name the device of each, as "
+            f"{option} {devices[0]}={everywhere[0]}"
+        )
+    return {**dict.fromkeys(devices, everywhere[0]), **of} if everywhere else of
+
+
+def _weights(texts: list[str] | None, devices: list[str]) -> list[float]:
+    """The weight of each device in the mean; none where none was given."""
+    given = _by_device("--weight", texts, devices)
+    try:
+        return [float(given.get(d, 1)) for d in devices] if given else []
+    except ValueError as error:
+        raise InvalidArgument(f"--weight takes DEVICE=NUMBER: {error}") from error
 
 
 def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
@@ -314,26 +392,6 @@ def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
     return fit_peak_memory(model.conditions, [m for m in known if not m.entry.after(model.last)])
 
 
-def _ended(found: Searched, budget: Budget) -> list[str]:
-    """Why a search ended before it had evaluated all networks, and how it goes on."""
-    from .progress import duration
-
-    if found.evaluations >= budget.evaluations:
-        return []
-    why, more = "no further network was found in the space", ""
-    if found.ended == "patience" and budget.patience is not None:
-        why = f"the last {counted(budget.patience, 'network')} added 0.1 % or less to the "
-        why, more = f"{why}hypervolume", "--patience"
-    elif found.ended == "time" and budget.time_s is not None:
-        why, more = f"{duration(budget.time_s)} are over", "--time"
-    elif found.ended == "training" and budget.training_s is not None:
-        why, more = f"{duration(budget.training_s)} of training are over", "--budget"
-    elif found.ended:  # by a rule of an earlier command, and this one's is spent already
-        why, more = f"its {found.ended} was over before", "--time, --budget or --evaluations"
-    goes_on = f"; the same command with more {more}, or without, goes on" if more else ""
-    return [f"ended before {counted(budget.evaluations, 'evaluation')}: {why}{goes_on}"]
-
-
 def _refuse_one_precision(quantities: Sequence[str]) -> None:
     """Refuse objectives and limits that no precision's size or time enters.
 
@@ -347,70 +405,6 @@ def _refuse_one_precision(quantities: Sequence[str]) -> None:
                 f"{text.partition('<')[0]} is of one precision: with --precision any only "
                 f"{' and '.join(known)} can be further objectives and limits"
             )
-
-
-def _lines(found: Searched, accuracy: AccuracyEstimator, out: Path) -> list[str]:
-    from phonenas.search.history import summarise_reasons
-
-    front, note = found.front, accuracy.note
-    shown = front.candidates
-    more = [n for n in (shown[0].values if shown else ()) if n not in ("macs", "params")]
-    if len(shown) > _MOST_ROWS:
-        last = _MOST_ROWS - 1
-        shown = tuple(shown[round(i * (len(shown) - 1) / last)] for i in range(_MOST_ROWS))
-    header = [
-        "id",
-        "predicted",
-        "90 % interval",
-        f"{accuracy.quantity}{'*' * bool(note)}",
-        "",
-        "MACs",
-    ]
-    chosen = {c.id: from_front(c.block_args)[0] for c in shown} if found.runs else {}
-    header += ["parameters", "reward", *more, *(["precision"] if chosen else [])]
-    against = f", target {front.target_ms:.3f} ms" if front.target_ms else ""
-    resumed = f", resumed from {found.resumed_from:,}" if found.resumed_from else ""
-    lines = [
-        f"{counted(found.evaluations, 'network')} evaluated in {found.seconds:.1f} s by "
-        f"{found.strategy}"
-        f"{against}: {len(front)} on the front, hypervolume {front.hypervolume:.4f}{resumed}",
-        "",
-        table(header, [[*_row(c, more), *([chosen[c.id]] if chosen else [])] for c in shown]),
-    ]
-    if found.rungs:
-        (least, _), *more_epochs = found.rungs.items()
-        further = [f", {n:,} of them for {e}" for e, n in more_epochs]
-        lines[0] += f"; trained for {counted(least, 'epoch')}{''.join(further)}"
-    if len(front) > len(shown):
-        rest = command_line("show", str(out))
-        lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")
-    lines.append("")
-    if failed := sum(found.failed.values()):
-        lines.append(
-            f"{failed:,} of {counted(found.evaluations, 'network')} have no accuracy: "
-            f"{summarise_reasons(found.failed)}"
-        )
-    if outside := sum(c.outside for c in front):
-        lines.append(f"{outside} of {len(front)} networks on the front are extrapolated")
-    return [*lines, f"* {note}"] if note else lines
-
-
-def _row(c: Candidate, more: list[str]) -> list[str]:
-    return [
-        str(c.id),
-        f"○ {c.latency_ms:.2f} ms",
-        f"{c.low_ms:.2f} to {c.high_ms:.2f}",
-        f"○ {c.top1:.1%} ±{c.top1_error:.1%}",
-        "extrapolated" if c.outside else "",
-        f"{c.macs / 1e6:.0f} M",
-        f"{c.params / 1e6:.2f} M",
-        "" if c.reward is None else f"{c.reward:.4f}",
-        *(f"{c.values[n]:.0%}" if n == "chance" else _short(c.values[n]) for n in more),
-    ]
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _number(text: str | None) -> float | None:

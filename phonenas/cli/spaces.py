@@ -26,7 +26,7 @@ from .options import (
 from .output import origin_note, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from phonenas.search.run_folder import Loaded
     from phonenas.space import Operator, SearchSpace
@@ -188,6 +188,7 @@ def _show_run(
 ) -> None:
     from phonenas.data.files import refuse_other, write_atomic
     from phonenas.report import gain_sentence, read_references
+    from phonenas.search.device_view import of_device
     from phonenas.search.run_document import estimate_of
 
     from .timing import known_lines
@@ -198,8 +199,10 @@ def _show_run(
     frame = run.to_frame() if every else run.front.to_frame()
     target = run.spec.target
     if target is not None:
-        missed = (frame["latency_ms"] > target.ms) & (not target.soft)
-        frame = frame.assign(missed=missed)
+        missed = frame["latency_ms"] > target.ms
+        for name, ms in run.front.targets.items():
+            missed |= frame[name] > ms
+        frame = frame.assign(missed=missed & (not target.soft))
         frame = frame.sort_values(["missed", "reward"], ascending=[True, False], kind="stable")
         frame = frame.drop(columns="missed")
     if csv is not None:
@@ -217,6 +220,7 @@ def _show_run(
     result = {
         "run": str(run.path),
         "target_ms": run.front.target_ms,
+        **({"targets_ms": run.front.targets} if run.front.targets else {}),
         "hypervolume": run.front.hypervolume,
         "front": len(run.front),
         "extrapolated": sum(c.outside for c in run.front),
@@ -236,10 +240,13 @@ def _show_run(
         order = "fastest first" if not every else "in the order of the search"
         if target is not None:
             order = f"target {target.ms:.3f} ms, best reward first"
+            if several := run.front.targets:
+                words = [f"{ms:.3f} ms on {name.partition(':')[2]}" for name, ms in several.items()]
+                order = f"targets {', '.join(words)}, best reward first"
         lines = [
             f"{run.path}: {len(frame):,} {what}, {order}",
             "",
-            _run_table(rows[:_MOST_ROWS], told.quantity),
+            _run_table(rows[:_MOST_ROWS], told.quantity, run.front.targets),
         ]
         if len(frame) > _MOST_ROWS:
             lines.append(f"({_MOST_ROWS} of {len(frame):,}; --csv FILE writes all)")
@@ -248,17 +255,18 @@ def _show_run(
         conditions = None if not own else run.conditions
         lines += known_lines(run.front, known, "●" if conditions is None else conditions.mark)
         lines += [f"written to {file}" for file in (csv, parquet) if file is not None]
-        return "\n".join(lines) + ("" if conditions is None else origin_note(conditions))
+        notes = [] if conditions is None else [of_device(run, d).conditions for d in run.devices]
+        return "\n".join(lines) + "".join(dict.fromkeys(map(origin_note, notes)))
 
     output.print(result, text)
 
 
-def _run_table(networks: list[dict[str, Any]], quantity: str) -> str:
+def _run_table(networks: list[dict[str, Any]], quantity: str, several: Iterable[str]) -> str:
+    devices = [name.removeprefix("latency:") for name in several]
     rows = [
         [
             "" if n["id"] is None else str(n["id"]),
-            f"○ {n['latency_ms']:.2f} ms",
-            "" if n["low_ms"] is None else f"{n['low_ms']:.2f} to {n['high_ms']:.2f}",
+            *_latencies(n, devices),
             "–" if n["top1"] is None else f"○ {n['top1']:.1%} ±{n['top1_error']:.1%}",
             "extrapolated" if n["outside"] else "",
             f"{n['macs'] / 1e6:.0f} M",
@@ -270,8 +278,7 @@ def _run_table(networks: list[dict[str, Any]], quantity: str) -> str:
     ]
     header = [
         "id",
-        "predicted",
-        "90 % interval",
+        *([f"{d}, 90 %" for d in devices] or ["predicted", "90 % interval"]),
         f"{quantity}*",
         "",
         "MACs",
@@ -279,6 +286,18 @@ def _run_table(networks: list[dict[str, Any]], quantity: str) -> str:
         "reward",
     ]
     return table([*header, "network"], rows)
+
+
+def _latencies(n: dict[str, Any], devices: list[str]) -> list[str]:
+    """The predicted latency and its interval, where it is known; a cell for each of several."""
+    if not devices:
+        ends = "" if n["low_ms"] is None else f"{n['low_ms']:.2f} to {n['high_ms']:.2f}"
+        return [f"○ {n['latency_ms']:.2f} ms", ends]
+    return [
+        f"○ {n[f'latency:{d}']:.2f} ms"
+        + (f", {n[f'low:{d}']:.2f} to {n[f'high:{d}']:.2f}" if n[f"low:{d}"] is not None else "")
+        for d in devices
+    ]
 
 
 @command

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fitted_path",
+    "device_of",
     "find_model",
     "find_models",
     "former_kernels",
     "known_device",
     "measurable",
+    "models_of",
     "open_store",
     "precision_words",
     "profile_words",
@@ -224,6 +226,32 @@ def find_models(db: str, device: str, quiet: bool) -> PrecisionModels:
         )
     order = [p for p in PRECISIONS if p in there]
     return PrecisionModels({p: find_model(db, there[p], None, quiet, p) for p in order})
+
+
+def models_of(
+    db: str, devices: list[str], files: list[Path], quiet: bool, precision: str | None
+) -> list[LatencyModel]:
+    """The latency model of each device: from the file of it, or the store's.
+
+    Raises:
+        InvalidArgument: Two files of one device, or one of another; and as `find_model`.
+    """
+    if len(devices) == 1 and len(files) < 2:
+        return [find_model(db, devices[0], files[0] if files else None, quiet, precision)]
+    own = {device_of(path): path for path in files}
+    if len(own) < len(files) or not {*own} <= {*devices}:
+        raise InvalidArgument(
+            f"--model: one file for each of {' and '.join(devices)} at most, got models of "
+            f"{', '.join(device_of(path) for path in files)}"
+        )
+    return [find_model(db, d, own.get(d), quiet, precision) for d in devices]
+
+
+def device_of(path: Path) -> str:
+    """The device of a latency model's file."""
+    from phonenas.latency_model import load
+
+    return load(path).device
 
 
 def stored_model(db: str, device: str, precision: str | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -352,9 +353,13 @@ def _measured(
 
 
 def known_beside(
-    front: ParetoFront, space: SearchSpace, times: DeviceTimes, estimator: AccuracyEstimator
+    front: ParetoFront,
+    space: SearchSpace,
+    devices: Sequence[DeviceTimes],
+    estimator: AccuracyEstimator,
 ) -> tuple[Reference, ...]:
-    """The known networks beside a search's front; see `report.references`.
+    """The known networks beside a search's front, on one device or several; see
+    `report.references`.
 
     They are estimated as the front's networks are: a published top-1 is after another training.
     Networks that are not of blocks take part where the estimator and the device's models take them.
@@ -372,7 +377,7 @@ def known_beside(
         (name, zoo.network(name, 1.0, px)) for name in zoo.names() if zoo.published(name)
     ]
     most = 3 * max((c.macs for c in front), default=0)
-    if times.takes_graphs:
+    if all(times.takes_graphs for times in devices):
         own = [zoo.graph(name) for name in zoo.graph_names() if zoo.published(name)]
         known += [
             (g.name, g)
@@ -386,11 +391,13 @@ def known_beside(
         except PhonenasError:
             return None  # it cannot speak of this network
 
-    def time_of(network: Architecture | NetworkGraph) -> Timing:
+    def time_of(times: DeviceTimes, network: Architecture | NetworkGraph) -> Timing:
         key = str(network)
         return times.timing(Named(key, network, key, network.macs, network.params))
 
-    return beside(front, known, time_of, top1_of)
+    first, *others = (partial(time_of, times) for times in devices)
+    names = [f"latency:{times.device}" for times in devices[1:]]
+    return beside(front, known, first, top1_of, dict(zip(names, others, strict=True)))
 
 
 def known_lines(front: ParetoFront, known: Sequence[Reference], sign: str) -> list[str]:
@@ -401,11 +408,11 @@ def known_lines(front: ParetoFront, known: Sequence[Reference], sign: str) -> li
         known: As `known_beside` or `read_references` gives them.
         sign: Of a measured latency.
     """
-    from phonenas.report.references import COLUMNS, gain_sentence, reference_rows
+    from phonenas.report.references import gain_sentence, reference_rows, reference_titles
 
     if not known:
         return []
-    shown = table(list(COLUMNS), reference_rows(known, sign))
+    shown = table(reference_titles(known), reference_rows(known, sign))
     sentence = gain_sentence(front, known)
     return [*([f"{sentence}."] if sentence else []), "", shown, ""]
 

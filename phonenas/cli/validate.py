@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import InvalidArgument, UnstableDevice
+from phonenas.space.errors import UnstableDevice
 
 from .options import DeviceName, ModelFile, Output, Precision, Ray, Threads, command
 from .output import figures_table, files_lines, origin_note, table
@@ -55,18 +55,16 @@ def validate(
     from phonenas.latency_model.drift import upkeep
     from phonenas.latency_model.model import VERSION
     from phonenas.report import gain_sentence, read_references
+    from phonenas.search.device_view import of_device
     from phonenas.search.validation.rounds import Ranked, RoundBegan
     from phonenas.search.validation.validate import SAID, counted
 
     from .devices import reached
     from .progress import Bars
 
-    loaded = searched_in(s.load(run), precision)
+    whole = s.load(run)
+    loaded = searched_in(of_device(whole, device), precision)
     run, of_run = loaded.path, loaded.precision
-    if loaded.settings["device"] != device:
-        raise InvalidArgument(
-            f"{run} was searched for {loaded.settings['device']}, not for {device}"
-        )
     fitted = find_model(db, device, model, True, of_run)
     measurable(fitted)
     if loaded.model.get("version", 2) < VERSION:
@@ -112,9 +110,9 @@ def validate(
         "upkeep": state.to_dict(),
         "origin": fitted.conditions.origin,
     }
-    beside = read_references(loaded)
+    beside = read_references(whole)
     rows = [v.to_dict() for v in last.networks]
-    result["gain"] = gained = gain_sentence(loaded.front, beside, rows)
+    result["gain"] = gained = gain_sentence(whole.front, beside, rows)
     result["references"] = [asdict(r) for r in beside]
     if rounds > 1:
         result |= {
@@ -215,7 +213,8 @@ def validate(
         raise UnstableDevice(
             f"{len(unmeasured)} of {len(unmeasured) + found.score.n} networks gave no stable "
             f"measurement ({'; '.join(unmeasured)}). The others are in "
-            f"{run / 'validation.json'}. Close other programs, then give the same command again."
+            f"{loaded.path / 'validation.json'}. Close other programs, then give the same command "
+            "again."
         )
 
 

@@ -6,7 +6,8 @@ from .comparison_page import write_comparison
 from .networks import Compared, NetworkRow, Timing, Top1
 from .networks_page import networks_page
 from .references import Reference, gain_sentence, read_references, write_references
-from .run import read_validation, write_report
+from .run import write_report
+from .validation import read_validation
 
 __all__ = [
     "Compared",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,6 +17,7 @@ from phonenas.space.naming import counted
 
 from .page import Page, number, table
 from .plots import OTHER, PREDICTED, figure_of, plain, scatter
+from .several import OfDevice, latencies
 
 __all__ = ["course_section", "drawings_section", "front_table", "objectives_plot"]
 
@@ -33,15 +34,22 @@ _TOOLS = (
 )
 
 
-def front_table(run: Loaded, validation: Mapping[str, Any] | None) -> str:
+def front_table(devices: Sequence[OfDevice]) -> str:
     """The whole front, one row a network, with its block string; to sort and to filter."""
+    run = devices[0].run
     front = list(run.front)
     if not front:
         return ""
-    measured = {v["id"]: v for v in (validation or {}).get("networks", ())}
-    further = list(dict.fromkeys(name for c in front for name in c.values))
-    titles = [("id", "id"), ("latency", "○ latency, ms (90 %)"), ("top1", "○ top-1, %")]
-    titles += [("measured", "● measured, ms")] * bool(measured)
+    measured = [{v["id"]: v for v in (d.validation or {}).get("networks", ())} for d in devices]
+    several = [f"latency:{d.device}" for d in devices if d.several]
+    further = dict.fromkeys(name for c in front for name in c.values if name not in several)
+    latency, shown = [], []
+    for d, of in zip(devices, measured, strict=True):
+        at, where = (f":{d.device}", f" on {d.device}") if d.several else ("", "")
+        sign = "◌" if d.several and d.origin != "measured" else "●"
+        latency.append((f"latency{at}", f"○ latency{where}, ms (90 %)"))
+        shown += [(f"measured{at}", f"{sign} measured{where}, ms")] * bool(of)
+    titles = [("id", "id"), *latency, ("top1", "○ top-1, %"), *shown]
     titles += [("macs", "MACs, M"), ("params", "params, M")]
     titles += [(name, name) for name in further] + [("network", "block string")]
     head = "".join(
@@ -53,7 +61,7 @@ def front_table(run: Loaded, validation: Mapping[str, Any] | None) -> str:
         "<tr>"
         + "".join(
             f'<td data-v="{"" if value is None else value}">{cell}</td>'
-            for value, cell in _cells(c, measured, further)
+            for value, cell in _cells(c, measured, several, further)
         )
         + f'<td><code class="cut">{escape(c.block_args)}</code></td></tr>'
         for c in front
@@ -70,16 +78,22 @@ def front_table(run: Loaded, validation: Mapping[str, Any] | None) -> str:
 
 
 def _cells(
-    c: Candidate, measured: Mapping[int, Mapping[str, Any]], further: Sequence[str]
+    c: Candidate,
+    measured: Sequence[Mapping[int, Mapping[str, Any]]],
+    several: Sequence[str],
+    further: Iterable[str],
 ) -> Iterator[tuple[Any, str]]:
     """Of each column the value to sort by, and the HTML of the cell."""
     yield c.id, str(c.id)
-    yield c.latency_ms, f"{c.latency_ms:.2f} ({c.low_ms:.2f} to {c.high_ms:.2f})"
+    on: list[tuple[float, Any]] = [(c.values[name], c.intervals[name]) for name in several]
+    for ms, ends in on or [(c.latency_ms, c)]:
+        yield ms, f"{ms:.2f} ({ends.low_ms:.2f} to {ends.high_ms:.2f})"
     top1 = f"{100 * c.top1:.1f} ± {100 * c.top1_error:.1f}"
     yield 100 * c.top1, top1 + (" extrapolated" if c.outside else "")
-    if measured:
-        ms = measured.get(c.id, {}).get("measured_ms")
-        yield ms, number(ms, "{:.2f}")
+    for of in measured:
+        if of:
+            own = of.get(c.id, {}).get("measured_ms")
+            yield own, number(own, "{:.2f}")
     yield c.macs / 1e6, f"{c.macs / 1e6:.0f}"
     yield c.params / 1e6, f"{c.params / 1e6:.2f}"
     for name in further:
@@ -87,13 +101,14 @@ def _cells(
         yield value, number(value, "{:,.4g}")
 
 
-def drawings_section(run: Loaded, model: LatencyModel | None) -> str:
+def drawings_section(devices: Sequence[OfDevice], model: LatencyModel | None) -> str:
     """The best networks of the front as blocks, with the share of time of each where it is known.
 
     Args:
-        run: A finished run.
-        model: That predicted, where it can be read.
+        devices: A finished run, by device.
+        model: That predicted on the first, where it can be read.
     """
+    run = devices[0].run
     best = select_candidates(run.front, _DRAWN) if len(run.front) else []
     body = []
     for c in best:
@@ -106,14 +121,16 @@ def drawings_section(run: Loaded, model: LatencyModel | None) -> str:
         except PhonenasError as error:  # of a file that was changed: the rest of the page holds
             drawn = f'<p class="bad">It cannot be drawn: {escape(str(error))}</p>'
         body.append(
-            f"<h3>Network {c.id}</h3><p>○ {c.latency_ms:.2f} ms, top-1 {c.top1:.1%}</p>{drawn}"
+            f"<h3>Network {c.id}</h3><p>{latencies(c, devices)}, top-1 {c.top1:.1%}</p>{drawn}"
         )
     if not body:
         return ""
+    first = devices[0]
+    shares = f" The shares are of the time{first.heading}." if first.several else ""
     return (
         "<h2>What they look like</h2>"
         f"<p>{counted(len(body), 'network')} that validation would measure first. Each brick is a "
-        "layer: the wider, the more channels; the darker, the larger its kernel.</p>"
+        f"layer: the wider, the more channels; the darker, the larger its kernel.{shares}</p>"
         + "".join(body)
     )
 
@@ -175,7 +192,8 @@ def objectives_plot(run: Loaded, page: Page) -> str:
 
     front = list(run.front)
     names = list(dict.fromkeys(n for c in front for n in c.values))
-    axes = {"latency, ms": [c.latency_ms for c in front], "top-1, %": [100 * c.top1 for c in front]}
+    axes = {"latency, ms": [c.latency_ms for c in front]} if not run.front.targets else {}
+    axes["top-1, %"] = [100 * c.top1 for c in front]
     for name in names:
         if all(name in c.values for c in front):
             axes[plain(name)] = [c.values[name] for c in front]

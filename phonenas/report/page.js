@@ -24,7 +24,8 @@ const unpacked = text => {
 // A point of the front shows its block string, two blocks a line; the table holds it.
 const strings = new Map([...document.querySelectorAll("table.sortable tbody tr")].map(row =>
   [Number(row.cells[0].textContent), row.querySelector(".cut").textContent]));
-for (const row of plots.front?.data.flatMap(trace => trace.customdata ?? []) ?? [])
+const fronts = Object.keys(plots).filter(id => id.startsWith("front")).map(id => plots[id].data).flat();
+for (const row of fronts.flatMap(trace => trace.customdata ?? []))
   if (row.length === 5) row[4] = (strings.get(row[0]) ?? "").replaceAll("&", "&amp;")
     .replaceAll("<", "&lt;").replace(/(\S+ \S+) /g, "$1<br>");
 
@@ -73,7 +74,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   tools.hidden = false;
   const kept = (row, word) => {
     const [, name, sign, number] = word.match(/^([^<>=]+)(<=|>=|<|>)([\d.]+)$/) ?? [];
-    const column = names.indexOf(name);
+    const column = names.findIndex(n => n.toLowerCase() === name);
     if (column < 0) return row.textContent.toLowerCase().includes(word);
     const [x, limit] = [value(row, column), Number(number)];
     return { "<": x < limit, ">": x > limit, "<=": x <= limit, ">=": x >= limit }[sign];

@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["TARGET", "YES", "Page", "boxed", "listed", "number", "table"]
+__all__ = ["TARGET", "YES", "Page", "boxed", "listed", "number", "table", "told"]
 
 _MEASURED = re.compile(r"\bmeasured\b")
 TARGET = {
@@ -36,12 +36,15 @@ class Page:
     def __init__(self, title: str) -> None:
         self.title = title
         self._plots: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
 
-    def draw(self, name: str, figure: Any) -> str:
+    def draw(self, name: str, figure: Any, origin: str = "measured") -> str:
         """Add a `plotly.graph_objects.Figure`; returns the HTML of its place in the page.
 
-        Its title leaves the drawing: as the page's own text it wraps on a narrow screen.
+        Its title leaves the drawing: as the page's own text it wraps on a narrow screen. `origin`
+        is that of its times, where they have another than those of the page.
         """
+        self._origins[name] = origin
         self._plots[name] = json.loads(figure.to_json(), parse_float=_shown)
         title = escape(self._plots[name]["layout"].pop("title")["text"])
         return (
@@ -57,16 +60,17 @@ class Page:
             origin: Where the page's times come from; anything but "measured" replaces that word
                 everywhere, and stands at the top.
         """
-        body, drawn = "\n".join(sections), _json(self._plots)
-        if origin != "measured":
-            # Code is the user's own text.
-            parts = re.split(r"(<code.*?</code>)", body, flags=re.S)
-            own, quoted = escape(origin), _json(escape(origin, quote=False))[1:-1]
-            parts[::2] = [_MEASURED.sub(lambda _: own, t).replace("●", "◌") for t in parts[::2]]
-            body, drawn = "".join(parts), _MEASURED.sub(lambda _: quoted, drawn)
+        body, each = "\n".join(sections), origin == "measured"
+        drawn = _json(
+            {
+                name: _told_plot(plot, self._origins[name] if each else origin)
+                for name, plot in self._plots.items()
+            }
+        )
+        if not each:
             body = (
                 f"<p class=command><b>{escape(origin.upper())}.</b> No device was measured for the "
-                f"times on this page.</p>\n{body}"
+                f"times on this page.</p>\n{told(body, origin)}"
             )
         library, packed = _plotly()
         script = _file("page.js").replace("@plots@", drawn)
@@ -75,6 +79,24 @@ class Page:
         return re.sub(
             "@(title|body|hashes|plotly|script)@", lambda m: filled[m[1]], _file("page.html")
         )
+
+
+def told(html: str, origin: str) -> str:
+    """HTML with the origin of its times in place of "measured"; code is the user's own text."""
+    if origin == "measured":
+        return html
+    parts = re.split(r"(<code.*?</code>)", html, flags=re.S)
+    own = escape(origin)
+    parts[::2] = [_MEASURED.sub(lambda _: own, t).replace("●", "◌") for t in parts[::2]]
+    return "".join(parts)
+
+
+def _told_plot(plot: Any, origin: str) -> Any:
+    """The same of a plot."""
+    if origin == "measured":
+        return plot
+    quoted = _json(escape(origin, quote=False))[1:-1]
+    return json.loads(_MEASURED.sub(lambda _: quoted, json.dumps(plot)))
 
 
 @lru_cache(maxsize=1)

@@ -241,10 +241,13 @@ def error_bars(bounds: Sequence[Any], at: Sequence[float], colour: str) -> dict[
     return {**bar, "array": up, "arrayminus": down}
 
 
-def front_figure(points: Sequence[FrontPoint], target_ms: float | None, evaluated: int) -> Any:
+def front_figure(
+    points: Sequence[FrontPoint], target_ms: float | None, evaluated: int, device: str = ""
+) -> Any:
     """The figure of `front_points`: top-1 against latency, a `plotly.graph_objects.Figure`.
 
-    `target_ms` draws a line there; `evaluated` is how many networks were, drawn or not.
+    `target_ms` draws a line there; `evaluated` is how many networks were, drawn or not; `device`
+    is named where there are several.
     """
     shown, front, measured = (
         [p for p in points if p.kind == kind] for kind in ("evaluated", "front", "validated")
@@ -287,7 +290,8 @@ def front_figure(points: Sequence[FrontPoint], target_ms: float | None, evaluate
         f"{'measured' if measured else 'validated yet'}; {len(shown):,} of {evaluated:,} evaluated "
         "are drawn"
     )
-    return figure_of(traces, title, "latency, ms", "○ top-1 estimate, %", 460)
+    x = f"latency on {plain(device)}, ms" if device else "latency, ms"
+    return figure_of(traces, title, x, "○ top-1 estimate, %", 460)
 
 
 def calibration_figure(points: Sequence[CalibrationPoint]) -> Any:

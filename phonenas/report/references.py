@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,6 @@ from .networks import Timing, Top1
 from .page import listed, number
 
 __all__ = [
-    "COLUMNS",
     "FILE",
     "Reference",
     "beside",
@@ -38,6 +37,7 @@ __all__ = [
     "known_beside",
     "read_references",
     "reference_rows",
+    "reference_titles",
     "reference_trace",
     "references_section",
     "write_references",
@@ -63,6 +63,8 @@ class Reference:
         macs, params: Counted.
         outside: Whether the top-1 is an extrapolation.
         candidate: Of the front; None where none is that fast.
+        latencies: Of several devices the latency on each, ms, by `latency:DEVICE`; `latency_ms` is
+            that on the first.
         gain, gain_error: How much more accurate that candidate is, and the standard error; the two
             errors count as independent.
     """
@@ -81,6 +83,7 @@ class Reference:
     candidate: Count | None = None
     gain: Number | None = None
     gain_error: _Error | None = None
+    latencies: dict[str, Ms] = field(default_factory=dict)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -102,6 +105,7 @@ def beside(
     networks: Iterable[tuple[str, Any]],
     times: Callable[[Any], Timing],
     top1_of: Callable[[Any], Top1 | None],
+    elsewhere: Mapping[str, Callable[[Any], Timing]] | None = None,
 ) -> tuple[Reference, ...]:
     """The known networks of like size beside a front, by rising latency; at most ten.
 
@@ -109,10 +113,12 @@ def beside(
         front: Of a search.
         networks: Names and networks of the front's resolution and classes.
         times, top1_of: What the device takes for one, and its top-1 on the run's scale, or None.
+        elsewhere: What each further one of several devices takes, by `latency:DEVICE`.
     """
     if not front.candidates:
         return ()
-    fastest, slowest = front.candidates[0].latency_ms, front.candidates[-1].latency_ms
+    ms = [c.latency_ms for c in front]
+    fastest, slowest = min(ms), max(ms)
     found = []
     for name, network in networks:
         top1 = top1_of(network)
@@ -121,6 +127,10 @@ def beside(
             continue
         if not _FASTER * fastest <= t.ms <= _SLOWER * slowest:
             continue
+        others = {name: of(network).ms for name, of in (elsewhere or {}).items()}
+        if None in others.values():
+            continue
+        others = {f"latency:{t.device}": t.ms, **others} if others else {}
         low, high = t.bounds_ms
         numbers = (t.ms, low, high, t.measured_ms is not None, top1.top1, top1.error)
         own = zoo.network(name) if name in zoo.names() else zoo.graph(name)
@@ -134,6 +144,7 @@ def beside(
                     network.params,
                     None if figures is None else figures.top1 / 100,
                     top1.outside,
+                    latencies={name: ms for name, ms in others.items() if ms is not None},
                 ),
                 front.candidates,
             )
@@ -144,8 +155,13 @@ def beside(
 
 
 def with_gain(reference: Reference, candidates: Sequence[Candidate]) -> Reference:
-    """The reference with the most accurate candidate that is predicted no slower."""
-    able = [c for c in candidates if c.latency_ms <= reference.latency_ms]
+    """The reference with the most accurate candidate that is predicted no slower, on any device."""
+    further = reference.latencies.items()
+    able = [
+        c
+        for c in candidates
+        if c.latency_ms <= reference.latency_ms and all(c.values[n] <= ms for n, ms in further)
+    ]
     best = max(able, key=lambda c: (c.top1, -c.id), default=None)
     if best is None:
         return reference
@@ -211,13 +227,13 @@ def gain_sentence(
     limit = front.target_ms or max((c.latency_ms for c in front), default=0.0)
     able = [r for r in references if r.gain is not None]
     named = [r for r in able if r.name == front.target]
-    within = named or [r for r in able if r.latency_ms <= limit * (1 + 1e-9)] or able
+    within = named or [r for r in able if _within(r, limit, front.targets)] or able
     if not within:
         return ""
     r = max(within, key=lambda r: r.top1)
     how, best = "predicted", next(c for c in front if c.id == r.candidate)
     outside = best.outside
-    if r.measured:
+    if r.measured and not r.latencies:
         known = [v for v in validated if v["measured_ms"] <= r.latency_ms]
         if known:
             ids = {int(v["id"]) for v in known}
@@ -230,20 +246,32 @@ def gain_sentence(
     unclear = ", so that it is not clear which is more accurate" if low <= 0 <= high else ""
     beyond = "; its top-1 is an extrapolation" if outside else ""
     over = "over" if r.gain >= 0 else "below"
+    at = "its latency on each device" if r.latencies else "its latency"
     return (
-        f"Network {r.candidate}: {abs(100 * r.gain):.1f} points {over} {r.name} at its latency "
+        f"Network {r.candidate}: {abs(100 * r.gain):.1f} points {over} {r.name} at {at} "
         f"({how}; 90 %: {low:.1f} to {high:.1f}{unclear}{beyond})"
     )
 
 
-COLUMNS = (
-    *("known network", "latency", "90 % interval", "top-1", "", "MACs", "parameters"),
-    *("published", "points gained at its latency (90 %)"),
-)
+def _within(r: Reference, limit_ms: float, targets: Mapping[str, float | None]) -> bool:
+    """Whether a known network keeps the target; of several devices that of each."""
+    known = {"": r.latency_ms, **r.latencies}
+    limits = {**targets, "": limit_ms}
+    return all(ms <= (limits.get(n) or math.inf) * (1 + 1e-9) for n, ms in known.items())
+
+
+def reference_titles(references: Sequence[Reference]) -> list[str]:
+    """The titles above `reference_rows`."""
+    devices = [n.removeprefix("latency:") for n in (references[0].latencies if references else ())]
+    first, *further = devices or ["latency"]
+    return [
+        *("known network", first, "90 % interval", *further, "top-1", "", "MACs"),
+        *("parameters", "published", "points gained at its latency (90 %)"),
+    ]
 
 
 def reference_rows(references: Sequence[Reference], sign: str = "●") -> list[list[str]]:
-    """The known networks for a terminal, a row each, under the titles of `COLUMNS`.
+    """The known networks for a terminal, a row each, under `reference_titles`.
 
     Args:
         references: They.
@@ -254,6 +282,7 @@ def reference_rows(references: Sequence[Reference], sign: str = "●") -> list[l
             r.name,
             f"{sign if r.measured else '○'} {r.latency_ms:.2f} ms",
             f"{r.low_ms:.2f} to {r.high_ms:.2f}",
+            *(f"{ms:.2f} ms" for ms in [*r.latencies.values()][1:]),
             _top1(r),
             "extrapolated" if r.outside else "",
             f"{r.macs / 1e6:.0f} M",
@@ -298,19 +327,29 @@ def reference_trace(references: Sequence[Reference], ends: tuple[float, float]) 
     )
 
 
+def _on_device(name: str) -> Callable[[Reference], str]:
+    return lambda r: number(r.latencies.get(name), "{:.2f}")
+
+
 def references_section(references: Sequence[Reference]) -> str:
     """The report's table of them, HTML; "" for none."""
     if not references:
         return ""
+    names = [*references[0].latencies]
+    first = f"{names[0].removeprefix('latency:')}, ms" if names else "latency, ms"
+    further = tuple(
+        (f"{name.removeprefix('latency:')}, ms", _on_device(name)) for name in names[1:]
+    )
     columns = (
         ("known network", lambda r: f"<code>{escape(r.name)}</code>"),
         (
-            "latency, ms (90 % interval)",
+            f"{first} (90 % interval)",
             lambda r: (
                 f"{'●' if r.measured else '○'} {r.latency_ms:.2f} ({r.low_ms:.2f} to "
                 f"{r.high_ms:.2f})"
             ),
         ),
+        *further,
         ("top-1", lambda r: escape(_top1(r)) + " extrapolated" * r.outside),
         ("points gained at its latency (90 %)", lambda r: escape(_gain(r))),
         ("published top-1", lambda r: number(r.published, "{:.1%}")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,17 +15,16 @@ from phonenas.latency_model import LatencyModel
 from phonenas.latency_model import load as load_model
 from phonenas.search.checkpoint import of_this_run
 from phonenas.search.promotion.result import read_promoted
-from phonenas.search.run_document import estimate_of
+from phonenas.search.run_document import estimate_of, model_file
 from phonenas.search.run_folder import Loaded, load, lock_run
 from phonenas.search.strategies import names, options_given
-from phonenas.search.validation.validate import SAID
-from phonenas.search.validation.validation_file import DOCUMENT, checked_validation
 from phonenas.space.errors import PhonenasError, UnsupportedFormat
 
 from .front import course_section, drawings_section, front_table, objectives_plot
-from .page import TARGET, YES, Page, listed, number, table
+from .page import TARGET, YES, Page, listed, number, table, told
 from .promoted import exported_files, promoted_section
 from .references import (
+    Reference,
     gain_sentence,
     known_beside,
     read_references,
@@ -34,12 +32,12 @@ from .references import (
     references_section,
 )
 from .rounds import rounds_section
+from .several import OfDevice, headline, of_devices
+from .validation import read_validation
 
-__all__ = ["read_validation", "write_report"]
+__all__ = ["write_report"]
 
 log = logging.getLogger("phonenas")
-_NUMBERS = ("top1", "predicted_ms", "low_ms", "high_ms", "measured_ms", "spread", "error")
-_FLAGS = ("inside", "meets_target", "outside")
 _SCORES = (
     ("n", "networks", "{:.0f}"),
     ("mape", "mean absolute error (MAPE)", "{:.1%}"),
@@ -52,58 +50,6 @@ _SCORES = (
     ("coverage90", "inside the 90 % interval", "{:.0%}"),
 )
 _MODELS = {"model": "model", "lookup_table": "raw lookup-table sum", "macs": "MACs baseline"}
-
-
-def read_validation(run_dir: Path) -> dict[str, Any] | None:
-    """What `phonenas validate` wrote into a run; None where it has not been given yet.
-
-    Raises:
-        UnsupportedFormat: Another format or version (both are named), or damaged.
-        StoreError: It cannot be read.
-    """
-    from .plots import calibration_points, operator_points
-
-    path = run_dir / "validation.json"
-    again = f"Write it again:  phonenas validate {shlex.quote(str(run_dir))} --device ..."
-    validation = DOCUMENT.read(path, again)
-    if validation is None:
-        return None
-    with DOCUMENT.checking(path, again):
-        checked_validation(validation)
-        for v in validation["networks"]:
-            v |= {n: math.nan if v.get(n) is None else float(v[n]) for n in _NUMBERS}
-            v |= {k: _flag(v.get(k)) for k in _FLAGS}
-            v["verdict"] = _target_verdict(v)
-        validation["unmeasured"] = [
-            {"id": int(u["id"]), "block_args": str(u["block_args"]), "reason": str(u["reason"])}
-            for u in validation.get("unmeasured") or ()
-        ]
-        for name in ("verdict", "conditions", "score", "model"):
-            validation[name] = dict(validation.get(name) or {})
-        validation["model"]["scores"] = dict(validation["model"].get("scores") or {})
-        for name in ("rounds", "best"):
-            validation[name] = [dict(row) for row in validation.get(name) or ()]
-        for row in validation["rounds"]:
-            row |= {"round": int(row["round"]), "networks": list(row["networks"])}
-            row |= {k: dict(row.get(k) or {}) for k in ("score", "changed")}
-        for v in validation["best"]:
-            v |= {"round": int(v["round"]), "name": str(v["name"])}
-            v |= {k: float(v[k]) for k in ("top1", "predicted_ms", "measured_ms")}
-            v["meets_target"] = _flag(v.get("meets_target"))
-            v["verdict"] = _target_verdict(v)
-        calibration_points(validation), operator_points(validation)
-    return validation
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _target_verdict(v: Mapping[str, Any]) -> str | None:
-    """What the measurement says of the target; a file of version 0.1 has the value's word alone."""
-    if v.get("verdict") in SAID:
-        return str(v["verdict"])
-    return {True: "meets", False: "misses"}.get(v["meets_target"])
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -131,32 +77,38 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
 
 
 def _written(run: Loaded, into: Path) -> Path:
-    run_dir = run.path
-    validation, done = read_validation(run_dir), read_promoted(run_dir)
-    for name, digest in (
-        ("validation.json", (validation or {}).get("run")),
-        ("promoted.json", None if done is None else done.run or None),
-    ):
-        remedy = "Move it away, then give the same command again."
-        of_this_run(run_dir / name, digest, run.settings, remedy)
-    known = {c.id: c.block_args for c in run.front}
-    if validation and any(known.get(v["id"]) != v["block_args"] for v in validation["networks"]):
-        raise UnsupportedFormat(
-            f"{run_dir / 'validation.json'} names networks that the front of this run does not "
-            f"hold. Validate again:  phonenas validate {shlex.quote(str(run_dir))} --device ..."
-        )
-    page = Page(f"phonenas: networks for {run.settings['device']}")
-    return write_atomic(into, page.html(_sections(run, validation, page), _origin(run, validation)))
+    run_dir, done = run.path, read_promoted(run.path)
+    remedy = "Move it away, then give the same command again."
+    digest = None if done is None else done.run or None
+    of_this_run(run_dir / "promoted.json", digest, run.settings, remedy)
+    views, devices = of_devices(run), []
+    for view in views:
+        validation, path = read_validation(view.path), view.path / "validation.json"
+        of_this_run(path, (validation or {}).get("run"), view.settings, remedy)
+        known = {c.id: c.block_args for c in view.front}
+        if validation and any(
+            known.get(v["id"]) != v["block_args"] for v in validation["networks"]
+        ):
+            raise UnsupportedFormat(
+                f"{path} names networks that the front of this run does not hold. Validate again:  "
+                f"phonenas validate {shlex.quote(str(run_dir))} --device ..."
+            )
+        devices.append(OfDevice(view, validation, len(views) > 1))
+    page = Page(f"phonenas: networks for {' and '.join(d.device for d in devices)}")
+    origins = {d.origin for d in devices}
+    # Of unlike origins each device's part of the page has its own.
+    origin = origins.pop() if len(origins) == 1 else "measured"
+    return write_atomic(into, page.html(_sections(devices, page), origin))
 
 
 def _damages(run: Loaded) -> list[str]:
     """What is missing or cannot be read beside the run itself; each is logged as a warning."""
-    rounds = sorted(p for p in run.path.glob("round[0-9]*") if p.is_dir())
+    made = sorted(p for name in ("round", "device") for p in run.path.glob(f"{name}[0-9]*"))
     files: list[tuple[Path, Callable[[Path], object]]] = [
-        (run.path / "model.json", load_model),
+        *((run.path / model_file(run.settings, device), load_model) for device in run.devices),
         (run.path / "references.json", lambda _: read_references(run)),
     ]
-    for folder in rounds:
+    for folder in [p for p in made if p.is_dir()]:
         files += [
             (folder / "run.json", lambda path: load(path.parent)),
             (folder / "validation.json", lambda path: read_validation(path.parent)),
@@ -179,27 +131,12 @@ def _damages(run: Loaded) -> list[str]:
     return damages
 
 
-def _measurable(run: Loaded) -> bool:
-    return _origin(run, None) not in ("public", "imported")  # which have no device
-
-
-def _origin(run: Loaded, validation: Mapping[str, Any] | None) -> str:
-    """Where the times come from: not "measured" where the prediction or the validation is not."""
-    conditions = [run.model.get("conditions", {}), (validation or {}).get("conditions", {})]
-    origins = [str(c.get("origin", "measured")) for c in conditions]
-    return next((origin for origin in origins if origin != "measured"), "measured")
-
-
-def _sections(run: Loaded, validation: dict[str, Any] | None, page: Page) -> list[str]:
-    from . import plots
-
-    points = plots.front_points(run, validation)
-    front = plots.front_figure(points, run.front.target_ms, len(run.evaluations()))
+def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
+    first = devices[0]
+    run, validation = first.run, first.validation
     known = known_beside(run)
-    if known:
-        drawn = [p.latency_ms for p in points]
-        front.add_trace(reference_trace(known, (min(drawn), max(drawn))))
-    body, marks = [_headline(run, validation)], ", ● is measured" * _measurable(run)
+    marks = ", ● is measured" * any(d.measurable for d in devices)
+    body = [_headline(run, validation) if len(devices) == 1 else headline(devices)]
     if said := gain_sentence(run.front, known, (validation or {}).get("networks", ())):
         body.append(f"<p><b>{escape(said)}.</b></p>")
     if damages := _damages(run):
@@ -207,22 +144,37 @@ def _sections(run: Loaded, validation: dict[str, Any] | None, page: Page) -> lis
     body += [
         "<noscript><p>The plots need JavaScript; the tables hold the numbers.</p></noscript>",
         f"<h2>The front</h2><p>○ is predicted{marks}, here and everywhere below.</p>",
-        page.draw("front", front),
+        *(_front(d, page, known if d is first else ()) for d in devices),
         objectives_plot(run, page),
         references_section(known),
     ]
-    if validation and validation["networks"]:
-        body += _validation_sections(run, validation, page)
-    elif _measurable(run):
-        device = str(run.settings["device"])
-        command = shlex.join(["phonenas", "validate", str(run.path), "--device", device])
-        body.append(
-            "<h2>Validated</h2><p>No validation yet. It measures the best networks, compares them "
-            "with the prediction and shows the times of their operators: "
-            f"<code>{escape(command)}</code></p>"
-        )
-    body += [drawings_section(run, _model(run)), front_table(run, validation)]
+    for d in devices:
+        part: list[str] = []
+        if d.validation and d.validation["networks"]:
+            part = _validation_sections(d, d.validation, page)
+        elif d.measurable:
+            words = ["phonenas", "validate", str(run.path), "--device", d.device]
+            part.append(
+                f"<h2>Validated{d.heading}</h2><p>No validation yet. It measures the best "
+                "networks, compares them with the prediction and shows the times of their "
+                f"operators: <code>{escape(shlex.join(words))}</code></p>"
+            )
+        body += [told(text, d.origin) if d.several else text for text in part]
+    body += [drawings_section(devices, _model(run)), front_table(devices)]
     return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
+
+
+def _front(d: OfDevice, page: Page, known: Sequence[Reference]) -> str:
+    """The plot of the front by latency on a device, with known networks beside it."""
+    from . import plots
+
+    points = plots.front_points(d.run, d.validation)
+    evaluated, where = len(d.run.evaluations()), d.device if d.several else ""
+    front = plots.front_figure(points, d.run.front.target_ms, evaluated, where)
+    if known:
+        drawn = [p.latency_ms for p in points]
+        front.add_trace(reference_trace(known, (min(drawn), max(drawn))))
+    return page.draw(f"front{d.suffix}", front, d.origin)
 
 
 def _model(run: Loaded) -> LatencyModel | None:
@@ -233,10 +185,14 @@ def _model(run: Loaded) -> LatencyModel | None:
         return None
 
 
-def _validation_sections(run: Loaded, validation: dict[str, Any], page: Page) -> list[str]:
+def _validation_sections(d: OfDevice, validation: dict[str, Any], page: Page) -> list[str]:
     from . import plots
 
-    body = ["<h2>Validated networks</h2>", listed(_NETWORKS, validation["networks"], _block_string)]
+    run = d.run
+    body = [
+        f"<h2>Validated networks{d.heading}</h2>",
+        listed(_NETWORKS, validation["networks"], _block_string),
+    ]
     body.append(_NETWORKS_EXPLAINED)
     body.append(_figures(validation["networks"]))
     body.append(exported_files([(v["id"], v.get("file")) for v in validation["networks"]]))
@@ -247,19 +203,21 @@ def _validation_sections(run: Loaded, validation: dict[str, Any], page: Page) ->
     if validation["rounds"]:
         body.append(rounds_section(validation, run.path))
     calibration = plots.calibration_figure(plots.calibration_points(validation))
-    body += ["<h2>Predicted against measured</h2>", page.draw("calibration", calibration)]
-    body += [_scores(validation), "<h2>Where the milliseconds go</h2>"]
+    drawn = page.draw(f"calibration{d.suffix}", calibration, d.origin)
+    body += [f"<h2>Predicted against measured{d.heading}</h2>", drawn]
+    body += [_scores(validation), f"<h2>Where the milliseconds go{d.heading}</h2>"]
     operators = plots.operator_points(validation)
     if operators:
         whole = {v["id"]: v["measured_ms"] for v in validation["networks"]}
-        body.append(page.draw("operators", plots.operator_figure(operators, whole)))
+        figure = plots.operator_figure(operators, whole)
+        body.append(page.draw(f"operators{d.suffix}", figure, d.origin))
         body.append(
             '<p class="soft">Blocks by the side of their input map. A hatched operator was not '
             "measured alone: the model's regressor predicted it.</p>"
         )
     else:
         body.append("<p>The validation has no times by operator.</p>")
-    return [*body, _conditions(validation)]
+    return [*body, _conditions(validation, d.heading)]
 
 
 def _headline(run: Loaded, validation: Mapping[str, Any] | None) -> str:
@@ -278,7 +236,7 @@ def _headline(run: Loaded, validation: Mapping[str, Any] | None) -> str:
         done = read_promoted(run.path)
         if n := sum(n.measured_ms is not None for n in done.networks) if done else 0:
             text += f" {n} of its networks were trained in full and measured: see below."
-        elif _measurable(run):
+        elif OfDevice(run, None).measurable:
             text += " Nothing has been measured yet."
         if best is not None:
             text += (
@@ -395,13 +353,15 @@ def _scores(validation: Mapping[str, Any]) -> str:
     )
 
 
-def _conditions(validation: Mapping[str, Any]) -> str:
+def _conditions(validation: Mapping[str, Any], heading: str) -> str:
     kind = "good" if validation["verdict"].get("stable") else "bad"
     rows = [(k.replace("_", " "), v) for k, v in validation["conditions"].items()]
     rows.append(("rejected readings", validation.get("rejected", "–")))
     rows.append(("validated at", validation.get("at", "–")))
     text = str(validation["verdict"].get("text", "no verdict was given"))
-    return f'<h2>Conditions</h2><p class="{kind}">{escape(text)}</p>' + table((), rows, "words")
+    return f'<h2>Conditions{heading}</h2><p class="{kind}">{escape(text)}</p>' + table(
+        (), rows, "words"
+    )
 
 
 def _settings(run: Loaded) -> str:
@@ -409,6 +369,13 @@ def _settings(run: Loaded) -> str:
     options: tuple[str, ...] = ("device", "space", "resolution_px", "strategy", "target")
     options += ("evaluations", "seed", "patience", "halving")
     given = [(o.removesuffix("_px"), s[o]) for o in options if s.get(o) not in (None, "")]
+    if several := s.get("devices", []):
+        given = [pair for pair in given if pair[0] not in ("device", "target")]
+        given[:0] = [("device", d["device"]) for d in several]
+        given += [("target", f"{d['device']}={d['target']}") for d in several if d["target"]]
+        weights = zip(several, s.get("device_weights", ()), strict=False)
+        given += [("across", s["across"])]
+        given += [("weight", f"{d['device']}={w:g}") for d, w in weights]
     given += [("min-epochs", s["min_epochs"])] if "min_epochs" in s else []
     for option, name in (("time", "time_s"), ("budget", "training_s")):
         given += [(option, f"{s[name]:f}s")] if name in s else []
@@ -416,11 +383,12 @@ def _settings(run: Loaded) -> str:
         given += [(option, text.split(" (")[0]) for text in s.get(name, ())]
     given += [("chance", s["chance"])] if "chance" in s else []
     given += [*s.get("asked", {}).items(), ("out", run.path)]
-    given += [("model", m)] if (m := run.path / "model.json").exists() else []
+    models = [run.path / model_file(s, device) for device in run.devices]
+    given += [("model", m) for m in models if m.exists()]
     given += [("accuracy", "surrogate")] if str(s["accuracy"]).startswith("surrogate-") else []
     given.append(("trust", s.get("trust", 0)))
     given += [("set", f"{name}={value}") for name, value in options_given(s).items()]
-    told = estimate_of(s)
+    estimate = estimate_of(s)
     parts = [f"--{o} {shlex.quote(str(v))}" for o, v in given]
     parts += ["--soft"] * bool(s.get("soft"))
     known = f", from the same {s['start_from']} (--start-from)" if "start_from" in s else ""
@@ -433,10 +401,11 @@ def _settings(run: Loaded) -> str:
         else "<p>Not a search of its own: the networks that another run evaluated, ranked again "
         "after measuring.</p>"
     )
-    rows = [(k.replace("_", " "), "–" if v is None else v) for k, v in s.items() if k != "asked"]
+    lists = ("asked", "devices")  # which the command above and the table of devices tell
+    rows = [(k.replace("_", " "), "–" if v is None else v) for k, v in s.items() if k not in lists]
     rows += [("seconds", f"{run.seconds:.1f}"), ("hypervolume", f"{run.front.hypervolume:.4f}")]
     rows += [(name, f"version {version}") for name, version in run.libraries.items()]
     return (
         f"<h2>The search</h2>{again}{table((), rows, 'words')}"
-        f"<h2>What {escape(told.quantity)} means here</h2><p>{escape(told.scale)}</p>"
+        f"<h2>What {escape(estimate.quantity)} means here</h2><p>{escape(estimate.scale)}</p>"
     )

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from phonenas.latency_model import LatencyModel, chance_within
+from phonenas.latency_model import LatencyModel
 from phonenas.space import Architecture, Genomes
 from phonenas.space.errors import InvalidArgument, NotInSpace, UnsupportedFormat
 
+from ..device_view import keep_models
 from ..evaluations import CHANCE, Evaluations
-from ..history import History
+from ..history import History, Intervals, least_chance
 from ..run_folder import Checkpoint, Loaded, RunFolder, load
 from .round_model import damage_advice
 
@@ -39,7 +40,7 @@ _SHARED: tuple[str, ...] = (
     "target",
     "seed",
 )
-_SHARED += ("soft", "chance", "also", "limits", "columns")
+_SHARED += ("soft", "chance", "also", "limits", "columns", "devices", "across", "device_weights")
 
 
 def evaluated_of(run: Loaded) -> Evaluations:
@@ -99,14 +100,22 @@ def rerank(
     latency_ms = latency.on(space)(evaluated.genomes)
     rows, ms = measured(evaluated.genomes)
     latency_ms[rows] = ms
-    further = dict(evaluated.further)
-    if spec.chance is not None and spec.hard_ms is not None:
-        low, high, _ = intervals(evaluated.genomes)
-        further[CHANCE] = chance_within(latency_ms, low, high, spec.hard_ms)
+    further, own = dict(evaluated.further), f"latency:{latency.device}"
+    # On the other devices networks are predicted as in the search.
+    models = run.device_models()
+    on_devices: dict[str, Intervals] = {
+        f"latency:{d}": intervals if d == latency.device else model.intervals(space)
+        for d, model in models.items()
+    }
+    if models:
+        further[own] = latency_ms
+    if spec.chance is not None:
+        by_column = on_devices or {"": intervals}
+        further[CHANCE] = least_chance(spec, latency_ms, further, by_column, evaluated.genomes)
     history = History(space, spec, latency.device, latency.conditions.origin)
     ranked = replace(evaluated, latency_ms=latency_ms, further=further)
     history.remember(ranked)
-    front = history.front(intervals)
+    front = history.front(intervals, on_devices)
     digest = latency.digest + json.dumps(dict(measured_ms), sort_keys=True)
     digest = hashlib.sha256(digest.encode()).hexdigest()[:12]
     settings = {
@@ -117,12 +126,16 @@ def rerank(
         "again": str(run.settings["strategy"]),
     }
     try:
-        summary = {**latency.summary(), "digest": digest}
+        summary, objectives = {**latency.summary(), "digest": digest}, run.objectives
+        if models and objectives is not None:
+            of = {**objectives["devices"], latency.device: summary}
+            objectives = {**objectives, "devices": of}
         # Whoever works in the run has the lock of its rounds.
-        folder = RunFolder(into, settings, summary, run.objectives, lock=False)
+        folder = RunFolder(into, settings, summary, objectives, lock=False)
         if not folder.finished():
             seconds = time.monotonic() - began
             done = Checkpoint({}, ranked, 0, seconds, (history.note(seconds),))
+            keep_models(run, into)
             folder.save(done)
             folder.finish(front, space, done)
         return load(into, run.given_space)

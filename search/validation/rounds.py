@@ -36,6 +36,7 @@ from phonenas.space.errors import Infeasible, InvalidArgument, UnstableDevice
 
 from ..candidate_selection import chances
 from ..checkpoint import run_digest
+from ..device_view import of_device, written
 from ..pareto import ParetoFront
 from ..promotion.result import read_promoted
 from ..run_folder import Loaded, lock_run
@@ -206,7 +207,9 @@ def validate_rounds(
     the measurements into the run. Objectives and limits are those of the run.
 
     Args:
-        run: Finished; a space that is not known by name is given to `load`.
+        run: Finished; a space that is not known by name is given to `load`. Of several devices it
+            is validated as a run of this one (`device_view.of_device`), in a folder of its own if
+            it is not the first.
         latency: The model at hand. If it is the one that predicted, the report shows where each
             network's predicted milliseconds go.
         on: An entered device, in the state of the model's measurements.
@@ -226,12 +229,11 @@ def validate_rounds(
     """
     if rounds < 1 or top < 1:
         raise InvalidArgument(f"rounds and top: 1 or more, got {rounds} and {top}")
-    if run.settings["device"] != on.name:
-        raise InvalidArgument(
-            f"{run.path} was searched for {run.settings['device']}, not for {on.name}"
-        )
-    with lock_run(run.path):
-        run.check_unchanged()
+    whole = run.whole or run
+    run = of_device(run, on.name)
+    with lock_run(whole.path):
+        whole.check_unchanged()
+        run = written(run)
         return _validated_rounds(run, latency, on, into, top, rounds, again, on_event)
 
 
@@ -250,8 +252,9 @@ def _validated_rounds(
     if rounds > 1:
         evaluated_of(run)  # before anything is measured
     show = on_event or (lambda event: None)
-    promoted = read_promoted(run.path)
-    files = {n.candidate: n.exported(run.path) for n in promoted.trained} if promoted else {}
+    whole = (run.whole or run).path
+    promoted = read_promoted(whole)
+    files = {n.candidate: n.exported(whole) for n in promoted.trained} if promoted else {}
     exported = {candidate: file for candidate, file in files.items() if file is not None}
     done: list[Round] = []
     measured_ms: dict[str, float] = {}

@@ -34,8 +34,12 @@ SEARCH = (
     [
         (("show", "mnasnet-a1", "--width", "1", "--width", "2"), "'--width': it takes one value"),
         (
-            ("search", "--device", "a", "--device", "b", "--out", "r"),
+            ("validate", "r", "--device", "a", "--device", "b"),
             "'--device': it takes one value and is given twice",
+        ),
+        (
+            ("search", "--device", "fake", "--device", "fake", "--out", "r"),
+            "each device once; given twice: fake",
         ),
         (("show", "mnasnet-a1", "--db", "x.db"), "No such option"),
         (("space", "mnasnet", "--db", "x.db"), "No such option"),

@@ -16,6 +16,7 @@ from fakes import TinySpace
 from phonenas import search, space
 from phonenas.cli import accuracy as accuracy_commands
 from phonenas.cli import search as search_commands
+from phonenas.cli import stores
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import AccuracyTable, Cached, Request, Surrogate, estimator
 from phonenas.search.accuracy.results import read_results
@@ -105,7 +106,7 @@ def test_decisions_of_a_space_name_networks(tmp_path: Path, suffix: str) -> None
     # Without a space the one whose decisions these are, at its own resolution.
     found = read_results(path).networks[0]
     assert (found.resolution_px, found.blocks) == (224, NETWORKS[0].blocks)
-    mnas = space.get("mnasnet", 64)
+    mnas = space.MnasNet(resolution=64)
     genomes = mnas.sample(np.random.default_rng(2), 20)
     rows = pd.DataFrame([mnas.values(g) for g in genomes])
     rows["top1"] = np.linspace(0.4, 0.6, 20)
@@ -450,7 +451,7 @@ def test_a_search_by_a_surrogate_of_ones_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(space, "get", lambda name, resolution: SPACE)
-    monkeypatch.setattr(search_commands, "find_model", lambda *args, **more: fitted)
+    monkeypatch.setattr(stores, "find_model", lambda *args, **more: fitted)
     own, out = tmp_path / "s.json", tmp_path / "r"
     text = run(capsys, "fit-accuracy", str(own_results(tmp_path / "t.csv")), "--out", str(own))
     assert "this fit" in text and "as shipped" in text and f"surrogate:{own}" in text
@@ -470,7 +471,7 @@ def test_a_run_of_before_goes_on_with_its_own_estimator(
 ) -> None:
     monkeypatch.setattr(space, "get", lambda name, resolution: SPACE)
     monkeypatch.setattr("phonenas.search.accuracy.imagenet.imagenet._LEAST_PX", 32)
-    monkeypatch.setattr(search_commands, "find_model", lambda *args, **more: fitted)
+    monkeypatch.setattr(stores, "find_model", lambda *args, **more: fitted)
     words = ["search", "--device", "fake", "--evaluations", "60", "--quiet", "--json"]
     before, new = tmp_path / "before", tmp_path / "new"
     begun = json.loads(

@@ -1,0 +1,185 @@
+"""Several devices on the command line: searched at once, validated one by one, on one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phonenas import data, latency_model
+from phonenas.cli.search import _by_device, _weights
+from phonenas.devices.measuring import profiling
+from phonenas.devices.simulated import SimulatedPhone
+from phonenas.latency_model.fitting import fit_measurements
+from phonenas.space import Architecture
+from phonenas.space.errors import InvalidArgument
+from tests.cli.test_app import Run, run
+from tests.cli.test_precisions import SPACE, fill
+
+__all__ = ["run"]
+
+pytestmark = pytest.mark.usefixtures("fast")
+TOML = """\
+[big]
+transport = "simulated"
+address = "3"
+[little]
+transport = "simulated"
+address = "4"
+cores = "little"
+"""
+PHONES = {
+    "big": SimulatedPhone("big", seed=3),
+    "little": SimulatedPhone("little", seed=4, cores="little"),
+}
+SEARCH: tuple[str, ...] = (
+    "search",
+    "--db",
+    "s.db",
+    "--device",
+    "big",
+    "--device",
+    "little",
+    "--evaluations",
+    "36",
+)
+SEARCH += ("--space", "tests.cli.test_precisions:OneBlock", "--quiet")
+
+
+def test_a_value_is_of_one_device_or_of_all() -> None:
+    two = ["a", "b"]
+    assert _by_device("--target", None, two) == {}
+    assert _by_device("--target", ["8"], two) == {"a": "8", "b": "8"}
+    assert _by_device("--target", ["b=20", "8"], two) == {"a": "8", "b": "20"}
+    assert _by_device("--target", ["a=mobilenet-v2"], two) == {"a": "mobilenet-v2"}
+    for given, words in (
+        (["8", "9"], "--target is given twice: 8 and 9. Name the device of each"),
+        (["a=8", "a=9"], "--target of a is given twice: 8 and 9"),
+        (["c=8"], "c=8: a device of this search, =, and a value, as --target a=8; .* a and b"),
+        (["a="], "a device of this search"),
+    ):
+        with pytest.raises(InvalidArgument, match=words):
+            _by_device("--target", given, two)
+    with pytest.raises(InvalidArgument, match="each device once; given twice: a"):
+        _by_device("--target", [], ["a", "b", "a"])
+
+
+def test_weights_are_numbers() -> None:
+    assert _weights(None, ["a", "b"]) == []
+    assert _weights(["b=3"], ["a", "b"]) == [1.0, 3.0]
+    with pytest.raises(InvalidArgument, match="DEVICE=NUMBER"):
+        _weights(["b=much"], ["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "devices.toml").write_text(TOML)
+    subjects = profiling.Selection().subjects(SPACE, 20, seed=0)
+    with data.MeasurementStore(folder / "s.db") as store:
+        for name, phone in PHONES.items():
+            fill(store, phone, subjects)
+            known = store.measurements(phone.conditions)
+            model = fit_measurements(phone.conditions, known)
+            model.save(latency_model.model_path(str(folder / "s.db"), name, "float32"))
+    return folder
+
+
+@pytest.fixture
+def there(made: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.undo()  # the devices are those of devices.toml
+    monkeypatch.chdir(tmp_path)
+    run.monkeypatch = monkeypatch
+    monkeypatch.setenv("PHONENAS_DEVICES", str(tmp_path / "devices.toml"))
+
+
+def truth_ms(device: str, network: str) -> float:
+    return PHONES[device].truth_ms(Architecture.parse(network))
+
+
+@pytest.mark.slow
+def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> None:
+    drawn = SPACE.sample(np.random.default_rng(1), 9)
+    networks = [str(SPACE.decode(row)) for row in drawn]
+    ms = {d: sorted(truth_ms(d, n) for n in networks)[6] for d in ("big", "little")}
+    targets = [f"--target={d}={t:.3f}" for d, t in ms.items()]
+    found = run.json(*SEARCH, *targets, "--out", "r")
+    assert [d["device"] for d in found["devices"]] == ["big", "little"]
+    assert found["across"] == "worst"
+    for c in found["front"]:
+        for d, target in ms.items():
+            assert c["values"][f"latency:{d}"] <= round(target, 3)
+            truth = truth_ms(d, c["block_args"])
+            assert c["values"][f"latency:{d}"] == pytest.approx(truth, rel=0.1)
+    code, out, _ = run("show", "r", "--csv", "r.csv", "--parquet", "r.parquet")
+    assert code == 0 and "big, 90 %" in out and "little, 90 %" in out
+    rows = list(csv.DictReader(Path("r.csv").read_text().splitlines()))
+    assert float(rows[0]["low:little"]) < float(rows[0]["latency:little"])
+    assert "latency:big" in pd.read_parquet("r.parquet")
+
+    at = ("--db", "s.db", "--quiet")
+    first = run.json("validate", "r", "--device", "big", "--top", "3", *at)
+    other = run.json("validate", "r", "--device", "little", "--top", "3", *at)
+    chosen = [[v["id"] for v in r["networks"]] for r in (first, other)]
+    assert chosen[0] == chosen[1]
+    for device, result in (("big", first), ("little", other)):
+        assert result["target_ms"] == pytest.approx(ms[device], abs=1e-3)
+        for v in result["networks"]:
+            assert v["measured_ms"] == pytest.approx(truth_ms(device, v["block_args"]), rel=0.05)
+            assert v["verdict"] in ("meets", "likely", "unclear", "misses")
+    again = run.json("validate", "r", "--device", "little", "--top", "3", "--rounds", "2", *at)
+    assert [r["folder"] for r in again["rounds"]] == ["r/device2", "r/device2/round2"]
+    assert json.loads(Path("r/device2/round2/run.json").read_text())["settings"]["device"] == (
+        "little"
+    )
+    page = Path(run.json("report", "r")).read_text()
+    for words in ("Networks for big and little", "Validated networks on little", "on every device"):
+        assert words in page
+    assert 'id="front-device2"' in page and "latency:little" in page
+    code, _, err = run("validate", "r", "--device", "pixel6", *at)
+    assert code == 2 and "r was searched for big and little, not for pixel6" in err
+    # The same command is the same run; more evaluations than networks change nothing.
+    assert run.json(*SEARCH, *targets, "--out", "r")["front"] == found["front"]
+    shutil.move("s.little.model.json", "gone")
+    code, _, err = run(*SEARCH, *targets, "--out", "r")
+    assert code == 1 and "there is no latency model of little" in err
+    models = ("--model", "r/model.json", "--model", "r/model2.json")
+    assert run.json(*SEARCH, *targets, *models, "--out", "r")["front"] == found["front"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_is_told_in_a_line(run: Run, there: None) -> None:
+    space = ("--space", "tests.cli.test_precisions:OneBlock")
+    for more, words in (
+        (("--target", "big=8"), "little: no target, but the other devices have one"),
+        (("--target", "8", "--across", "sum"), "across devices: worst, mean, each"),
+        (("--across", "mean"), "--across mean compares latencies with targets"),
+        (("--target", "8", "--across", "each", "--weight", "big=2"), "act only with across mean"),
+    ):
+        code, _, err = run(*SEARCH, *more, "--out", "x")
+        assert code == 2 and words in err and len(err.splitlines()) == 1, err
+    alone = ("search", "--device", "big", *space, "--db", "s.db", "--out", "x")
+    code, _, err = run(*alone, "--across", "mean")
+    assert code == 2 and "--across acts only with several --device" in err
+    code, _, err = run(
+        "search",
+        "--device",
+        "big",
+        "--device",
+        "little",
+        "--db",
+        "s.db",
+        "--out",
+        "x",
+        "--space",
+        "mnasnet",
+        "--target",
+        "20",
+    )
+    assert code == 1 and "big" in err and not Path("x").exists()
