@@ -8,6 +8,9 @@ RUN ?= runs/demo
 DB := $(RUN)/phonenas.db
 MODEL := $(RUN)/model.json
 
+# The programs that tests start read the bytecode that the first of them wrote.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test slow coverage real site wheel install check fuzz bench bench-tables bench-device bench-training paper lint clean help
 
 help:  ## say what there is

@@ -10,9 +10,10 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -46,12 +47,19 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
         import scipy.linalg  # noqa: F401 - only libraries that are loaded by now are limited
-        from threadpoolctl import threadpool_limits
 
-        with threadpool_limits(1):
+        with _libraries(len(sys.modules)).limit(limits=1):
             return function(*args, **kwargs)
 
     return limited
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> Any:
+    """The numerical libraries that are loaded, looked for again after imports alone."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def squared_distances(a: Floats, b: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from quoted import not_told
 
 from phonenas import data, devices, latency_model, search
 from phonenas.data import files
+from phonenas.latency_model import outliers
+from phonenas.space import Operator
 from phonenas.space.errors import PhonenasError
 
 # Tests never time: neither an example nor how long it takes to make one.
@@ -109,6 +111,28 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with data.MeasurementStore(path) as store, FakeDevice() as device:
         devices.measure(subjects, on=device, into=store, protocol=protocol)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_fit_of_equal_operators() -> Iterator[None]:
+    """Most tests measure the same operators, and a fit of their regressor takes a second.
+
+    Equal times give an equal regressor: test_regressor.py and test_model.py examine that.
+    """
+    from phonenas.latency_model import fitting
+
+    known: dict[frozenset[Any], Any] = {}
+
+    def once(ms: Mapping[Operator, float]) -> Any:
+        key = frozenset(ms.items())
+        if key not in known:
+            known[key] = outliers.fitted(ms)
+        regressor, odd = known[key]
+        return regressor, list(odd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "fitted", once)
+        yield
 
 
 @pytest.fixture(scope="session")

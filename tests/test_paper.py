@@ -41,7 +41,7 @@ paper: Any = _script()
 def practice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with whole networks of a simulated phone, and a model of the whole space."""
     path = tmp_path_factory.mktemp("paper") / "phonenas.db"
-    mnas = space.MnasNet()
+    mnas = space.get("mnasnet")
     rng = np.random.default_rng(0)
     networks = [mnas.decode(g) for g in mnas.sample(rng, 20)]
     with SimulatedPhone("practice") as phone, data.MeasurementStore(path) as store:

@@ -24,6 +24,17 @@ Graph = Mapping[str, frozenset[str]]
 parsed = cache(ast.parse)  # each module is asked about several times
 
 
+def dotted(node: ast.expr) -> str:
+    """The source of an expression, as `ast.unparse`, which is slow, has it."""
+    parts, stem = [], node
+    while isinstance(stem, ast.Attribute):
+        parts.append(stem.attr)
+        stem = stem.value
+    if isinstance(stem, ast.Name):
+        return ".".join([stem.id, *reversed(parts)])
+    return ast.unparse(node)
+
+
 @cache
 def tracked(pattern: str = "*.py") -> tuple[Path, ...]:
     """Files of the project, by git's list; those that are not added yet count too."""
@@ -77,7 +88,7 @@ def imported(source: str, module: str, is_package: bool, known: Iterable[str]) -
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 add(alias.name)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and dotted(node.func).endswith("import_module"):
             first = node.args[0] if node.args else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 name = first.value.lstrip(".")
@@ -85,7 +96,8 @@ def imported(source: str, module: str, is_package: bool, known: Iterable[str]) -
     return frozenset(found & known - {module})
 
 
-def import_graph() -> dict[str, frozenset[str]]:
+@cache
+def import_graph() -> Graph:
     """By module, the modules of the package that it imports."""
     files = {module_name(p): p for p in package_files()}
     return {
@@ -243,6 +255,7 @@ def folder_sizes() -> Counter[str]:
 
 
 _PICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+_WATCHED = ("weights_only", "shell", "allow_pickle")
 _NEVER = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput"} | {
     "subprocess.getstatusoutput",
     "yaml.load",
@@ -268,18 +281,18 @@ def unsafe(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             stems = [node.module or ""]
         elif isinstance(node, ast.Call):
-            head, _, rest = ast.unparse(node.func).partition(".")
+            head, _, rest = dotted(node.func).partition(".")
             called = names.get(head, head) + ("." + rest if rest else "")
             first = node.args[0] if node.args else None
             text = first.value if isinstance(first, ast.Constant) else None
-            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg in _WATCHED}
             if called in ("__import__", "importlib.import_module") and isinstance(text, str):
                 stems = [text]
             if called in _NEVER or called.split(".")[-1] in ("read_pickle", "to_pickle"):
                 seen.append((node.lineno, called))
             if called == "torch.load" and given.get("weights_only") != "True":
                 seen.append((node.lineno, "torch.load without weights_only=True"))
-            for name in ("shell", "allow_pickle"):
+            for name in _WATCHED[1:]:
                 if given.get(name, "False") != "False":
                     seen.append((node.lineno, f"{name}={given[name]}"))
         seen += [(node.lineno, stem) for stem in stems if stem.split(".")[0] in _PICKLERS]

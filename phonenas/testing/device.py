@@ -81,7 +81,7 @@ class FakeDevice(Device):
             raise DeviceUnavailable("fake is not entered")
         for job in jobs:
             self.readings += 1
-            if job.model.read_bytes()[:2] == b"no":
+            if self._is_no_model(job.model):
                 yield Reading(error="no model")
                 continue
             if self.readings in self.trouble:
@@ -98,11 +98,16 @@ class FakeDevice(Device):
     def startup(self, model: Path) -> Startup:
         if not self.entered:
             raise DeviceUnavailable("fake is not entered")
-        if model.read_bytes()[:2] == b"no":
+        if self._is_no_model(model):
             raise DeviceError("fake: no model")
         size, ms = model.stat().st_size, self.true_ms(model)
         self.clock_s += 20 * ms / 1e3
         return Startup(5 * ms, 1.5 * ms, 30_000_000 + 2 * size, 2 * size, size)
+
+    @staticmethod
+    def _is_no_model(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.read(2) == b"no"
 
     @staticmethod
     def true_ms(model: Path) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator
-from phonenas.space import Architecture, MnasNet, SearchSpace
+from phonenas.space import Architecture, SearchSpace, get
 
 __all__ = ["EstimatorContract", "SimulatedTraining"]
 
@@ -115,7 +115,7 @@ class EstimatorContract:
     @pytest.fixture
     def space(self) -> SearchSpace:
         """Whose genomes are asked for."""
-        return MnasNet()
+        return get("mnasnet")
 
     @pytest.fixture
     def networks(self, space: SearchSpace) -> list[Architecture]:

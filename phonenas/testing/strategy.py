@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from phonenas.search.strategies.base import Strategy
-from phonenas.space import MnasNet, SearchSpace
+from phonenas.space import SearchSpace, get
 
 __all__ = ["StrategyContract"]
 
@@ -20,7 +20,7 @@ class StrategyContract:
     @pytest.fixture
     def space(self) -> SearchSpace:
         """Where it looks."""
-        return MnasNet()
+        return get("mnasnet")
 
     def make(self, seed: int) -> Strategy:
         """A new strategy under test."""

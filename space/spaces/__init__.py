@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 
 from ..errors import InvalidArgument, PhonenasError
 from ..narrowed import conditioned, narrow, parted
@@ -59,6 +60,8 @@ def space_of(operators: Collection[Operator]) -> SearchSpace | None:
     for space in each(resolution):
         if (held := len(set(operators) & set(space.operators()))) > most:
             best, most = space, held
+        if most == len(set(operators)):
+            break  # no other holds more, and the tables of large spaces take seconds
     return best
 
 
@@ -73,6 +76,7 @@ def get(name: str, resolution: int | None = None) -> SearchSpace:
         resolution: Side of the input in pixels; None for the space's own (224; 32 of CIFAR's).
     Returns:
         The space. `get(space.name)` gives an equal one, so a run that keeps `name` can reopen it.
+        One of ours is the same object each time.
     Raises:
         UnknownName: No such space or file; the message offers the nearest name.
         InvalidArgument: A resolution that its networks cannot take; a file that describes no
@@ -86,6 +90,18 @@ def get(name: str, resolution: int | None = None) -> SearchSpace:
         return conditioned(get(base, resolution), conditions)
     if is_table(name):
         return table_space(name, resolution, each)
+    if name in SPACES.own:
+        return _ours(name, resolution)
+    return _made(name, resolution)
+
+
+@lru_cache(maxsize=32)
+def _ours(name: str, resolution: int | None) -> SearchSpace:
+    # A space does not change, and the tables of its parts take a second to build.
+    return _made(name, resolution)
+
+
+def _made(name: str, resolution: int | None) -> SearchSpace:
     make = SPACES.get(name)
     if not callable(make):
         raise InvalidArgument(f"{name} is {type(make).__name__}, which makes no search space")

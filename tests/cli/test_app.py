@@ -179,7 +179,7 @@ def test_spaces_and_networks_as_json(run: Run) -> None:
     assert described["blocks"] == 7
     assert described["choices_per_block"] == [432] * 7
     assert described["size"] == 432**7
-    assert described["operators"] == len(space.MnasNet().operators())
+    assert described["operators"] == len(space.get("mnasnet").operators())
     network = run.json("show", "mnasnet-a1")
     assert (network["name"], network["params"]) == ("mnasnet-a1", 3_887_038)
     assert sum(o["macs"] for o in network["operators"]) == network["macs"]
@@ -187,7 +187,7 @@ def test_spaces_and_networks_as_json(run: Run) -> None:
     assert run.json("show", "mnasnet-a1", "--width", "0.5")["params"] == 2_082_006
     code, out, _ = run("show", "mobilenet-v2")
     assert code == 0 and "3,504,872" in out
-    code, out, _ = run("space", "mnasnet-flat")
+    code, out, _ = run("space", "proxylessnas")
     assert code == 0 and "operators" in out
     assert described["genes"]["block3_kernel"] == [3, 5] and len(described["genes"]) == 42
     code, out, _ = run("space", "mnasnet", "--genes")

@@ -93,6 +93,7 @@ def printed_in(error: str) -> list[str]:
     return shlex.split(error.strip().rpartition(":  ")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast")
 def test_errors_of_the_lower_floors_print_whole_commands(run: Run, tmp_path: Path) -> None:
     db = ("--device", "fake", "--db", DB)

@@ -98,7 +98,8 @@ def test_disturbed_rounds_move_the_value_only_so_far_however_slow_they_are(
 NORMAL, LATE = ("normal", 0.0, 1.0), ("late", 0.2, 1.3)
 
 
-@pytest.mark.parametrize("n", [3, 5, 10, 12])
+# Three rounds and ten are those of an operator and of a network.
+@pytest.mark.parametrize("n", [3, 10, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 12))])
 @pytest.mark.parametrize("noise", [NORMAL, LATE, ("student", 0.0, 1.0)], ids=lambda n: n[0])
 def test_nine_in_ten_error_bars_hold(noise: tuple[str, float, float], n: int) -> None:
     name, share, times = noise

@@ -146,28 +146,58 @@ class TestSshBenchmarkModel(DeviceContract):
         return over_ssh(sshd, runtime="benchmark_model", binary=str(benchmark_model))
 
 
+def by_benchmark_model(program: Path) -> Device:
+    return assemble(DeviceSettings("here", runtime="benchmark_model", binary=str(program)))
+
+
+@pytest.mark.slow
 class TestLocalBenchmarkModel(DeviceContract):
     every_inference = False
 
     @pytest.fixture
     def device(self, benchmark_model: Path) -> Device:
-        return assemble(
-            DeviceSettings("here", runtime="benchmark_model", binary=str(benchmark_model))
+        return by_benchmark_model(benchmark_model)
+
+
+def test_benchmark_model_tells_one_time_and_an_invalid_file(
+    benchmark_model: Path, tmp_path: Path
+) -> None:
+    with by_benchmark_model(benchmark_model) as device:
+        model = device.lower(SENTINEL, tmp_path / "sentinel")
+        invalid = tmp_path / f"invalid{model.suffix}"
+        invalid.write_bytes(b"no model")
+        readings = undisturbed(
+            device.run_ms,
+            [Job(invalid, 4), Job(model, 4)],
+            sentinel=model,
+            warmup_runs=2,
+            warmup_s=0.0,
         )
+    assert readings[0].error and not readings[1].error
+    assert [len(r.samples_ms) for r in readings] == [0, 1]
+    assert readings[1].provider == device.conditions.provider
 
 
+def by_perf_test(program: Path) -> Device:
+    return assemble(DeviceSettings("here", runtime="onnxruntime_perf_test", binary=str(program)))
+
+
+@pytest.mark.slow
 class TestLocalPerfTest(DeviceContract):
     @pytest.fixture
     def device(self, perf_test: Path) -> Device:
-        return assemble(
-            DeviceSettings("here", runtime="onnxruntime_perf_test", binary=str(perf_test))
-        )
+        return by_perf_test(perf_test)
 
-    def test_it_tells_every_run_but_those_of_warm_up(self, device: Device, sentinel: Path) -> None:
-        with device:
-            assert device.conditions.statistic == "samples"
-            (reading,) = self.run(device, [Job(sentinel, 6)], sentinel)
-        assert len(set(reading.samples_ms)) > 1
+
+def test_perf_test_tells_every_run_but_those_of_warm_up(perf_test: Path, tmp_path: Path) -> None:
+    with by_perf_test(perf_test) as device:
+        assert device.conditions.statistic == "samples"
+        model = device.lower(SENTINEL, tmp_path / "sentinel")
+        (reading,) = undisturbed(
+            device.run_ms, [Job(model, 6)], sentinel=model, warmup_runs=5, warmup_s=0.0
+        )
+    assert len(reading.samples_ms) == 6 and len(set(reading.samples_ms)) > 1
+    assert min(*reading.samples_ms, *reading.sentinel_ms) > 0
 
 
 @pytest.mark.adbd

@@ -24,7 +24,7 @@ CONDITIONS = replace(FakeDevice().conditions, device="pixel 6", origin="measured
 
 def operators(n: int) -> list[Operator]:
     """Drawn from a space at 64 px, so that caches, odd channels and strides are among them."""
-    every = space.MnasNet(resolution=64).operators()
+    every = space.get("mnasnet", 64).operators()
     return [every[i] for i in np.random.default_rng(0).permutation(len(every))[:n]]
 
 
@@ -78,7 +78,7 @@ def measured(factor: float) -> list[Measurement]:
 
     Both stand at the beginning of what is given.
     """
-    mnas, rng = space.MnasNet(resolution=64), np.random.default_rng(2)
+    mnas, rng = space.get("mnasnet", 64), np.random.default_rng(2)
     networks = [mnas.decode(g) for g in mnas.sample(rng, 12)]
     times = {str(a): PHONE.truth_ms(a) for a in networks}
     alone = {
@@ -123,7 +123,7 @@ def test_a_table_in_seconds_is_doubted_with_the_ratio() -> None:
     assert 1e-5 < ratio < 1e-2
     micro = [(kind, key, t * 1000) for kind, key, t in ms]
     assert "microseconds" in doubtful_unit(micro)  # type: ignore[arg-type]
-    mnas = space.MnasNet(resolution=64)
+    mnas = space.get("mnasnet", 64)
     whole = mnas.decode(mnas.sample(np.random.default_rng(0), 1)[0])
     assert doubtful_unit([("network", str(whole), PHONE.truth_ms(whole))]) == ""
     assert doubtful_unit([("network", str(whole), PHONE.truth_ms(whole) / 1000)])

@@ -17,7 +17,7 @@ from phonenas.space import zoo
 from phonenas.space.errors import NotEnoughData
 
 HERE = Conditions("phone", "m", "f", "ort", "1.0", "abc", "CPU", "all", 1, "big", "none")
-MNAS = space.MnasNet(64)
+MNAS = space.get("mnasnet", 64)
 
 
 def measured(peaks_of: Callable[[space.Architecture], float], n: int = 24) -> list[Measurement]:

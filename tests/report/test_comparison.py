@@ -25,11 +25,11 @@ from phonenas.report.comparison_plots import colours, courses_figure, fronts_fig
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from phonenas.search.run_folder import Checkpoint, RunFolder, load
-from phonenas.space import MnasNet
+from phonenas.space import get
 from phonenas.space.errors import InvalidArgument, UnknownName, UnsupportedFormat
 from tests.report.test_run import EVIL, Page
 
-SPACE = MnasNet()
+SPACE = get("mnasnet")
 ERRORS = np.random.default_rng(5).uniform(0.0, 0.02, 400)
 GENOMES = SPACE.sample(np.random.default_rng(0), 400)
 NAMES = [str(SPACE.decode(g)) for g in GENOMES]

@@ -24,7 +24,7 @@ from phonenas.search.evaluations import Evaluations
 from phonenas.search.pareto import Candidate, ParetoFront, non_dominated
 from phonenas.search.run_folder import Checkpoint, Loaded, RunFolder, load
 from phonenas.search.validation.validate import Validated
-from phonenas.space import AdditiveTable, Architecture, MnasNet
+from phonenas.space import AdditiveTable, Architecture, get
 
 TARGET_MS = 8.4
 OPEN, FILLED = "circle-open", (None, "circle")
@@ -40,7 +40,7 @@ def made_run(
     **more: Any,
 ) -> Loaded:
     """A finished run of random networks, as a search would leave it; `more` are settings."""
-    space, rng = MnasNet(), np.random.default_rng(3)
+    space, rng = get("mnasnet"), np.random.default_rng(3)
     genomes = space.sample(rng, n)
     counts = AdditiveTable(space, lambda o: (o.macs, o.params))(genomes)
     latency = 0.9 + counts[:, 0] / 4.2e7 * rng.uniform(0.9, 1.1, n)

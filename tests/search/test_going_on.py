@@ -115,7 +115,9 @@ def test_300_and_300_are_600(
     ends_alike(tmp_path / "r", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("strategy", ["nsga2", "random", "weighted"])
+@pytest.mark.parametrize(
+    "strategy", ["nsga2", "random", pytest.param("weighted", marks=pytest.mark.slow)]
+)
 def test_a_run_stopped_after_it_went_on_goes_on(
     go: Searching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
@@ -130,7 +132,7 @@ def test_a_run_stopped_after_it_went_on_goes_on(
     assert sorted(p.name for p in (tmp_path / "r").glob("first*")) == ["first33"]
 
 
-@pytest.mark.parametrize("strategy", ["nsga2", "weighted"])
+@pytest.mark.parametrize("strategy", ["nsga2", pytest.param("weighted", marks=pytest.mark.slow)])
 def test_a_run_stopped_between_its_last_generation_and_its_end_goes_on(
     go: Searching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
@@ -154,8 +156,8 @@ RULES = {"patience": search.Budget(600, patience=40), "time": search.Budget(600,
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "strategy",
-    ["nsga2", "random", "weighted"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("rl", "surrogate")],
+    ["nsga2", "random"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("weighted", "rl", "surrogate")],
 )
 def test_a_run_that_a_rule_ended_goes_on_as_if_it_had_not(
     go: Searching, tmp_path: Path, rule: str, strategy: str

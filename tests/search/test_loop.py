@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -86,7 +87,7 @@ class TestSurrogate(EstimatorContract):
 class TestMnasNetSpace(SpaceContract):
     @pytest.fixture
     def space(self) -> SearchSpace:
-        return space.MnasNet()
+        return space.get("mnasnet")
 
 
 class TestTinySpace(SpaceContract):
@@ -334,13 +335,23 @@ def budget(strategy: str) -> int:
     return 60 if strategy == "surrogate" else 300
 
 
+# Of the strategies that learn no model, each with and without a target, early and later.
+QUICKLY = {
+    *(("nsga2", None, 1), ("nsga2", 300.0, 4), ("nsga2", None, 7)),
+    *(("random", 300.0, 1), ("random", None, 4)),
+    *(("weighted", None, 1), ("weighted", 300.0, 7)),
+}
+
+
 @pytest.mark.parametrize(
-    "strategy",
-    ["nsga2", "random", "weighted"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("rl", "surrogate")],
+    ("strategy", "target_ms", "stop_after"),
+    [
+        pytest.param(*case, marks=[] if case in QUICKLY else pytest.mark.slow)
+        for case in itertools.product(
+            ["nsga2", "random", "weighted", "rl", "surrogate"], [None, 300.0], [1, 4, 7]
+        )
+    ],
 )
-@pytest.mark.parametrize("target_ms", [None, 300.0])
-@pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_stopped_run_ends_as_if_never_stopped(
     fitted: LatencyModel,
     surrogate: Surrogate,

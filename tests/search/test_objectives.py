@@ -98,7 +98,8 @@ def test_peak_activations_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", [*STRATEGIES[:-1], pytest.param("surrogate", marks=pytest.mark.slow)]
+    "strategy",
+    [*STRATEGIES[:3], *(pytest.param(n, marks=pytest.mark.slow) for n in STRATEGIES[3:])],
 )
 def test_three_objectives_give_a_front_that_none_beats(fitted: LatencyModel, strategy: str) -> None:
     if strategy == "rl":
@@ -119,7 +120,10 @@ def test_three_objectives_give_a_front_that_none_beats(fitted: LatencyModel, str
     assert 0 < found.front.hypervolume < 1
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy",
+    [*STRATEGIES[:3], *(pytest.param(n, marks=pytest.mark.slow) for n in STRATEGIES[3:])],
+)
 def test_no_limit_is_ignored(fitted: LatencyModel, strategy: str) -> None:
     if strategy == "rl":
         pytest.importorskip("torch")
@@ -256,7 +260,7 @@ def layers(network: Architecture) -> int:
     return len(network.operators())
 
 
-@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_workers_change_nothing_but_the_time(fitted: LatencyModel, processes: bool) -> None:
     alone = go(fitted, also=[Function("layers", layers)], evaluations=60)
     together = go(
@@ -411,6 +415,7 @@ def test_a_run_with_further_objectives_resumes(fitted: LatencyModel, tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_searched_on(fitted: LatencyModel, tmp_path: Path) -> None:
     """One that ended because nothing new came is given again as it is."""
     more: dict[str, Any] = {"strategy": search.WeightedProduct(seed=1), "evaluations": 10**6}

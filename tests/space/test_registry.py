@@ -114,7 +114,7 @@ def test_what_makes_no_space_is_named() -> None:
 
 @pytest.mark.slow
 def test_the_space_that_operators_are_of() -> None:
-    every = space.MnasNet(192).operators()
+    every = space.get("mnasnet", 192).operators()
     found = space_of(every)
     assert found is not None and (found.name, found.resolution_px) == ("mnasnet", 192)
     own = space_of(space.NASBenchMacro().operators())

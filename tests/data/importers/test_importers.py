@@ -558,7 +558,7 @@ def test_a_table_imported_by_a_release_of_before_is_not_imported_twice(tmp_path:
 
 
 def test_holes() -> None:
-    mnas = space.MnasNet(resolution=224)
+    mnas = space.get("mnasnet", 224)
     keys = [o.key for o in zoo.network("mnasnet-b1").operators()]
     found = importers.coverage(mnas, [*keys, "no operator"])
     assert found.covered + found.missing == len(mnas.operators())
@@ -617,7 +617,10 @@ def test_the_pixel_1_table_of_proxylessnas() -> None:
     # MnasNet-B1 is covered whole; its paper's authors measured 77 ms on this phone.
     b1 = zoo.network("mnasnet-b1")
     assert sum(ms[o.key] for o in b1.operators()) == pytest.approx(77, rel=0.1)
-    assert importers.coverage(space.MnasNet(224), ms).networks == ("mnasnet-b1", "single-path-nas")
+    assert importers.coverage(space.get("mnasnet", 224), ms).networks == (
+        "mnasnet-b1",
+        "single-path-nas",
+    )
     assert (table.conditions.model, table.conditions.runtime) == ("Pixel 1", "tflite")
 
 

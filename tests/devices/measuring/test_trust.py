@@ -380,7 +380,14 @@ def test_a_computer_whose_first_state_was_the_unusual_one_is_measured(tmp_path: 
         assert max(m.medians_ms) / min(m.medians_ms) < 1.02
 
 
-@pytest.mark.parametrize(("share", "most"), [(0.2, 0.3), (0.4, 0.4), (0.6, 0.4)])
+@pytest.mark.parametrize(
+    ("share", "most"),
+    [
+        (0.2, 0.3),
+        pytest.param(0.4, 0.4, marks=pytest.mark.slow),
+        pytest.param(0.6, 0.4, marks=pytest.mark.slow),
+    ],
+)
 def test_a_restless_computer_is_measured_with_some_of_its_readings_rejected(
     share: float, most: float, tmp_path: Path
 ) -> None:
@@ -403,8 +410,19 @@ def test_a_restless_computer_is_measured_with_some_of_its_readings_rejected(
         assert np.mean(off) < 0.15
 
 
-@pytest.mark.parametrize("kind", [FakeDevice, FakePhone])
-@pytest.mark.parametrize("speed", [1.04, 1.06, 1.3, 0.75])
+@pytest.mark.parametrize(
+    ("kind", "speed"),
+    [
+        *((FakeDevice, 1.04), (FakeDevice, 1.3), (FakePhone, 1.06), (FakePhone, 0.75)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *((FakeDevice, 1.06), (FakeDevice, 0.75)),
+                *((FakePhone, 1.04), (FakePhone, 1.3)),
+            )
+        ),
+    ],
+)
 def test_another_speed_than_the_stores_is_told(
     kind: type[FakeDevice], speed: float, tmp_path: Path
 ) -> None:

@@ -259,7 +259,9 @@ def test_settings_out_of_range_are_refused() -> None:
 
 # -- a whole profile ------------------------------------------------------------------------------
 
-OPERATORS = [Subject("operator", o) for o in space.MnasNet(resolution=224).operators()[::4][:600]]
+
+def some_operators() -> list[Subject]:
+    return [Subject("operator", o) for o in space.get("mnasnet", 224).operators()[::4][:600]]
 
 
 def rough(seed: int = 0, reported: bool = True) -> SimulatedPhone:
@@ -274,7 +276,7 @@ def test_600_operators_on_a_rough_phone_end_complete_and_true(
     reported: bool, tmp_path: Path
 ) -> None:
     phone = rough(reported=reported)
-    subjects = [*OPERATORS, Subject("network", NETWORK)]
+    subjects = [*some_operators(), Subject("network", NETWORK)]
     with data.MeasurementStore(tmp_path / "p.db") as store, phone:
         outcome = devices.measure(subjects, on=phone, into=store)
     assert not outcome.unstable
@@ -295,7 +297,7 @@ def test_a_profile_that_is_killed_and_gone_on_with_ends_with_the_same(tmp_path: 
         if isinstance(event, Measured) and event.done > 150:
             raise Killed
 
-    subjects = OPERATORS[:100]
+    subjects = some_operators()[:100]
     phone = rough(seed=1)
     with data.MeasurementStore(tmp_path / "p.db") as store:
         with phone, pytest.raises(Killed):

@@ -83,6 +83,7 @@ def worker_of(device: Device) -> subprocess.Popen[bytes]:
     return device.runtime._process.process
 
 
+@pytest.mark.slow  # the engine itself is examined quickly in test_engine_litert.py
 class TestLocalLiteRT(DeviceContract):
     @pytest.fixture
     def device(self) -> Device:
@@ -115,6 +116,7 @@ def test_a_real_profile_of_a_few_operators(tmp_path: Path) -> None:
     assert len(stamps) >= 3
 
 
+@pytest.mark.slow
 def test_bigger_operators_take_longer(tmp_path: Path) -> None:
     small = space.Operator("mbconv", 16, 16, 14, kernel=3, expansion=3)
     large = space.Operator("mbconv", 64, 64, 56, kernel=5, expansion=6)
@@ -152,6 +154,7 @@ def test_what_a_program_started_ends_with_it_when_it_takes_too_long(tmp_path: Pa
     wait_for("its end", ended)
 
 
+@pytest.mark.slow
 def test_several_threads_are_one_pool_and_an_older_runtime_is_refused_with_the_reason(
     tmp_path: Path,
 ) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from phonenas.latency_model.graphs.onnx_cut import OnnxNetwork, cut, to_measure
-from phonenas.space import Kernel, MnasNet, zoo
+from phonenas.space import Kernel, get, zoo
 from phonenas.space.errors import (
     InvalidArgument,
     PhonenasError,
@@ -35,6 +35,7 @@ from phonenas.space.lowering.onnx import to_onnx
 from phonenas.space.lowering.write import write_onnx
 from phonenas.space.onnx_file import OnnxFile, elsewhere, graph_bytes, without_weights
 from tests.space.kernels.test_kernel import optimised
+from tests.space.lowering.makes import FEW
 
 LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"
 NAMES = {
@@ -111,7 +112,9 @@ def test_published_networks_are_cut_as_the_runtime_fuses_them(name: str, tmp_pat
         assert counts(network) == expected
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(
+    "name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in zoo.names()]
+)
 def test_the_zoo_is_cut_as_the_runtime_fuses_it(name: str, tmp_path: Path) -> None:
     architecture = zoo.network(name, resolution=96)
     model = to_onnx(architecture)
@@ -123,7 +126,9 @@ def test_the_zoo_is_cut_as_the_runtime_fuses_it(name: str, tmp_path: Path) -> No
     assert network.macs - gates + hidden == pytest.approx(architecture.macs, rel=0.01)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize(
+    "number", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 8))]
+)
 def test_random_networks_are_cut_as_the_runtime_fuses_them(number: int, tmp_path: Path) -> None:
     random = RandomCNN(number)
     network = cut(random.to_onnx())
@@ -132,7 +137,7 @@ def test_random_networks_are_cut_as_the_runtime_fuses_them(number: int, tmp_path
 
 
 def test_random_networks_of_the_space_are_cut_as_the_runtime_fuses_them(tmp_path: Path) -> None:
-    mnas = MnasNet(resolution=64)
+    mnas = get("mnasnet", 64)
     for genome in mnas.sample(np.random.default_rng(0), 3):
         model = to_onnx(mnas.decode(genome))
         assert counts(cut(model)) == runtime_counts(model, tmp_path)

@@ -109,6 +109,7 @@ def test_twenty_networks_make_a_ready_phone_ones_own(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_phone_of_another_kind_is_hardly_worse_than_by_its_twenty_alone(
     source: LatencyModel, chosen: list[Architecture], others: list[Architecture]
 ) -> None:

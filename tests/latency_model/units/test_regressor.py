@@ -23,7 +23,7 @@ from phonenas.space.errors import NotEnoughData, UnsupportedFormat
 
 @cache
 def operators() -> tuple[Operator, ...]:
-    return space.MnasNet(resolution=224).operators()
+    return space.get("mnasnet", 224).operators()
 
 
 @cache
@@ -90,7 +90,7 @@ def test_errors_of_similar_operators_are_correlated() -> None:
     d = regressor.standard_error(some) * regressor.predict_ms(some)
     assert np.allclose(np.sqrt(np.diag(errors)), d, rtol=1e-6)
     assert np.linalg.eigvalsh(errors).min() > -1e-9
-    mnas = space.MnasNet(resolution=224)
+    mnas = space.get("mnasnet", 224)
     networks = [mnas.decode(g).operators() for g in mnas.sample(np.random.default_rng(0), 30)]
     correlation = regressor.error_correlation(networks, {})
     assert 0 <= correlation < 1

@@ -56,7 +56,7 @@ def test_counts_are_those_of_the_networks() -> None:
 
 @pytest.mark.slow
 def test_chosen_operators_predict_networks_better_than_random_ones() -> None:
-    mnas = space.MnasNet(resolution=224)
+    mnas = space.get("mnasnet", 224)
     phone = Roofline(seed=1)
     ms = {o: phone.time_ms(phone.costs(o)) for o in mnas.operators()}
     number = counts(networks_of(mnas, 100, seed=77), mnas.operators())

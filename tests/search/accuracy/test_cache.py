@@ -151,6 +151,7 @@ Cached(Slow(), sys.argv[1]).estimate(NETWORKS)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_midst_loses_nothing_that_was_done(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -106,7 +106,7 @@ def test_decisions_of_a_space_name_networks(tmp_path: Path, suffix: str) -> None
     # Without a space the one whose decisions these are, at its own resolution.
     found = read_results(path).networks[0]
     assert (found.resolution_px, found.blocks) == (224, NETWORKS[0].blocks)
-    mnas = space.MnasNet(resolution=64)
+    mnas = space.get("mnasnet", 64)
     genomes = mnas.sample(np.random.default_rng(2), 20)
     rows = pd.DataFrame([mnas.values(g) for g in genomes])
     rows["top1"] = np.linspace(0.4, 0.6, 20)

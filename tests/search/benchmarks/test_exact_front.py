@@ -69,7 +69,7 @@ def test_it_is_the_front_of_all_genomes(made: type[SearchSpace], seed: int) -> N
 
 
 def test_no_sample_of_a_great_space_beats_it() -> None:
-    chosen = space.MnasNet()
+    chosen = space.get("mnasnet")
     cost, gain = tables(chosen, 3)
     front = exact_front(chosen, cost, gain)
     assert chosen.size > 1e18 and len(front) > 20
@@ -83,7 +83,7 @@ def test_no_sample_of_a_great_space_beats_it() -> None:
 
 
 def test_a_step_bounds_what_is_lost() -> None:
-    chosen = space.MnasNet()
+    chosen = space.get("mnasnet")
     cost, gain = tables(chosen, 4)
     front, coarse = exact_front(chosen, cost, gain), exact_front(chosen, cost, gain, step=0.05)
     assert len(coarse) < len(front)
@@ -120,6 +120,6 @@ class TestAdditive(EstimatorContract):
             assert (told.standard_error >= truth.standard_error).all()
 
     def test_it_is_a_sum(self, estimator: Additive) -> None:
-        chosen = space.MnasNet()
+        chosen = space.get("mnasnet")
         genomes = chosen.sample(np.random.default_rng(12), 50)
         assert np.array_equal(estimator.table(chosen)(genomes), estimator.on(chosen)(genomes).top1)

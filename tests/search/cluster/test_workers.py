@@ -266,7 +266,9 @@ def script(folder: Path, guard: str, mark: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stopped_program_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
     mark = uuid.uuid4().hex
     program = script(tmp_path, GUARD, mark)

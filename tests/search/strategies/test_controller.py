@@ -15,7 +15,7 @@ import pytest
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.strategies.controller import Controller, Hyperparameters
 from phonenas.search.strategies.reward import HARD, SOFT, rewards_of
-from phonenas.space import AdditiveTable, MnasNet
+from phonenas.space import AdditiveTable, get
 
 pytest.importorskip("torch")
 
@@ -27,7 +27,7 @@ class World:
     """The space with a latency from a made-up roofline, and a target that a fifth meets."""
 
     def __init__(self) -> None:
-        self.space = MnasNet()
+        self.space = get("mnasnet")
         self.latency = AdditiveTable(self.space, lambda o: 0.01 + (o.macs + o.params) / 4e7)
         self.top1 = Surrogate().on(self.space)
         self.blind = self.losses(self.space.sample(np.random.default_rng(9), 10_000))

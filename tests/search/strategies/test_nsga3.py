@@ -16,7 +16,7 @@ from phonenas.latency_model import LatencyModel, ready
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.accuracy.imagenet.imagenet import ImageNet
 from phonenas.search.strategies.pymoo_nsga3 import directions
-from phonenas.space import MnasNet, SearchSpace
+from phonenas.space import SearchSpace, get
 from phonenas.space.errors import InvalidArgument
 from phonenas.testing import StrategyContract
 
@@ -63,7 +63,7 @@ def walk(strategy: search.Strategy, space: SearchSpace, networks: int) -> Any:
 
 
 def test_five_objectives_resume_to_the_bit() -> None:
-    space = MnasNet()
+    space = get("mnasnet")
     whole = search.NSGA3(seed=3)
     whole.start(space, None, 5)
     before = walk(whole, space, 300)
@@ -80,7 +80,7 @@ def test_five_objectives_resume_to_the_bit() -> None:
 @pytest.mark.slow
 def test_with_four_objectives_it_finds_more_than_chance() -> None:
     """By the hypervolume of two seeds, which differ by 0.02."""
-    space = MnasNet()
+    space = get("mnasnet")
     model = latency_model.load(ready.file_of("pixel4/tflite/cpu-1large/float32"))
     box = [0.15, 0.0, 0.0, 0.0], [0.45, 100.0, 1.5e9, 1.5e7]
     volumes: dict[str, list[float]] = {"nsga3": [], "random": []}

@@ -27,7 +27,7 @@ from phonenas.search.strategies.reward import (
     sums_of,
     targets_of,
 )
-from phonenas.space import MnasNet, SearchSpace
+from phonenas.space import SearchSpace, get
 from phonenas.space.errors import InvalidArgument, MissingExtra, UnknownName
 from phonenas.testing import StrategyContract
 
@@ -104,7 +104,7 @@ class TestRegularisedEvolution(StrategyContract):
 
     def test_the_first_population_is_random_and_the_oldest_die(self) -> None:
         strategy = search.RegularisedEvolution(seed=5, population=40, tournament=10)
-        space = MnasNet()
+        space = get("mnasnet")
         genomes, _ = told(strategy, space, 90, 0.3)
         expected = space.sample(np.random.default_rng(5), 40)
         assert np.array_equal(genomes[:40], expected)
@@ -116,7 +116,7 @@ class TestRegularisedEvolution(StrategyContract):
 
     def test_a_child_is_of_the_best_of_its_tournament(self) -> None:
         """With a tournament of many draws, of the best alive by the reward."""
-        space = MnasNet()
+        space = get("mnasnet")
         strategy = search.RegularisedEvolution(seed=1, population=40, tournament=2000)
         strategy.start(space, 0.3)
         first = strategy.ask(50)
@@ -128,13 +128,20 @@ class TestRegularisedEvolution(StrategyContract):
         assert len(children) == 4 and ((children != best).sum(axis=1) == 1).all()
 
     def test_it_finds_more_than_chance(self) -> None:
-        space = MnasNet()
+        space = get("mnasnet")
         _, losses = told(search.RegularisedEvolution(seed=0), space, 800, None)
         blind = judged(space, space.sample(np.random.default_rng(0), 800))
         assert hypervolume(losses, *BOX) > hypervolume(blind, *BOX) + 0.05
 
 
-class TestController(StrategyContract):
+class ControllerContract(StrategyContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """Eight genes of one, two and three options: the controller's steps are its cost."""
+        return get("nasbench-macro l0=mb3_k3 l1!=identity")
+
+
+class TestController(ControllerContract):
     def make(self, seed: int) -> Strategy:
         pytest.importorskip("torch")
         return search.Controller(seed=seed)
@@ -142,7 +149,7 @@ class TestController(StrategyContract):
     @staticmethod
     def late_rewards(**more: Any) -> tuple[float, Any]:
         """Mean reward of the last 100 of 600 samples, and rewards of random ones."""
-        space = MnasNet()
+        space = get("mnasnet")
         _, losses = told(Controller(0, Hyperparameters(**more)), space, 600, target=0.3)
         blind = judged(space, space.sample(np.random.default_rng(0), 2000))
         late = float(rewards_of(losses[-100:], 0.3, HARD).mean())
@@ -161,9 +168,9 @@ class TestController(StrategyContract):
         assert len({whole, *others}) == 4  # each is at work
         assert others[2] < whole  # without a baseline every network is praised
 
-    def test_clipping_clips(self, space: SearchSpace) -> None:
+    def test_clipping_clips(self) -> None:
         """How far the choices of a much praised network move in one turn."""
-        torch = pytest.importorskip("torch")
+        torch, space = pytest.importorskip("torch"), get("mnasnet")
 
         def moved(clip: float | None) -> float:
             strategy = Controller(0, Hyperparameters(clip=clip, epochs=20, entropy=0.0))
@@ -178,8 +185,8 @@ class TestController(StrategyContract):
         assert 1.1 < moved(0.1) < moved(0.4) < moved(None)
 
     @pytest.mark.slow
-    def test_entropy_keeps_choices_open(self, space: SearchSpace) -> None:
-        torch = pytest.importorskip("torch")
+    def test_entropy_keeps_choices_open(self) -> None:
+        torch, space = pytest.importorskip("torch"), get("mnasnet")
 
         def left(entropy: float) -> float:
             strategy = Controller(0, Hyperparameters(entropy=entropy))
@@ -191,8 +198,8 @@ class TestController(StrategyContract):
 
         assert left(0.3) > left(0.0)
 
-    def test_probabilities_are_of_what_is_drawn(self, space: SearchSpace) -> None:
-        torch = pytest.importorskip("torch")
+    def test_probabilities_are_of_what_is_drawn(self) -> None:
+        torch, space = pytest.importorskip("torch"), get("mnasnet")
         strategy = Controller(seed=0)
         told(strategy, space, 300, 0.3)
         strategy._places = np.full(4000, 0.5)
@@ -244,10 +251,8 @@ class TestController(StrategyContract):
         with pytest.raises(InvalidArgument):
             Controller(exponents=(0.0, 1.0))
 
-    def test_equal_seeds_give_equal_networks_on_any_number_of_threads(
-        self, space: SearchSpace
-    ) -> None:
-        torch = pytest.importorskip("torch")
+    def test_equal_seeds_give_equal_networks_on_any_number_of_threads(self) -> None:
+        torch, space = pytest.importorskip("torch"), get("mnasnet")
         before, asked = torch.get_num_threads(), []
         try:
             for threads in (1, 2):
@@ -259,14 +264,14 @@ class TestController(StrategyContract):
 
 
 @pytest.mark.slow
-class TestControllerOfSums(StrategyContract):
+class TestControllerOfSums(ControllerContract):
     def make(self, seed: int) -> Strategy:
         pytest.importorskip("torch")
         return search.get("rl reward=sum", seed)
 
 
 @pytest.mark.slow
-class TestControllerUnderLimits(StrategyContract):
+class TestControllerUnderLimits(ControllerContract):
     def make(self, seed: int) -> Strategy:
         pytest.importorskip("torch")
         return search.get("rl reward=limit", seed)
@@ -275,7 +280,7 @@ class TestControllerUnderLimits(StrategyContract):
 @pytest.mark.slow
 def test_the_weight_of_a_sum_is_what_the_controller_follows() -> None:
     pytest.importorskip("torch")
-    space = MnasNet()
+    space = get("mnasnet")
     late = [
         told(search.get(f"rl reward=sum weight={w}", 0), space, 600, None)[1][-100:].mean(axis=0)
         for w in (0.1, 0.9)
@@ -287,7 +292,7 @@ def test_the_weight_of_a_sum_is_what_the_controller_follows() -> None:
 @pytest.mark.slow
 def test_under_a_limit_the_controller_stays_within_it() -> None:
     pytest.importorskip("torch")
-    space = MnasNet()
+    space = get("mnasnet")
     strategy = search.get("rl reward=limit", 0)
     strategy.start(space, 0.4)
     losses = np.empty((0, 2))
@@ -310,6 +315,21 @@ class TestSurrogateAssisted(StrategyContract):
     def make(self, seed: int) -> Strategy:
         return search.SurrogateAssisted(seed=seed)
 
+    @pytest.mark.parametrize(
+        ("target", "objectives", "bound"),
+        [
+            *((None, 2, 0.8), (0.6, 3, 0.5)),
+            *(
+                pytest.param(*case, marks=pytest.mark.slow)
+                for case in ((0.6, 2, 0.8), (None, 2, 0.5), (0.6, 2, 0.5), (None, 3, 0.5))
+            ),
+        ],
+    )
+    def test_state_resumes_to_the_bit(
+        self, space: SearchSpace, target: float | None, objectives: int, bound: float
+    ) -> None:
+        super().test_state_resumes_to_the_bit(space, target, objectives, bound)
+
     def test_few_evaluations_do(self, tiny: TinySpace) -> None:
         def volume(strategy: Strategy) -> float:
             _, losses = told(strategy, tiny, 60, None)
@@ -320,7 +340,7 @@ class TestSurrogateAssisted(StrategyContract):
     def test_beyond_the_target_nothing_is_gained(self, tiny: TinySpace) -> None:
         beyond = []
         for target in (0.4, None):
-            _, losses = told(self.make(0), tiny, 80, target)
+            _, losses = told(self.make(0), tiny, 50, target)
             beyond.append(int((losses[20:, 1] > 0.4).sum()))
         assert 3 * beyond[0] < beyond[1]
 
@@ -370,22 +390,24 @@ def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    "names",
     [
-        "weighted",
-        "nsga2",
-        "nsga3",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rl", "surrogate")),
+        ["weighted", "nsga2", "nsga3"],
+        *(pytest.param([n], marks=pytest.mark.slow) for n in ("rl", "surrogate")),
     ],
+    ids=" ".join,
 )
-def test_equal_seeds_are_equal_across_processes(name: str, environment: dict[str, str]) -> None:
-    many = 600 if name == "rl" else 70  # sums of several threads show in large batches alone
+def test_equal_seeds_are_equal_across_processes(
+    names: list[str], environment: dict[str, str]
+) -> None:
+    many = 600 if "rl" in names else 70  # sums of several threads show in large batches alone
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from fakes import TinySpace\nfrom tests.search.strategies.test_strategies import told\n"
         "from phonenas import search\nimport hashlib\n"
-        f"g, _ = told(search.get({name!r}, 3), TinySpace(resolution=32), {many}, None)\n"
-        "print(hashlib.sha256(g.tobytes()).hexdigest())"
+        f"for name in {names!r}:\n"
+        f"    g, _ = told(search.get(name, 3), TinySpace(resolution=32), {many}, None)\n"
+        "    print(hashlib.sha256(g.tobytes()).hexdigest())"
     )
     said = {
         subprocess.run(
@@ -396,7 +418,7 @@ def test_equal_seeds_are_equal_across_processes(name: str, environment: dict[str
         ).stdout
         for seed in (1, 2)
     }
-    assert len(said) == 1 and len(said.pop()) == 65
+    assert len(said) == 1 and len(said.pop()) == 65 * len(names)
 
 
 class Greedy(search.RandomSearch):

@@ -233,7 +233,8 @@ def test_the_same_command_again_measures_nothing(done: Done) -> None:
     assert (store.run.path / "round2" / "model.json").read_bytes() != before
 
 
-@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
 def test_killed_in_a_round_it_goes_on(store: Stored, number: int) -> None:
     class Killed(Exception):
         pass
@@ -317,7 +318,7 @@ def test_bad_input_is_told(store: Stored) -> None:
     store.run = search.load(path, space.AccelNASBench(resolution=64))
     with pytest.raises(InvalidArgument, match="at 224 px, not in accel-nasbench at 64 px"):
         store.go()
-    store.run = search.load(path, space.MnasNet(resolution=224))
+    store.run = search.load(path, space.get("mnasnet", 224))
     with pytest.raises(InvalidArgument, match="not in mnasnet at 224 px"):
         store.go()
     store.run = run

@@ -91,6 +91,7 @@ def test_the_clock_decides_on_a_phone_of_another_speed(
     assert ("times as long as when it was measured" in out) is (speed != 1)
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_a_phone_changed_is_measured_again(
     searched: tuple[Path, float],
     capsys: pytest.CaptureFixture[str],

@@ -107,8 +107,9 @@ def test_a_file_decides_what_it_lists(tmp_path: Path) -> None:
     assert [o.out_channels for o in mine.decode([0] * 8).operators()] == [16, 16, 24, 40, 10]
 
 
+@pytest.mark.slow
 def test_mnasnet_as_a_file_is_mnasnet(tmp_path: Path) -> None:
-    mine, ours = space.get(written(tmp_path, MNASNET)), space.MnasNet()
+    mine, ours = space.get(written(tmp_path, MNASNET)), space.get("mnasnet")
     assert mine.size == ours.size == 432**7
     assert dict(mine.decisions).keys() == dict(ours.decisions).keys()
     assert mine.operators() == ours.operators()

@@ -309,6 +309,7 @@ class TestTraining:
                 sharing=Sharing(hold_out=0.25, random=1),
             )
 
+    @pytest.mark.slow
     def test_a_stopped_training_goes_on_to_the_same_weights(
         self,
         trained: tuple[Path, dict[str, Any], Any],
@@ -353,6 +354,7 @@ class TestTraining:
         assert found["random"] == trained[1]["random"]
         assert [e["loss"] for e in found["curve"]] == [e["loss"] for e in trained[1]["curve"]]
 
+    @pytest.mark.slow
     def test_one_path_a_step_and_learning_from_the_largest(
         self, small: Small, images: ImageSet, tmp_path: Path
     ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Additive, Surrogate
 from phonenas.search.accuracy.surrogate.surrogate import FEATURES, table_path
-from phonenas.space import AccelNASBench, Architecture, MnasNet, MnasNetFlat, zoo
+from phonenas.space import Architecture, get, zoo
 from phonenas.space.errors import InvalidArgument, NotEnoughData, PhonenasError, UnsupportedFormat
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
@@ -56,7 +56,7 @@ def test_ranks_the_rows_that_were_held_out(surrogate):
     table = pd.read_csv(SHARED / "accel_nasbench.csv")
     held = table[table["id"].isin(surrogate.about["held_out"])]
     assert len(held) == len(table) // 5
-    networks = [network_of(row, AccelNASBench()) for row in held.to_dict("records")]
+    networks = [network_of(row, get("accel-nasbench")) for row in held.to_dict("records")]
     found = surrogate.estimate(networks)
     got = score(100 * found.top1, held["val_top1"])
     assert got["kendall_tau"] >= 0.90
@@ -86,7 +86,7 @@ def test_the_shipped_file_is_this_fit(refitted, surrogate):
     assert refitted["held_out"] == surrogate.about["held_out"]
     assert refitted["source"] == surrogate.about["source"]
     assert refitted["score"] == surrogate.about["score"]
-    for space in (MnasNet(), AccelNASBench()):
+    for space in (get("mnasnet"), get("accel-nasbench")):
         genomes = space.sample(np.random.default_rng(1), 500)
         fitted, shipped = (s.on(space)(genomes) for s in (Surrogate.of(refitted), surrogate))
         np.testing.assert_allclose(fitted.top1, shipped.top1, rtol=0, atol=1e-6)
@@ -123,7 +123,15 @@ def test_carries_over_to_published_networks_at_other_widths(surrogate, family):
 
 
 @pytest.mark.parametrize(
-    "space", [MnasNet(), MnasNet(160), MnasNetFlat(), AccelNASBench()], ids=repr
+    "space",
+    [
+        *(get("mnasnet"), get("accel-nasbench")),
+        *(
+            pytest.param(s, marks=pytest.mark.slow)
+            for s in (get("mnasnet", 160), get("mnasnet-flat"))
+        ),
+    ],
+    ids=repr,
 )
 def test_by_genome_equals_by_network(surrogate, space):
     genomes = space.sample(np.random.default_rng(2), 60)
@@ -139,7 +147,7 @@ def test_by_genome_equals_by_network(surrogate, space):
 
 
 def test_an_answer_does_not_depend_on_its_company(surrogate):
-    space = MnasNet()
+    space = get("mnasnet")
     genomes = space.sample(np.random.default_rng(3), 1200)
     judge = surrogate.on(space)
     together = judge(genomes).top1
@@ -148,7 +156,7 @@ def test_an_answer_does_not_depend_on_its_company(surrogate):
 
 
 def test_shapes_ranges_and_no_network_at_all(surrogate):
-    found = surrogate.on(MnasNet())(MnasNet().sample(np.random.default_rng(4), 2000))
+    found = surrogate.on(get("mnasnet"))(get("mnasnet").sample(np.random.default_rng(4), 2000))
     assert isinstance(found, Accuracy)
     assert found.top1.shape == found.standard_error.shape == found.outside.shape == (len(found),)
     assert found.outside.dtype == np.bool_
@@ -156,7 +164,7 @@ def test_shapes_ranges_and_no_network_at_all(surrogate):
     assert 0.35 < found.top1.min() and found.top1.max() < 0.70
     assert 0.004 < found.standard_error.min() and found.standard_error.max() < 0.10
     assert len(surrogate.estimate([])) == 0
-    assert len(surrogate.on(MnasNet())(np.empty((0, 42), np.int8))) == 0
+    assert len(surrogate.on(get("mnasnet"))(np.empty((0, 42), np.int8))) == 0
 
 
 def test_names_itself(surrogate):
@@ -221,7 +229,7 @@ def test_a_skip_where_no_identity_fits_costs_nothing(surrogate):
 
 
 def test_a_regular_convolution_earns_no_more_than_its_separable_twin(surrogate):
-    space = MnasNet()
+    space = get("mnasnet")
     genomes = space.sample(np.random.default_rng(5), 300)
     ops = [i for i, n in enumerate(space.decisions) if n.endswith("_op")]
     genomes[:, ops] = np.minimum(genomes[:, ops], 1)  # regular or separable
@@ -302,7 +310,7 @@ def test_a_fit_refuses_a_table_that_is_none(tmp_path):
     path.write_text("id,val_top1\n1,60\n")
     with pytest.raises(InvalidArgument, match="block0_e"):
         fit(path)
-    names = list(AccelNASBench().decisions)
+    names = list(get("accel-nasbench").decisions)
     path.write_text(",".join(["id", "val_top1", *names]) + "\n1,60" + ",1" * len(names) + "\n")
     with pytest.raises(NotEnoughData, match="1 rows"):
         fit(path)

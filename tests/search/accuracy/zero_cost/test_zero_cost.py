@@ -12,7 +12,7 @@ import pytest
 
 from phonenas.search.accuracy.zero_cost.normal_scores import Line, Scale, Scales, share
 from phonenas.search.benchmarks.accuracy import benchmark, draw_rows, genomes_of, ranked, read
-from phonenas.space import Architecture, MnasNet, NASBenchMacro
+from phonenas.space import Architecture, NASBenchMacro, get
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 from phonenas.testing import EstimatorContract
 
@@ -29,7 +29,7 @@ SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 PLAIN = Architecture.parse("r1_k3_s22_e2_i4_o6 r1_k3_s11_conv_i6_o8 head12 classes3 res8")
 SKIPS = Architecture.parse("r2_k3_s22_e2_i4_o4_se0.5 r2_k3_s11_e1_i4_o4 head12 classes3 res16")
 MACRO = NASBenchMacro(16)
-MNAS = MnasNet()
+MNAS = get("mnasnet")
 # Small enough to be judged in a few milliseconds.
 TINY = [
     Architecture.parse(f"r{n}_k{k}_s22_e{e}_i4_o{c} r1_k3_s11_conv_i{c}_o8 head12 classes3 res8")
