@@ -170,7 +170,7 @@ class ParetoFront:
 
 def _ends(candidate: Candidate) -> dict[str, float]:
     """Both ends of each interval of several devices, by column."""
-    ends = {}
+    ends: dict[str, float] = {}
     for name, interval in candidate.intervals.items():
         device = name.removeprefix("latency:")
         ends |= {f"low:{device}": interval.low_ms, f"high:{device}": interval.high_ms}

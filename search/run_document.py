@@ -134,8 +134,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         if isinstance(run, _Done):
             if [c.id for c in run.front] != [*range(len(run.front))]:
                 raise ValueError("front: its ids are not 0, 1, 2, ...")
-            ends = [i for c in run.front for i in (c, *c.intervals.values())]
-            if any(i.low_ms > i.high_ms for i in ends):
+            ends = [(c.low_ms, c.high_ms) for c in run.front]
+            ends += [(i.low_ms, i.high_ms) for c in run.front for i in c.intervals.values()]
+            if any(low > high for low, high in ends):
                 raise ValueError("front: an interval ends before it begins")
             _check_devices(run)
     return document
