@@ -243,7 +243,10 @@ class LatencyModel:
         return replace(self, examined=examined, scores=scores)
 
     def scaled(self, factor: float) -> LatencyModel:
-        """The same model with every whole network `factor` times as slow; its score too."""
+        """The same model with every whole network of blocks `factor` times as slow; its score too.
+
+        Other networks, which the part of kernels predicts, keep their time.
+        """
         examined = tuple(
             replace(
                 e,
@@ -259,8 +262,11 @@ class LatencyModel:
             new = score(*([getattr(e, name) for e in examined] for name in columns))
             old = scores["model"]
             scores["model"] = replace(new, informative=old.informative, reason=old.reason)
-        calibration = self.calibration.scaled(factor)
-        return replace(self, calibration=calibration, examined=examined, scores=scores)
+        times, calibration = self.times, self.calibration.scaled(factor)
+        if isinstance(times, KernelTimes):  # its own rates predict, and the calibration adds none
+            times = times.scaled(factor)
+            calibration = replace(calibration, coefficients=self.calibration.coefficients)
+        return replace(self, times=times, calibration=calibration, examined=examined, scores=scores)
 
     def spread_out(self, count: int) -> list[Architecture]:
         """Up to `count` of the networks of its score, evenly from fast to slow."""

@@ -15,7 +15,7 @@ from fakes import TinySpace, undigested
 
 from phonenas import data, latency_model, search, space
 from phonenas.data import Conditions, Measurement, Round
-from phonenas.latency_model import LatencyModel, model_path, outliers
+from phonenas.latency_model import LatencyModel, model_path, outliers, ready
 from phonenas.latency_model.calibration import Calibration, calibrate
 from phonenas.latency_model.fitting import choose_conditions, fit_measurements, networks_uncovered
 from phonenas.space.errors import (
@@ -160,6 +160,19 @@ def test_intervals_cover_about_nine_in_ten_of_new_networks(
         predicted = model.predict(networks)
         inside.append(np.mean((predicted.low_ms <= measured) & (measured <= predicted.high_ms)))
     assert 0.83 < np.mean(inside) < 0.98
+
+
+def test_a_ready_model_is_scaled_in_all_that_it_predicts() -> None:
+    model = ready.load("pixel4/tflite/cpu-1large/float32")
+    slower, mnas = model.scaled(1.3), space.MnasNet()
+    genomes = mnas.sample(np.random.default_rng(2), 20)
+    networks = [mnas.decode(g) for g in genomes]
+    before, after = model.predict(networks), slower.predict(networks)
+    for name in ("ms", "low_ms", "high_ms"):
+        assert np.allclose(getattr(after, name), 1.3 * getattr(before, name), rtol=1e-9)
+    assert np.allclose(slower.on(mnas)(genomes), after.ms, rtol=1e-7)
+    low, high, _ = slower.intervals(mnas)(genomes)
+    assert np.allclose(low, after.low_ms) and np.allclose(high, after.high_ms)
 
 
 def test_each_network_of_the_score_is_predicted_by_a_model_not_fitted_on_it() -> None:
