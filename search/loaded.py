@@ -25,7 +25,7 @@ from phonenas.space.errors import (
     UnknownName,
     UnsupportedFormat,
 )
-from phonenas.space.precision import FLOAT32
+from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from .checkpoint import BUDGET, read_checkpoint, run_digest
 from .evaluations import COLUMNS, Evaluations, Generation
@@ -38,17 +38,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "load", "lock_run"]
 
+_PART = re.compile(rf"(round|device)[0-9]+|{'|'.join(PRECISIONS)}")  # of a run, in its folder
+
 
 def lock_run(path: Path) -> Lock:
-    """Keep other processes out of a run's folder; what a validation made in it has its lock, too.
+    """Keep other processes out of a run's folder. What a validation made in it, and the run of one
+    precision, have its lock, too.
 
     Raises:
         StoreError: Another process works there, and is named.
     """
-    whole = path.absolute()
-    while re.fullmatch("(round|device)[0-9]+", whole.name) and (whole.parent / "run.json").exists():
-        whole = whole.parent
-    return lock_folder(path if whole == path.absolute() else whole)
+    above = path.absolute()
+    while _PART.fullmatch(above.name) and (above.parent / "run.json").exists():
+        path = above = above.parent
+    return lock_folder(path)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from phonenas.space.narrowed import PrecisionChoice
 
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
-from .accuracy.quantisation.quantised import InPrecisions
+from .accuracy.quantisation.quantised import InPrecisions, Quantised
 from .accuracy.successive_halving import SuccessiveHalving
 from .budget import Budget
 from .checkpoint import BUDGET, RULES
@@ -241,7 +241,7 @@ def search(
         accuracy = accuracy if into is None else accuracy.within(Path(into))
         evaluator = RungEvaluator(space, latency, accuracy, spec)
     else:
-        if into is not None and isinstance(accuracy, InPrecisions):
+        if into is not None and isinstance(accuracy, Quantised | InPrecisions):
             accuracy = accuracy.cached(Path(into) / "accuracy.db")
         elif into is not None:
             accuracy = kept(accuracy, Path(into) / "accuracy.db")
@@ -374,7 +374,7 @@ def _telling(
     accuracy: AccuracyEstimator, tell: Callable[[int, int, float], None] | None
 ) -> Iterator[None]:
     """Call `tell` for each network that a cached estimator is asked for, within the block only."""
-    if isinstance(accuracy, InPrecisions):
+    if isinstance(accuracy, Quantised | InPrecisions):
         accuracy = accuracy.base
     caches = [accuracy] if isinstance(accuracy, Cached) else []
     if isinstance(accuracy, SuccessiveHalving):

@@ -131,7 +131,7 @@ def write_runs(
     """The networks of each precision as a complete run, in a folder of the run's.
 
     Args:
-        run: Finished, its folder locked.
+        run: Finished.
         space, models, accuracy, spec: Of the search.
         evaluated: All that it evaluated.
     Returns:
@@ -163,8 +163,9 @@ def write_runs(
             "again": str(run.settings["strategy"]),
         }
         path = run.path / precision
-        # Whoever works in the run has the lock of these.
-        with RunFolder(path, settings, model.summary(), run.objectives, lock=False) as own:
+        # They have the lock of the run, which was not taken if it was finished before.
+        summary, free = model.summary(), not run.locked
+        with RunFolder(path, settings, summary, run.objectives, lock=free) as own:
             if not own.finished():
                 own.keep_model(model)
                 done = Checkpoint({}, part, 0, 0.0, (history.note(0.0),))

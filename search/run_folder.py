@@ -140,6 +140,11 @@ class RunFolder:
             self.close()
             raise
 
+    @property
+    def locked(self) -> bool:
+        """Whether this object has the folder's lock."""
+        return self._lock is not None
+
     def close(self) -> None:
         """Leave the folder to others."""
         if self._lock is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from phonenas.space.errors import PhonenasError, UnstableDevice
+from phonenas.space.precision import FLOAT32
 
 from .options import (
     Calibrate,
@@ -179,8 +180,10 @@ def began_words(event: Any, at_a_time: int) -> str:
     """How many trainings are ahead, and about how long they take."""
     from .progress import duration
 
-    left = event.networks - event.done
-    words = f"{event.networks} network{'s' * (event.networks != 1)}, {event.done} trained already"
+    left = event.networks - event.done - event.again
+    words = f"{event.networks} network{'s' * (event.networks != 1)}, "
+    words += f"{event.done + event.again} trained already"
+    words += f", {event.again} of them to export again" if event.again else ""
     if not left:
         return words
     epochs = f"{event.epochs} epoch{'s' * (event.epochs != 1)}"
@@ -199,16 +202,18 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
     from phonenas.search.run_document import estimate_of, settings_of
 
     sign = "●" if result.conditions is None else result.conditions.mark
-    header = ["id", "network", "top-1 estimated", "top-1 trained", "predicted"]
-    header += [result.origin or "measured", "target", "front"]
+    header = ["id", "network", "top-1 estimated", "top-1 trained"]
+    small = result.precision != FLOAT32 and any(n.in_precision for n in result.trained)
+    header += [f"in {result.precision}"] if small else []
+    header += ["predicted", result.origin or "measured", "target", "front"]
     trained = result.trained
-    lines = [table(header, [_row(n, sign) for n in result.networks]), ""]
+    lines = [table(header, [_row(n, sign, small) for n in result.networks]), ""]
     if trained:
         tau = ""
         if result.kendall_tau is not None:
             tau = (
                 f"; Kendall τ between estimated and trained top-1 {result.kendall_tau:+.2f} "
-                f"(n = {len(trained)})"
+                f"(n = {len(result.shipping)})"
             )
         lines.append(
             f"{len(result.front)} on the front, of {len(trained)} trained; ± is one standard error "
@@ -219,13 +224,8 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
     lines += [f"network {x.id} was given up: {x.failed}" for x in result.networks if x.failed]
     lines += [f"network {x.id}: {x.export_failed}" for x in trained if x.export_failed]
     lines += [f"network {x.id}: {q}" for x in trained for q in x.quantised]
-    if trained and result.precision != "float32":
-        ships = any(q.precision == result.precision for x in trained for q in x.quantised)
-        lines.append(
-            f"the front is of the files in {result.precision}, which ship: their top-1 and latency"
-            if ships
-            else f"no file is in {result.precision}: the front has the top-1 of float32"
-        )
+    if trained and result.precision != FLOAT32:
+        lines.append(_ships(result, part))
     lines += [f"network {x.id} is not measured: {x.unmeasured}" for x in trained if x.unmeasured]
     files = files_lines([(str(x.id), x.file) for x in trained if x.file], sign, "id")
     lines += ["", *files, ""] if files else []
@@ -257,15 +257,32 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
     return "\n".join(lines) + ("" if result.conditions is None else origin_note(result.conditions))
 
 
-def _row(n: PromotedNetwork, sign: str) -> list[str]:
+def _ships(result: Promoted, part: str) -> str:
+    """What the front of a run in another precision than float32 is of."""
+    of, files = result.precision, [n.quantised_file for n in result.shipping if n.in_precision]
+    images = [q.images for q in files if q is not None]
+    if not images:
+        return f"no file is in {of}: the front has the top-1 of float32"
+    lacking = ", ".join(str(n.id) for n in result.trained if not n.in_precision)
+    return (
+        f"the front is of the files in {of}, which ship: their latency, and the trained top-1 with "
+        f"its change in {of} on {max(images):,} {part} images"
+        + (f"; without a file in {of}, and not on it: {lacking}" if lacking else "")
+    )
+
+
+def _row(n: PromotedNetwork, sign: str, small: bool) -> list[str]:
     from phonenas.search.validation.validate import SAID
 
     trained = "failed" if n.top1 is None else f"● {n.top1:.1%} ±{n.top1_error or 0:.1%}"
+    top1, error = n.shipped
+    shipped = f"● {top1:.1%} ±{error:.1%}" if n.top1 is not None and n.in_precision else "–"
     return [
         str(n.id),
         n.block_args if len(n.block_args) <= _SHORT else n.block_args[: _SHORT - 1] + "…",
         f"○ {n.top1_estimated:.1%}",
         trained,
+        *([shipped] if small else []),
         f"○ {n.predicted_ms:.2f} ms",
         "–" if n.measured_ms is None else f"{sign} {n.measured_ms:.2f} ms ±{n.spread or 0:.1%}",
         "" if n.verdict is None else SAID[n.verdict],

@@ -12,6 +12,7 @@ from phonenas.search.exported_file import FileLatency
 from phonenas.search.promotion.result import Promoted, PromotedNetwork, read_promoted
 from phonenas.search.training.export.quantised import QuantisedModel
 from phonenas.space.naming import counted
+from phonenas.space.precision import FLOAT32
 
 from .page import TARGET, Page, listed, number, table
 
@@ -27,7 +28,7 @@ def promoted_figure(result: Promoted) -> Any:
         for on_front in (False, True):
             networks = [
                 n
-                for n in result.trained
+                for n in result.shipping
                 if (n.on_front, n.measured_ms is not None) == (on_front, measured)
             ]
             if not networks:
@@ -51,11 +52,10 @@ def promoted_figure(result: Promoted) -> Any:
                     error_y=bar,
                 )
             )
-    traces += plots.target_line(result.target_ms, [100 * n.shipped[0] for n in result.trained])
+    traces += plots.target_line(result.target_ms, [100 * n.shipped[0] for n in result.shipping])
     front = sum(n.on_front for n in result.trained)
-    title = (
-        f"{counted(len(result.trained), 'network')} trained in full, {front} of them beaten by none"
-    )
+    trained = counted(len(result.shipping), "network")
+    title = f"{trained} trained in full, {front} of them beaten by none"
     of = "" if result.precision == "float32" else f" in {result.precision}"
     return plots.figure_of(traces, title, "latency, ms", f"● top-1 after training{of}, %", 420)
 
@@ -72,7 +72,10 @@ def promoted_section(run_dir: Path, page: Page) -> str:
     body = ["<h2>Trained in full</h2>", _lead(result)]
     if result.trained:
         body.append(page.draw("promoted", promoted_figure(result)))
-    body.append(listed(_COLUMNS, result.networks, _below))
+    small = result.precision != FLOAT32 and any(n.in_precision for n in result.trained)
+    own = [(f"● in {result.precision}", _shipped)] if small else []
+    columns = (*_COLUMNS[:3], *own, *_COLUMNS[3:])
+    body.append(listed(columns, result.networks, _below))
     files = exported_files([(n.id, n.file) for n in result.networks if n.file])
     quantised = [(n.id, q) for n in result.networks for q in n.quantised]
     return "".join([*body, files, _quantised(quantised), _notes(result)])
@@ -154,7 +157,7 @@ def _lead(result: Promoted) -> str:
     if result.kendall_tau is not None:
         text += (
             f" Kendall's τ between estimated and trained top-1 is <b>{result.kendall_tau:.2f}</b> "
-            f"(n = {len(result.trained)})."
+            f"(n = {len(result.shipping)})."
         )
     if result.score is not None:
         text += (
@@ -172,6 +175,12 @@ def _measured(n: PromotedNetwork) -> str:
 
 def _trained(n: PromotedNetwork) -> str:
     return "–" if n.top1 is None else f"{n.top1:.1%} ± {n.top1_error or 0:.1%}"
+
+
+def _shipped(n: PromotedNetwork) -> str:
+    if n.top1 is None or not n.in_precision:
+        return "–"
+    return f"{n.shipped[0]:.1%} ± {n.shipped[1]:.1%}"
 
 
 _COLUMNS: tuple[tuple[str, Callable[[PromotedNetwork], str]], ...] = (

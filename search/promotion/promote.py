@@ -65,14 +65,14 @@ class Began:
     Args:
         networks: Selected in all.
         done: Of them, those with a result of an earlier call.
-        images: To train on.
-        epochs: Of each training.
-        seconds: Estimate for those that are left, one by one on this computer; None where there
-            is none.
+        again: Those that were trained and are exported again.
+        images, epochs: To train on; of each training.
+        seconds: Estimate for those left to train, one by one on this computer; None without one.
     """
 
     networks: int
     done: int
+    again: int
     images: int
     epochs: int
     seconds: float | None
@@ -219,9 +219,10 @@ def _promoted(
         )
     if send is not _ignore:
         # Elsewhere other processors compute, or a GPU that this computer has not.
-        seconds = _estimated_s(left, job, resources) if here else None
-        done = len(networks) - len(left)
-        send(Began(len(networks), done, len(job.images), job.recipe.epochs, seconds))
+        new = [n for n in left if n.id not in store.again]
+        seconds = _estimated_s(new, job, resources) if here else None
+        counts = len(networks), len(networks) - len(left), len(left) - len(new)
+        send(Began(*counts, len(job.images), job.recipe.epochs, seconds))
 
     def finished(item: int, result: Trained | str) -> None:
         network = left[item]
@@ -294,7 +295,7 @@ def _selected(
         earlier = store.result(planned, must_agree=candidate in best)
         if earlier is not None:
             networks[candidate.id] = earlier
-        elif candidate in best:
+        elif candidate in best or candidate.id in store.again:
             networks[candidate.id] = planned
     return networks
 

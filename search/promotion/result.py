@@ -131,15 +131,32 @@ class PromotedNetwork:
         return Architecture.parse(self.block_args)
 
     @property
+    def quantised_file(self) -> QuantisedModel | None:
+        """Of the files in int8 the one in the format that a device ran, else the first."""
+        form = "" if self.file is None else self.file.file.rpartition(".")[2]
+        same = [q for q in self.quantised if q.name == form]
+        return next(iter([*same, *self.quantised]), None)
+
+    @property
+    def in_precision(self) -> bool:
+        """Whether a file of it is in the precision of the run."""
+        q = self.quantised_file
+        return self.precision == FLOAT32 or (q is not None and q.precision == self.precision)
+
+    @property
     def shipped(self) -> tuple[float, float]:
-        """Top-1 of what ships, with its standard error: of the file in the precision of the run
-        that a device ran, else of its first; of the training in float32. 0 where it failed."""
-        files = [q for q in self.quantised if q.precision == self.precision]
-        if self.top1 is None or not files:
-            return self.top1 or 0.0, self.top1_error or 0.0
-        ran = "" if self.file is None else self.file.file
-        best = next((q for q in files if q.file == ran), files[0])
-        return best.top1, best.top1_error
+        """Top-1 of what ships, with its standard error; 0 where it failed.
+
+        Of a file in int8 that of the training, on all test images, and the change, on those of the
+        export. The error is that of both as if they were independent, which is rather too high:
+        the more of the images float32 names correctly, the more int8 can lose.
+        """
+        q, error = self.quantised_file, self.top1_error or 0.0
+        if self.top1 is None:
+            return 0.0, 0.0
+        if q is None or q.precision != self.precision:
+            return self.top1, error
+        return min(max(self.top1 + q.change, 0.0), 1.0), math.hypot(error, q.change_error)
 
     @property
     def latency_ms(self) -> float:
@@ -237,6 +254,11 @@ class Promoted:
         """Those that have a trained top-1."""
         return tuple(n for n in self.networks if n.top1 is not None)
 
+    @property
+    def shipping(self) -> tuple[PromotedNetwork, ...]:
+        """The trained ones that have a file in the precision of the run; all, if none has."""
+        return tuple(n for n in self.trained if n.in_precision) or self.trained
+
     def to_frame(self) -> pd.DataFrame:
         """One row a network, the fields of `PromotedNetwork`, by rising id."""
         import pandas as pd
@@ -246,15 +268,14 @@ class Promoted:
     @property
     def kendall_tau(self) -> float | None:
         """Kendall's τ-b between estimated top-1 and that of what ships; None where it is not
-        defined: for fewer than two trained networks, or where all are equal."""
-        tau = kendall_tau(
-            [n.top1_estimated for n in self.trained], [n.shipped[0] for n in self.trained]
-        )
+        defined: for fewer than two networks that ship, or where all are equal."""
+        rows = self.shipping
+        tau = kendall_tau([n.top1_estimated for n in rows], [n.shipped[0] for n in rows])
         return None if tau != tau else tau
 
     @property
     def front(self) -> ParetoFront:
-        """The trained networks that no other beats in top-1 and latency, by rising latency.
+        """The networks of `shipping` that no other beats in top-1 and latency, by rising latency.
 
         Top-1 is that of what ships with its standard error, latency the measured one where there is
         one, with its 90 % interval. With a target those that miss it are left out,
@@ -305,9 +326,10 @@ class Promoted:
     def with_front(self, networks: list[PromotedNetwork]) -> Promoted:
         """With these networks, those marked that none beats in top-1 and latency.
 
-        With a target only those that meet it count, unless none does.
+        Those without a file in the precision of the run do not count if others have one. With a
+        target only those that meet it count, unless none does.
         """
-        rows = [n for n in networks if n.top1 is not None]
+        rows = list(replace(self, networks=tuple(networks)).shipping)
         if self.target_ms is not None:
             rows = [n for n in rows if n.latency_ms <= self.target_ms] or rows
         losses = np.array([[n.latency_ms, 1 - n.shipped[0]] for n in rows]).reshape(-1, 2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phonenas.data.documents import Document
 from phonenas.space.errors import SettingsChanged
+from phonenas.space.precision import FLOAT32
 
 from ..training.folder import changed_settings
 from .result import PromotedNetwork
@@ -49,11 +50,14 @@ class PromotionStore:
         run_dir: Of the run.
         job: How the networks are trained and tested.
         quantise: How what was trained is quantised; None: not.
+    Attributes:
+        again: Ids of the networks, found so far, that were trained and are to be exported again.
     """
 
     def __init__(self, run_dir: Path, job: TrainingJob, quantise: Quantisation | None) -> None:
         self.run_dir, self.job = run_dir, job
         self.quantise = None if quantise is None else quantise.settings
+        self.again: set[int] = set()
         self.settings: dict[str, Any] = {
             **{f"recipe {k}": v for k, v in job.recipe.settings.items() if k != "name"},
             **({} if job.teacher is None else job.teacher.settings),
@@ -104,7 +108,7 @@ class PromotionStore:
             kept = {name: result[name] for name in _KEPT}
             # Numbers are numbers.
             network = PromotedNetwork.from_dict({**planned.to_dict(), **kept})
-            quantised = document.get("quantise")
+            quantised = document.get("quantise") if network.quantised else None
         now = {"network": planned.block_args, **self.settings}
         now = json.loads(json.dumps(now))
         changed = changed_settings(settings, now)
@@ -127,9 +131,13 @@ class PromotionStore:
         gone = [file for file in network.files.values() if not (self.run_dir / file).exists()]
         if gone:
             log.warning("network %d is exported again: %s is gone", planned.id, gone[0])
+            self.again.add(planned.id)
             return None
-        if must_agree and self.quantise is not None and quantised != self.quantise:
+        # In a run in int8 the front is of these files, whether a network is among the best or not.
+        needed = (must_agree or planned.precision != FLOAT32) and network.top1 is not None
+        if needed and self.quantise is not None and quantised != self.quantise:
             how = "in int8" if quantised is None else "with other images in int8"
             log.warning("network %d is exported again: %s, too", planned.id, how)
+            self.again.add(planned.id)
             return None
         return network

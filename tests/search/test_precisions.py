@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +12,16 @@ import pytest
 from fakes import TinySpace
 
 from phonenas import search
+from phonenas.data import files
 from phonenas.latency_model import LatencyModel
 from phonenas.report import write_report
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.accuracy.quantisation.quantised import InPrecisions
 from phonenas.search.precisions import PrecisionModels
+from phonenas.search.run_folder import lock_run
 from phonenas.search.spec import Spec
 from phonenas.space import Architecture, spaces
-from phonenas.space.errors import InvalidArgument, PhonenasError
+from phonenas.space.errors import InvalidArgument, PhonenasError, StoreError
 from phonenas.space.narrowed import PrecisionChoice, narrow
 
 SPACE = PrecisionChoice(TinySpace(resolution=32), ("float32", "int8"))
@@ -92,6 +96,25 @@ def test_a_run_of_each_precision(
             if c.block_args.startswith("int8 ") == (precision == "int8"):
                 assert own[name] == (c.latency_ms, c.top1)
     assert any(n.startswith("int8 ") for n in whole.to_frame().network)
+
+
+def test_the_run_of_a_precision_has_the_lock_of_its_run(
+    models: PrecisionModels, surrogate: Surrogate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_LOCK_WAIT_S", 0.0)
+    runs = searched(models, surrogate, tmp_path / "r", n=60).runs
+    for part in (runs["int8"], runs["int8"] / "round2"):
+        with closing(lock_run(part)), pytest.raises(StoreError, match="another process works in"):
+            searched(models, surrogate, tmp_path / "r", n=80)
+    # A finished run has no lock of its own: what it writes again has.
+    shutil.rmtree(runs["int8"])
+    with (
+        closing(lock_run(tmp_path / "r")),
+        pytest.raises(StoreError, match="another process works in"),
+    ):
+        searched(models, surrogate, tmp_path / "r", n=60)
+    searched(models, surrogate, tmp_path / "r", n=60)
+    assert search.load(runs["int8"], TinySpace(resolution=32)).precision == "int8"
 
 
 @pytest.mark.slow

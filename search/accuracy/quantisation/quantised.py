@@ -71,6 +71,12 @@ class Quantised(AccuracyEstimator):
     def epoch_s(self, architectures: Sequence[Architecture]) -> float:
         return self.base.epoch_s(architectures)
 
+    def cached(self, path: Path) -> Quantised:
+        """The same; the answers of a slow base, which are of float32, are kept in a file."""
+        same = Quantised(kept(self.base, path), self.change)
+        same.options = self.options
+        return same
+
     def _changed(self, accuracy: Accuracy) -> Accuracy:
         top1, error = self.change.of(accuracy.top1, accuracy.standard_error)
         return replace(accuracy, top1=top1, standard_error=error)

@@ -79,7 +79,8 @@ class QuantisedModel:
         file: Its name.
         precision: "int8".
         top1, float_top1: Share of the images that it, and the float32 file, names correctly.
-        change_error: Standard error of the difference of both, which are on the same images.
+        change_error: Standard error of the difference of both, which are on the same images. One
+            image more counts as differing: none that differs among n is no certainty.
         agreeing: Share of the images for which both name the same class, in [0, 1].
         size, float_size: Of the files, in bytes.
         images, calibrated_on: How many they were evaluated, calibrated on.
@@ -98,11 +99,6 @@ class QuantisedModel:
     images: Count
     calibrated_on: Count
     sha256: Text
-
-    @property
-    def top1_error(self) -> float:
-        """Standard error of `top1` as a share of `images`: √(p (1 - p) / n)."""
-        return sqrt(self.top1 * (1 - self.top1) / max(self.images, 1))
 
     @property
     def change(self) -> float:
@@ -173,7 +169,7 @@ def beside_float(
         "int8",
         float(np.mean(small == labels)),
         float(np.mean(whole == labels)),
-        float(np.std(gained) / sqrt(n)),
+        sqrt((float(np.var(gained)) + 1 / n) / n),
         float(np.mean(small == whole)),
         *sizes,
         n,

@@ -27,6 +27,8 @@ from patience import PATIENCE_S
 from typer.testing import CliRunner
 
 from phonenas import data, devices, search
+from phonenas.cli.promote import _text as promote_text
+from phonenas.cli.promote import began_words
 from phonenas.cli.promote import promote as command
 from phonenas.data.images import ImageSet
 from phonenas.devices.simulated import SimulatedPhone
@@ -41,6 +43,7 @@ from phonenas.search.pareto import Candidate
 from phonenas.search.promotion import Promoted, PromotedNetwork, promote, read_promoted
 from phonenas.search.promotion.promote import Began, Finished, LatencySource, Training
 from phonenas.search.promotion.result import FILE
+from phonenas.search.promotion.store import PromotionStore
 from phonenas.search.spec import Spec
 from phonenas.search.validation.file_latency import file_jobs
 from phonenas.search.validation.validate import Validated
@@ -514,23 +517,72 @@ def test_of_a_run_in_int8_the_int8_file_ships(run: Path, profiled: Path) -> None
     assert (n.file.file, n.file.precision) == ("network_int8.onnx", "")
     assert n.measured_ms == n.file.measured_ms and n.file.differs is not None
     assert [(f.file, f.precision) for f in n.file.also] == [("network.onnx", "float32")]
-    assert n.shipped == (q.top1, pytest.approx((q.top1 * (1 - q.top1) / 20) ** 0.5))
+    # The export has all the test images here, so that this is the file's own top-1.
+    assert n.shipped == pytest.approx((q.top1, np.hypot(n.top1_error or 0, q.change_error)))
     (row,) = found.rows()
-    assert (row["top1"], row["latency_ms"]) == (q.top1, n.measured_ms)
+    assert (row["top1"], row["latency_ms"]) == (pytest.approx(q.top1), n.measured_ms)
+    assert "● in int8" in write_report(run).read_text(encoding="utf-8")
 
 
-def test_the_top1_of_the_form_that_ran_is_what_ships() -> None:
-    def of(form: str, top1: float) -> QuantisedModel:
-        file = f"network_int8.{form}"
-        return QuantisedModel(form, file, "int8", top1, 0.6, 0.01, 0.9, 1, 4, 100, 8, "")
+def in_int8(form: str, top1: float, images: int = 100, error: float = 0.01) -> QuantisedModel:
+    file = f"network_int8.{form}"
+    return QuantisedModel(form, file, "int8", top1, 0.6, error, 0.9, 1, 4, images, 8, "")
 
-    n = replace(
-        network(0, 0.7, 0.6), precision="int8", quantised=(of("onnx", 0.5), of("tflite", 0.55))
-    )
-    assert n.shipped[0] == 0.5
-    assert replace(n, file=FileLatency(file="network_int8.tflite")).shipped[0] == 0.55
-    assert replace(n, precision="float32").shipped[0] == 0.6
+
+def test_what_ships_has_the_trained_top1_and_the_change_of_the_form_that_ran() -> None:
+    """0.7 on all images; in ONNX 0.1, in TFLite 0.05 less on the 100 of the export."""
+    files = (in_int8("onnx", 0.5), in_int8("tflite", 0.55))
+    n = replace(network(0, 0.7, 0.7), top1_error=0.02, precision="int8", quantised=files)
+    assert n.shipped == pytest.approx((0.6, (0.02**2 + 0.01**2) ** 0.5))
+    ran = replace(n, file=FileLatency(file="network_int8.tflite"))
+    assert ran.shipped[0] == pytest.approx(0.65) and ran.quantised_file == files[1]
+    whole = replace(ran, precision="float32", file=FileLatency(file="network.tflite"))
+    assert whole.shipped == (0.7, 0.02) and whole.quantised_file == files[1]
     assert replace(n, top1=None).shipped == (0.0, 0.0)
+
+
+def test_no_float32_top1_is_on_the_front_of_a_run_in_int8() -> None:
+    files = (in_int8("onnx", 0.5),)
+    rows = [replace(network(i, 0.5 + i / 10, 0.7), precision="int8") for i in range(3)]
+    mixed = [replace(rows[0], quantised=files), rows[1], replace(rows[2], quantised=files)]
+    empty = Promoted((), None, "", "fake", {}, 0, {"test": {}}, precision="int8")
+    found = empty.with_front(mixed)
+    assert [n.id for n in found.shipping] == [0, 2]
+    assert [n.on_front for n in found.networks] == [True, False, True]
+    assert found.front.candidates[0].top1 == pytest.approx(0.6)
+    text = promote_text(found, Path("r"), "test", "s.db")
+    assert "on 100 test images" in text and "without a file in int8, and not on it: 1" in text
+    assert "● 60.0% ±1.0%" in text
+    bare = empty.with_front(rows)
+    assert [n.id for n in bare.front] == [0, 1, 2]
+    assert "no file is in int8: the front has the top-1 of float32" in promote_text(
+        bare, Path("r"), "test", "s.db"
+    )
+
+
+def test_what_is_exported_again_is_not_announced_as_training() -> None:
+    text = began_words(Began(5, 2, 3, 100, 7, None), 1)
+    assert text == "5 networks, 5 trained already, 3 of them to export again"
+    text = began_words(Began(5, 1, 1, 100, 7, 60.0), 1)
+    assert "2 trained already, 1 of them to export again; 3 to train for 7 epochs" in text
+
+
+@pytest.mark.usefixtures("no_training")
+def test_in_int8_each_promoted_network_is_quantised_and_a_failed_one_again(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    store = PromotionStore(run, JOB, Quantisation(IMAGES, most_images=8))
+    n = promoted_once[2].networks[0]
+    small = replace(n, precision="int8", quantised=())
+    assert store.result(n, must_agree=False) is not None
+    assert not store.again
+    assert store.result(small, must_agree=False) is None and store.again == {n.id}
+    failed = replace(small, export_failed="differs")
+    store.keep(failed)  # as after an export that differs: it has no file
+    assert store.result(small, must_agree=True) is None
+    store.keep(replace(small, quantised=(in_int8("onnx", 0.5),)))
+    assert store.result(small, must_agree=True) is not None
 
 
 def test_rank_correlation_is_kendalls() -> None:

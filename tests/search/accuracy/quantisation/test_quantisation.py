@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import TinySpace
 
+from phonenas import search
+from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Surrogate
+from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.change import PUBLISHED, Change, published_change
 from phonenas.search.accuracy.quantisation.quantised import InPrecisions, Quantised, in_precision
 from phonenas.space import Architecture
@@ -118,3 +122,34 @@ def test_one_that_failed_fails_in_int8_too() -> None:
     network = TinySpace().example()
     found = Quantised(Failing()).estimate([network])
     assert found.failed == ("diverged",) and np.isnan(found.top1[0])
+
+
+class Slow(Surrogate):
+    """One whose answers are kept."""
+
+    slow = True
+
+
+@pytest.mark.parametrize("of", [Quantised, InPrecisions])
+def test_what_is_kept_is_of_float32(of: type[Quantised | InPrecisions], tmp_path: Path) -> None:
+    base = Slow()
+    networks = [TinySpace().example()]
+    estimator = of(base).cached(tmp_path / "accuracy.db")
+    estimator.on(TinySpace())(TinySpace().encode(networks[0])[None])
+    (row,) = kept_rows(tmp_path / "accuracy.db", base.digest)
+    assert row[1] == pytest.approx(base.estimate(networks).top1[0])
+    assert estimator.digest == of(base).digest and estimator.settings == of(base).settings
+
+
+def test_a_search_in_int8_keeps_what_was_estimated_of_float32(
+    fitted: LatencyModel, tmp_path: Path
+) -> None:
+    base, space = Slow(), TinySpace(resolution=32)
+    accuracy = Quantised(base)
+    how = search.get("random", 0)
+    into = tmp_path / "r"
+    search.run(space, latency=fitted, accuracy=accuracy, strategy=how, evaluations=5, into=into)
+    rows = kept_rows(into / "accuracy.db", base.digest)
+    assert len(rows) == 5
+    for text, top1, *_ in rows:
+        assert top1 == pytest.approx(base.estimate([Architecture.parse(text)]).top1[0])

@@ -412,6 +412,9 @@ def test_a_network_in_int8_beside_its_float_file(
     assert first.agreeing == np.mean(whole == small) >= 0.9
     assert first.top1 == np.mean(small == test_images.labels)
     assert abs(first.change) <= 0.1
+    differ = ((small == test_images.labels) != (whole == test_images.labels)).sum()
+    # One image more than differ: none among 24 is no certainty.
+    assert first.change_error == pytest.approx(((differ + 1) / 24**2 - first.change**2 / 24) ** 0.5)
     assert (first.images, first.calibrated_on) == (24, 8)
     for model in done.quantised:
         own = done.files[f"{model.name} int8"]
