@@ -21,7 +21,9 @@ tensorflow/models `research/slim/nets/mobilenet_v1.md` (MobileNetV1, trained for
 `models.quantization` (ShuffleNetV2 quantised after training; MobileNetV2 and V3 trained for
 integers). Left out: networks of dense convolutions, which lose less (ResNet-50 of torchvision
 0.9 % of its errors), and quantisation with one scale for a whole tensor, which loses far more.
-Source of the estimate: DerSimonian and Laird, Meta-analysis in clinical trials, 1986.
+Source of the estimate: Hedges, A random effects model for effect sizes, Psychological Bulletin 93,
+1983, after Cochran, Biometrics 10, 1954: the variance between families is that of their means,
+unweighted, less the mean of the variances of these; the inverse of both is each family's weight.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeDevice
+from fakes import FakeDevice, TinySpace
 
 from phonenas import data, devices
 from phonenas.devices.simulated import SimulatedPhone
+from phonenas.latency_model import LatencyModel
 from phonenas.latency_model.transfer.source_devices import choose_for, fit_like, source_of
 from phonenas.space import Architecture, Operator
 from phonenas.space.errors import InvalidArgument, UnknownName
@@ -145,6 +146,25 @@ def _int8_ms(network: Architecture, phone: SimulatedPhone) -> float:
     return 0.3 + 0.97 * sum(_ratio(o) * phone.truth_ms(o) for o in network.operators())
 
 
+def _fill(
+    store: data.MeasurementStore,
+    rng: np.random.Generator,
+    kind: Any,
+    conditions: data.Conditions,
+    ms: dict[str, float],
+) -> None:
+    """Three rounds of each subject, whose times scatter by a percent."""
+    pending = store.pending(conditions, kind, list(ms))
+    store.add_rounds(
+        [
+            (p.id, n, data.Round((ms[text] * float(rng.normal(1, 0.01)),)))
+            for text, p in pending.items()
+            for n in range(3)
+        ]
+    )
+    store.complete([p.id for p in pending.values()])
+
+
 @pytest.mark.slow
 def test_the_device_itself_is_a_source_in_another_precision(tmp_path: Path) -> None:
     """15 operators and 15 networks in int8, of a phone whose float32 table is complete."""
@@ -155,15 +175,7 @@ def test_the_device_itself_is_a_source_in_another_precision(tmp_path: Path) -> N
     networks = [space.decode(g) for g in space.sample(rng, 60)]
 
     def fill(kind: Any, conditions: data.Conditions, ms: dict[str, float]) -> None:
-        pending = store.pending(conditions, kind, list(ms))
-        store.add_rounds(
-            [
-                (p.id, n, data.Round((ms[text] * float(rng.normal(1, 0.01)),)))
-                for text, p in pending.items()
-                for n in range(3)
-            ]
-        )
-        store.complete([p.id for p in pending.values()])
+        _fill(store, rng, kind, conditions, ms)
 
     with data.MeasurementStore(tmp_path / "s.db", create=True) as store:
         fill("operator", phone.conditions, {o.key: phone.truth_ms(o) for o in space.operators()})
@@ -192,3 +204,34 @@ def test_the_device_itself_is_a_source_in_another_precision(tmp_path: Path) -> N
     by_float = source.latency_ms(held_out)
     one_factor = np.abs(by_float * np.median(truth / by_float) / truth - 1).mean()
     assert error < 0.05 and error < 0.6 * one_factor
+
+
+@pytest.mark.slow
+def test_float32_is_the_source_of_a_few_measurements_in_int8_that_name_none(tmp_path: Path) -> None:
+    """From 50 operators and 10 networks on, it is not: int8 has a model of its own."""
+    space, phone, small = TinySpace(resolution=32), SimulatedPhone("sim"), SimulatedPhone("sim")
+    small.precision = "int8"
+    rng = np.random.default_rng(5)
+    networks = [space.decode(g) for g in space.sample(rng, 12)]
+    operators = sorted(space.operators(), key=lambda o: o.key)
+    assert len(operators) >= 60
+    with data.MeasurementStore(tmp_path / "s.db", create=True) as store:
+        _fill(
+            store, rng, "operator", phone.conditions, {o.key: phone.truth_ms(o) for o in operators}
+        )
+        _fill(
+            store, rng, "network", phone.conditions, {str(a): phone.truth_ms(a) for a in networks}
+        )
+
+        def source(count: int, wholes: int) -> LatencyModel | None:
+            of = {o.key: _ratio(o) * phone.truth_ms(o) for o in operators[:count]}
+            _fill(store, rng, "operator", small.conditions, of)
+            of = {str(a): _int8_ms(a, phone) for a in networks[:wholes]}
+            _fill(store, rng, "network", small.conditions, of)
+            return source_of(store, small.conditions, store.measurements(small.conditions))
+
+        assert store.relative(small.conditions) is None
+        for count, wholes in ((15, 0), (15, 9), (20, 10)):
+            found = source(count, wholes)
+            assert found is not None and found.conditions == phone.conditions
+        assert source(50, 10) is None
