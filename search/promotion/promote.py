@@ -64,8 +64,7 @@ class Began:
 
     Args:
         networks: Selected in all.
-        done: Of them, those with a result of an earlier call.
-        again: Those that were trained and are exported again.
+        done, again: Of them, with a result of an earlier call; trained, and exported again.
         images, epochs: To train on; of each training.
         seconds: Estimate for those left to train, one by one on this computer; None without one.
     """
