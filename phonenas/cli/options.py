@@ -52,6 +52,7 @@ __all__ = [
     "WorkerCount",
     "celsius",
     "command",
+    "refuse_unusable",
     "settings_of",
 ]
 
@@ -345,18 +346,13 @@ _MOST_OF = {
 _MOST = 10**9
 
 
-def _refuse_large(given: dict[str, Any]) -> None:
+def refuse_unusable(given: dict[str, Any]) -> None:
+    """Refuse a number beyond any use, what could not be printed as a command to copy, and a
+    device that is no name."""
     for name, value in given.items():
-        most = _MOST_OF.get(name, _MOST)
+        option, most = f"--{name.rstrip('_').replace('_', '-')}", _MOST_OF.get(name, _MOST)
         if isinstance(value, int | float) and not -most <= value <= most:
-            option = name.rstrip("_").replace("_", "-")
-            raise InvalidArgument(f"--{option}: at most {most:,}, got {value:.6g}")
-
-
-def _refuse_unprintable(given: dict[str, Any]) -> None:
-    """Refuse what could not be printed as a command to copy, and a device that is no name."""
-    for name, value in given.items():
-        option = f"--{name.rstrip('_').replace('_', '-')}"
+            raise InvalidArgument(f"{option}: at most {most:,}, got {value:.6g}")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str | Path) and not str(text).isprintable():
                 raise InvalidArgument(
@@ -427,9 +423,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             if not all(map(str.strip, store)):
                 raise InvalidArgument("--db is empty: give the path of a file, or a URL")
-            _refuse_large(given)
             places = dict(zip(positional, values, strict=False))
-            _refuse_unprintable({**given, **places, **({"db": store[0]} if store else {})})
+            refuse_unusable({**given, **places, **({"db": store[0]} if store else {})})
             for name, group in groups.items():
                 options = {f.name: given.pop(f.name) for f in fields(group) if f.name in given}
                 given[name] = group(**options)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from phonenas.report import Reference
     from phonenas.search.precisions import PrecisionModels
 
-__all__ = ["search"]
+__all__ = ["milliseconds", "search", "targets_of"]
 
 
 @command
@@ -203,16 +203,13 @@ def search(
     if halving is None:
         output.refuse("min_epochs", "goes with --halving: give it, too")
     names = device or ["local"]
-    targets = _by_device("--target", target, names)
+    targets = targets_of(target, names, soft, chance)
     if not target:
         output.refuse("soft chance", "needs a target: give --target, too")
     if len(names) == 1:
         output.refuse("across weight", "acts only with several --device")
     elif precision == ANY:
         raise InvalidArgument(f"--precision {ANY} is of one device: give one --device alone")
-    for asked in targets.values():
-        if (target_ms := _number(asked)) is not None:
-            s.Target(target_ms, "", soft, chance)  # before a model is looked for
     every: PrecisionModels | None = None
     whole = searched
     if precision == ANY:
@@ -230,7 +227,7 @@ def search(
     change = published_change().with_measured(measured_changes(quantised or ()))
     for m in models:
         given = targets.get(m.device if len(models) > 1 else names[0])
-        ms = _number(given)
+        ms = milliseconds(given)
         if given is not None and ms is None:
             ms = _measured_ms(given, m, db, searched.resolution_px)
         goals.append(None if ms is None else s.Target(ms, given or "", soft, chance))
@@ -335,6 +332,19 @@ def search(
     output.print(result, text)
 
 
+def targets_of(
+    texts: list[str] | None, devices: list[str], soft: bool, chance: float | None
+) -> dict[str, str]:
+    """What --target says of each device: a number that can be a target, or what names a network."""
+    from phonenas.search import Target
+
+    targets = _by_device("--target", texts, devices)
+    for asked in targets.values():
+        if (ms := milliseconds(asked)) is not None:
+            Target(ms, "", soft, chance)
+    return targets
+
+
 def _by_device(option: str, texts: list[str] | None, devices: list[str]) -> dict[str, str]:
     """What an option says of each device: a value for all of them, or DEVICE=VALUE."""
     from .networks import is_run
@@ -374,8 +384,7 @@ def _weights(texts: list[str] | None, devices: list[str]) -> list[float]:
 
 
 def _memory_of(model: LatencyModel, db: str) -> PeakMemory:
-    """Memory of networks on the model's device, by what it was fitted on: so that a search goes on
-    with the same numbers whatever is measured meanwhile.
+    """Memory of networks on the model's device, by what it was fitted on, and nothing later.
 
     Raises:
         NotEnoughData: It cannot be predicted there.
@@ -407,7 +416,8 @@ def _refuse_one_precision(quantities: Sequence[str]) -> None:
             )
 
 
-def _number(text: str | None) -> float | None:
+def milliseconds(text: str | None) -> float | None:
+    """A target's time; None where it is no number."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -415,8 +425,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _measured_ms(text: str, model: LatencyModel, db: str, resolution: int) -> float:
-    """Measured latency of a named network, under the model's own conditions; predicted on a phone
-    that is not here."""
+    """Measured latency of a network under the model's conditions; predicted on a ready phone."""
     from .networks import find
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ..output import command_line
 __all__ = ["init"]
 
 _TRIES = 3  # of a question whose answers cannot be used
+_PAD = "\0"  # between a value and its comment; no value of TOML holds it
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 _STUDY = """\
@@ -28,12 +30,12 @@ _STUDY = """\
 # All steps:     {run}
 # What they are: {run} --commands
 
-out = {out}{pad}# the study's folder: store, model, runs, pages
-device = {device}{pad}# as `phonenas devices` lists it, --ready too
-space = {space}{pad}# {spaces}, ...; or a .toml file
+out = {out}{pad}the study's folder: store, model, runs, pages
+device = {device}{pad}as `phonenas devices` lists it, --ready too
+space = {space}{pad}{spaces}, ...; or a .toml file
 {measure}
 [search]                              # phonenas search --help
-target = {target}{pad}# ms, or a network; a list gives a run for each
+target = {target}{pad}ms, or a network; a list gives a run for each
 strategy = "nsga2"                    # a list gives a run for each; so does one of seed
 evaluations = 8000                    # with more, a finished run goes on
 seed = 0
@@ -68,8 +70,15 @@ class _Asker:
     def __init__(self, silent: bool) -> None:
         self.silent = silent
 
-    def ask(self, question: str, default: str, check: Callable[[str], Any] = str) -> str:
-        """The answer to a question; the default where it is empty.
+    def ask(
+        self,
+        question: str,
+        default: str,
+        check: Callable[[str], Any] = str,
+        at_end: str | None = None,
+    ) -> str:
+        """The answer to a question; the default where it is empty; `at_end`, if given, where the
+        input has ended.
 
         Raises:
             InvalidArgument: No answer, or none that `check` takes, three times.
@@ -77,6 +86,12 @@ class _Asker:
         last: PhonenasError | None = None
         for _ in range(1 if self.silent else _TRIES):
             answer = "" if self.silent else self._answer(question, default)
+            if answer is None and at_end is not None:
+                return at_end
+            if answer is None:
+                raise InvalidArgument(
+                    "the input ended before the answer. To be asked nothing, give --yes"
+                )
             try:
                 check(answer or default)
             except PhonenasError as error:
@@ -98,15 +113,13 @@ class _Asker:
         return self.ask(question, "yes" if default else "no", check).lower().startswith("y")
 
     @staticmethod
-    def _answer(question: str, default: str) -> str:
+    def _answer(question: str, default: str) -> str | None:
         shown = f" [{default}]" if default else ""
         print(f"{question}{shown}: ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
             print(file=sys.stderr)
-            raise InvalidArgument(
-                "the input ended before the answer. To be asked nothing, give --yes"
-            )
+            return None
         return line.strip()
 
 
@@ -172,32 +185,31 @@ def init(
 
 def _write_study(output: Output, asker: _Asker, path: Path, values: dict[str, str]) -> None:
     from phonenas import space as spaces
-    from phonenas.data.files import write_atomic
+    from phonenas.data.files import TemporaryFolder, write_atomic
     from phonenas.latency_model import ready
+    from phonenas.search import Target
 
     from ..networks import find
-    from ..stores import known_device
-    from .study import Study
+    from ..search import milliseconds
+    from .study import Study, refuse_unknown
 
     if path.exists():
         question = f"{path} is there already. Replace it?"
         if asker.silent or not asker.agree(question, default=False):
             raise StoreError(f"{path} is there already, and is left. Name another file: --out")
 
-    def known(name: str) -> None:
-        if name not in ready.names():
-            known_device(name)
-
     def reachable(text: str) -> None:
-        if _milliseconds(text) is None:
+        if (ms := milliseconds(text)) is None:
             find(text)
+        else:
+            Target(ms)
 
-    device = asker.ask("Device", values["device"], known)
+    device = asker.ask("Device", values["device"], refuse_unknown)
     space = asker.ask("Search space", values["space"], lambda s: spaces.get(s))
     target = asker.ask("Target, in ms or as a network", values["target"], reachable)
-    ms = _milliseconds(target)
+    ms = milliseconds(target)
     there = device not in ready.names()
-    network = "" if ms is not None else f"network = [{_toml(target)}]{' ' * 15}# the target\n"
+    network = "" if ms is not None else f"network = [{_toml(target)}]{_PAD}the target\n"
     text = _STUDY.format(
         run=command_line("run", str(path)),
         out=_toml(f"runs/{path.stem}"),
@@ -207,10 +219,16 @@ def _write_study(output: Output, asker: _Asker, path: Path, values: dict[str, st
         spaces=", ".join(spaces.names()[:2]),
         measure=_MEASURE.format(network=network) if there else "",
         validate=_VALIDATE if there else "",
-        pad="  ",
+        pad=_PAD,
     )
+    with TemporaryFolder() as folder:  # a file is replaced by one that can be done, or by none
+        file = write_atomic(folder / "study.toml", _aligned(text))
+        try:
+            steps = Study(file).steps
+        except PhonenasError as error:
+            error.args = (str(error).replace(str(file), str(path)),)
+            raise
     write_atomic(path, _aligned(text))
-    steps = Study(path).steps
     result = {"file": str(path), "steps": [str(s) for s in steps]}
     shown = f"written to {path}: {counted(len(steps), 'step')}\ndo them:  "
     output.print(result, lambda: shown + command_line("run", str(path)))
@@ -220,14 +238,9 @@ def _aligned(text: str) -> str:
     """The text, its comments behind values in one column."""
     lines = []
     for line in text.split("\n"):
-        value, mark, comment = line.partition("  #")
-        value = value.rstrip()
-        lines.append(f"{value:<36}  # {comment.strip()}" if mark and value else line)
+        value, mark, comment = line.partition(_PAD)
+        lines.append(f"{value:<36}  # {comment}" if mark else line)
     return "\n".join(lines)
-
-
-def _milliseconds(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else None
 
 
 def _write_devices(
@@ -257,7 +270,7 @@ def _write_devices(
     write_atomic(path, text)
     names = [t.name for t in found]
     result = {"file": str(path), "devices": names, "kept": sorted({*known} - {"local"})}
-    own = "" if path == devices_file() else f"PHONENAS_DEVICES={path} "
+    own = "" if path == devices_file() else f"PHONENAS_DEVICES={shlex.quote(str(path))} "
     output.print(
         result, lambda: f"written to {path}: {', '.join(names)}\nlook:  {own}phonenas devices"
     )
@@ -311,7 +324,7 @@ def _computers(asker: _Asker, taken: set[str], hosts: list[str]) -> Iterator[_Ta
     for host in hosts:
         yield _computer(asker, taken, host)
     while not asker.silent:  # ends with an empty answer, or with the input
-        host = asker.ask("A computer reached over ssh (USER@HOST; empty: no more)", "")
+        host = asker.ask("A computer reached over ssh (USER@HOST; empty: no more)", "", at_end="")
         if not host:
             return
         yield _computer(asker, taken, host)

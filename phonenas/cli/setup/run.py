@@ -1,17 +1,20 @@
 """The command run: does the steps of a study, each once.
 
 `study.json` in the study's folder keeps what is done: a step is done again where its words changed,
-where what it wrote is gone, or where a step that it rests on was done again.
+or a file or device's table that it reads, where what it wrote is gone, or where a step that it
+rests on was done again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,14 +28,15 @@ from .study import commands as step_commands
 
 __all__ = ["run"]
 
+_LARGE_BYTES, _MOST_ENTRIES = 64 << 20, 10_000
 _AGAIN = "Remove it: then each step is done again, and what its own files hold is used."
 
 
 class _Record:
     """What is done of a study: study.json in its folder, which this process has locked.
 
-    Each step that was done has its words, the time when it ended, and the times of the steps that
-    it rested on.
+    Each step that was done has its words, the time when it ended, the times of the steps that it
+    rested on, and a digest of what it read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,25 +49,25 @@ class _Record:
         with self._document.checking(self.path, _AGAIN):
             self.done = strict(content["done"], dict[str, _Done])
 
-    def is_done(self, step: Step) -> bool:
+    def is_done(self, step: Step, read: str) -> bool:
         """Whether a step need not be done again."""
         before = self.done.get(step.name)
-        there = step.makes is None or step.makes.exists()
-        return before is not None and there and before == self._of(step, before.at)
+        there = all(file.exists() for file in step.makes)
+        return before is not None and there and before == self._of(step, before.at, read)
 
-    def _of(self, step: Step, at: str) -> _Done:
+    def _of(self, step: Step, at: str, read: str) -> _Done:
         rests = [self.done[name].at for name in step.after if name in self.done]
-        return _Done([*step.words], rests, at)
+        return _Done(step.shown, rests, at, read)
 
     def begin(self, step: Step) -> None:
         """Forget a step: what it wrote before is not what it writes now."""
         if self.done.pop(step.name, None) is not None:
             self._write()
 
-    def end(self, step: Step) -> None:
+    def end(self, step: Step, read: str) -> None:
         """Keep that a step is done."""
         at = datetime.now(UTC).isoformat(timespec="microseconds")
-        self.done[step.name] = self._of(step, at)
+        self.done[step.name] = self._of(step, at, read)
         self._write()
 
     def _write(self) -> None:
@@ -78,6 +82,46 @@ class _Done:
     words: list[str]
     after: list[str]
     at: str
+    read: str = ""
+
+
+def _digest(step: Step) -> str:
+    """A digest of the files and folders among what a step reads, and of its device's table."""
+    from phonenas.devices.settings import read_settings
+
+    digest = hashlib.sha256()
+    if step.device:
+        digest.update(repr(read_settings().get(step.device)).encode())
+    for text in step.reads:
+        for name in dict.fromkeys((text, text.partition(":")[2], text.rpartition(":")[0])):
+            for part in _parts(name) if name else ():
+                digest.update(f"{name}\0{part}\0".encode())
+    return digest.hexdigest()
+
+
+def _parts(name: str) -> list[str]:
+    """What tells whether a file or folder changed; nothing where there is none.
+
+    A file's content, or, of a large one, its size and time. Of a run its documents. Of another
+    folder the names, sizes and times of its first entries.
+    """
+    path = Path(name)
+    try:
+        if path.is_file():
+            about = path.stat()
+            if about.st_size > _LARGE_BYTES:
+                return [f"{about.st_size} {about.st_mtime_ns}"]
+            with path.open("rb") as file:
+                return [hashlib.file_digest(file, "sha256").hexdigest()]
+        if (path / "run.json").is_file():
+            return [p for n in ("run.json", "promoted.json") for p in _parts(str(path / n))]
+        if path.is_dir():
+            entries = sorted(islice(path.rglob("*"), _MOST_ENTRIES))
+            stats = [(str(p.relative_to(path)), p.stat()) for p in entries]
+            return [f"{n} {s.st_size} {s.st_mtime_ns}" for n, s in stats]
+    except (OSError, ValueError):  # too long for a name, removed meanwhile, not to be read
+        return ["unreadable"]
+    return []
 
 
 @command
@@ -110,15 +154,16 @@ def run(
     with lock_folder(asked.out):
         record = _Record(asked.out)
         for number, step in enumerate(asked.steps, 1):
-            before = record.is_done(step)
+            read = _digest(step)  # as it is before: what changes meanwhile may not have been read
+            before = record.is_done(step, read)
             if not output.as_json:
                 print(f"# done before: {step}" if before else f"$ {step}", flush=True)
             result = None
             if not before:
                 record.begin(step)
                 result = _do(step, output, f"step {number} of {len(asked.steps)}, {step.name}")
-                record.end(step)
-            made = None if step.makes is None else str(step.makes)
+                record.end(step, read)
+            made = str(step.makes[0]) if step.makes else None
             told.append({"step": step.name, "command": str(step), "before": before})
             told[-1] |= {"at": record.done[step.name].at, "made": made, "result": result}
     done = {"study": str(study), "out": str(asked.out), "steps": told}

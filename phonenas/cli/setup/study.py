@@ -23,11 +23,11 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -36,15 +36,18 @@ from phonenas.space.errors import InvalidArgument, PhonenasError, StoreError, Un
 from ..devices import profile
 from ..groups import group
 from ..latency import fit
-from ..options import settings_of
-from ..output import command_line
+from ..options import refuse_unusable, settings_of
+from ..output import ANY, command_line
 from ..promote import promote
 from ..report import report
-from ..search import search
+from ..search import milliseconds, search, targets_of
 from ..stores import known_device, refuse_ready
 from ..validate import validate
 
-__all__ = ["Step", "Study", "commands"]
+if TYPE_CHECKING:
+    from phonenas.space import SearchSpace
+
+__all__ = ["Step", "Study", "commands", "refuse_unknown"]
 
 #: The options of a whole study, and the steps that take each.
 _SHARED: dict[str, tuple[str, ...]] = {
@@ -90,22 +93,31 @@ class Step:
         name: Of the step: "search nsga2-6-seed0".
         words: Of the command, without `phonenas`.
         after: Names of the earlier steps that it rests on.
-        makes: The file that is there when it is done; None where it is none.
+        makes: The files that are there when it is done.
+        reads: Values of its options that may be files or folders which it reads.
+        device: On which device it is, by name; "" of none.
     """
 
     name: str
     words: tuple[str, ...]
     after: tuple[str, ...]
-    makes: Path | None
+    makes: tuple[Path, ...]
+    reads: tuple[str, ...] = ()
+    device: str = ""
 
     def __str__(self) -> str:
-        return command_line(*map(_without_password, self.words))
+        return command_line(*self.shown)
+
+    @property
+    def shown(self) -> list[str]:
+        """The words, without a password."""
+        from phonenas.data.files import without_password
+
+        return [without_password(word) for word in self.words]
 
 
-def _without_password(word: str) -> str:
-    from phonenas.data.files import without_password
-
-    return without_password(word)
+class _Measured(Exception):
+    """What is asked for depends on measurements, so it is not checked."""
 
 
 class Study:
@@ -126,16 +138,17 @@ class Study:
     def __init__(self, file: Path, out: Path | None = None) -> None:
         self.file, self.content = file, _read(file)
         self._check_keys()
-        self.out = out or Path(self._text("out") or Path("runs") / file.stem)
-        self.device = self._text("device") or "local"
+        named = self._text("out", str(Path("runs") / file.stem))
+        self.out = out or Path(named)
+        self.device = self._text("device", "local")
         self.shared = {k: v for k, v in self.content.items() if k in _SHARED}
         self.shared |= {
             "device": self.device,
-            "db": self._text("db") or str(self.out / "phonenas.db"),
+            "db": self._text("db", str(self.out / "phonenas.db")),
         }
         self.shared.setdefault("space", "mnasnet")
         self._check_device()
-        self.steps = tuple(self._steps())
+        self.steps = tuple(map(self._read_by, self._steps()))
         for step in self.steps:
             self._check(step)
 
@@ -164,7 +177,7 @@ class Study:
                 raise self._error(key, table if key in _TABLES else "is a value, not a table")
         for table in _TABLES:
             for key in self.content.get(table, {}):
-                if key == "out" or table in _SHARED.get(key, ()):
+                if key == "out" or (table in _of(key) and key != "precision"):
                     words = "is of the whole study: write it above the first table"
                     raise self._error(f"{table}.{key}", words)
                 if key not in _options(table):
@@ -178,9 +191,9 @@ class Study:
             if table in self.content and "search" not in self.content:
                 raise self._error(table, "is about the run of a search: add  [search]")
 
-    def _text(self, key: str) -> str:
-        value = self.content.get(key, "")
-        if not isinstance(value, str):
+    def _text(self, key: str, default: str) -> str:
+        value = self.content.get(key, default)
+        if not isinstance(value, str) or not value.strip():
             raise self._error(key, f"is {value!r:.80}; it must be a text")
         return value
 
@@ -188,9 +201,9 @@ class Study:
         from phonenas.latency_model import ready
 
         with self._at("device"):
-            if self.device not in ready.names():
-                known_device(self.device)
-                return
+            refuse_unknown(self.device)
+        if self.device not in ready.names():
+            return
         for table in ("profile", "fit", "validate"):
             if table in self.content:
                 with self._at(table):
@@ -200,14 +213,14 @@ class Study:
         names, db = [t for t in _TABLES if t in self.content], self.shared["db"]
         before: tuple[str, ...] = ()
         if "profile" in names:
-            store = None if "://" in db else Path(db)
+            store = () if "://" in db else (Path(db),)
             yield Step("profile", self._words("profile"), (), store)
             before = ("profile",)
         if "fit" in names:
             if "model" in self.content:
                 raise self._error("model", "is a finished model, and [fit] makes one: remove one")
             model = self.out / "model.json"
-            yield Step("fit", (*self._words("fit"), "--out", str(model)), before, model)
+            yield Step("fit", (*self._words("fit"), "--out", str(model)), before, (model,))
             self.shared["model"], before = str(model), (*before, "fit")
         if "search" not in names:
             return
@@ -215,7 +228,8 @@ class Study:
         runs: list[Path] = []
         for folder, table in self._runs():
             words = (*self._words("search", table), "--out", str(folder))
-            searched = Step(f"search {folder.name}", words, before, folder / "run.json")
+            made_there = (folder / "run.json", folder / "checkpoint.npz")
+            searched = Step(f"search {folder.name}", words, before, made_there)
             yield searched
             rests: tuple[str, ...] = (searched.name,)
             for name in ("validate", "promote", "report"):
@@ -223,7 +237,7 @@ class Study:
                     words = (name, str(folder), *self._words(name)[1:])
                     made = {"validate": "validation", "promote": "promoted"}
                     file = f"{made[name]}.json" if name in made else "report.html"
-                    step = Step(f"{name} {folder.name}", words, rests, folder / file)
+                    step = Step(f"{name} {folder.name}", words, rests, (folder / file,))
                     yield step
                     rests = (*rests, step.name)
             ends += rests
@@ -231,7 +245,7 @@ class Study:
         if "report" in names and len(runs) > 1:
             page = self.out / "comparison.html"
             words = ("report", *map(str, runs), "--out", str(page))
-            yield Step("report", words, tuple(ends), page)
+            yield Step("report", words, tuple(ends), (page,))
 
     def _runs(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The folder and the table of each run of the study."""
@@ -240,16 +254,20 @@ class Study:
         for key in _SEVERAL:
             given = table.get(key, _options("search")[key].default)
             values.append(given if isinstance(given, list) else [given])
-            if not values[-1] or len({*map(str, values[-1])}) < len(values[-1]):
+            if not values[-1] or len({*map(_written, values[-1])}) < len(values[-1]):
                 raise self._error(f"search.{key}", "a list has one value or more, each once")
         count = len(values[0]) * len(values[1]) * len(values[2])
         if count * 4 > _MOST_STEPS:
             raise self._error("search", f"{count:,} runs; {_MOST_STEPS // 4} is the most")
+        folders: set[str] = set()
         for chosen in product(*values):
             strategy, target, seed = chosen
             aim = "no-target" if target is None else _plain(target)
             own = {k: v for k, v in zip(_SEVERAL, chosen, strict=True) if v is not None}
             folder = self.out / f"{_plain(strategy)}-{aim}-seed{_plain(seed)}"
+            if str(folder).casefold() in folders:
+                raise self._error("search", f"two of its runs would be in {folder}")
+            folders.add(str(folder).casefold())
             yield folder, {**table, **own}
 
     def _words(self, name: str, table: dict[str, Any] | None = None) -> tuple[str, ...]:
@@ -259,6 +277,11 @@ class Study:
         if name == "promote" and self.device.count("/"):
             del shared["device"]  # a ready phone is not measured
         own = self.content.get(name, {}) if table is None else table
+        if "precision" in own:
+            shared.pop("precision", None)
+            fitted = self.content.get("fit", {}).get("precision", self.content.get("precision"))
+            if "fit" in self.content and own["precision"] != fitted:
+                shared.pop("model", None)  # it is of another precision: the store's is used
         for key, value in shared.items():
             words += self._option(key, _options(name)[key], value)
         for key, value in own.items():
@@ -278,34 +301,55 @@ class Study:
                 several = ", or a list of them" if option.multiple else ""
                 what = f"it must be a number or a text{several}"
                 raise self._error(key, f"is {one!r:.80}; {what}")
-        texts = [f"{v:g}" if isinstance(v, float) and v == round(v, 5) else str(v) for v in values]
+            if not _written(one).strip():
+                raise self._error(key, "is empty")
+        texts = map(_written, values)
         return [w for t in texts for w in ([f"{word}={t}"] if t.startswith("-") else [word, t])]
+
+    def _given(self, step: Step) -> dict[str, Any]:
+        """The values of a step's parameters, as its command reads them."""
+        name = step.words[0]
+        try:
+            return dict(commands()[name].make_context(name, [*step.words[1:]]).params)
+        except typer.BadParameter as error:
+            known = {id(p): key for key, p in _options(name).items()}
+            key = self._key(name, known.get(id(error.param), ""))
+            raise self._error(key, str(error.format_message())) from error
+
+    def _key(self, name: str, option: str) -> str:
+        """Where the file has an option of a step; the step's table where it has none."""
+        shared = name in _of(option) and option not in self.content.get(name, {})
+        return option if shared or not option else f"{name}.{option}"
+
+    def _read_by(self, step: Step) -> Step:
+        """The step, with what it reads."""
+        given = self._given(step)
+        written = ("db", "out", "accuracy_cache", "run", "runs")
+        values = [v for key, v in given.items() if key not in written]
+        each = [v for value in values for v in (value if isinstance(value, list) else [value])]
+        reads = tuple(str(v) for v in each if isinstance(v, str | Path))
+        return replace(step, reads=reads, device=self.device if given.get("device") else "")
 
     def _check(self, step: Step) -> None:
         """Refuse what a step would refuse, before the first one is begun.
 
         Names and paths are looked at; what depends on measurements is not.
         """
-        from phonenas import search as s
         from phonenas import space as spaces
-        from phonenas.search.accuracy import ESTIMATORS
 
         from ..networks import find, is_file, other
 
-        name = step.words[0]
-        where = {o: o if name in _of(o) else f"{name}.{o}" for o in _options(name)}
-        try:
-            given = commands()[name].make_context(name, [*step.words[1:]]).params
-        except typer.BadParameter as error:
-            known = {id(p): key for key, p in _options(name).items()}
-            key = where.get(known.get(id(error.param), ""), name)
-            raise self._error(key, str(error.format_message())) from error
-        for key in ("data", "calibrate", "model"):
-            path = given.get(key)
-            if path is not None and key != "model" and not Path(path).exists():
-                raise self._error(where[key], f"there is no {path}")
+        name, given = step.words[0], self._given(step)
+        with self._at(name):
+            refuse_unusable(given)
+        made = {p for s in self.steps for file in s.makes for p in (file, file.parent)}
+        for key in ("data", "calibrate", "model", "start_from", "quantised"):
+            value = given.get(key)
+            for path in map(Path, value if isinstance(value, list) else [value or "."]):
+                if path not in made and not path.exists():
+                    raise self._error(self._key(name, key.replace("_", "-")), f"there is no {path}")
         resolution = given.get("resolution")
-        if given.get("space"):
+        if name in _of("space"):
             with self._at("space"):
                 searched = spaces.get(given["space"], resolution)
         if name == "profile":
@@ -316,19 +360,47 @@ class Study:
                     if not is_file(network):
                         other(network, 1.0, resolution) or find(network, 1.0, resolution)
         if name == "search":
-            with self._at("search.fix and search.exclude"):
-                spaces.narrow(searched, given["fix"] or (), given["exclude"] or ())
-            with self._at("search.strategy and search.set"):
-                settings = settings_of(given["set_"])
-                s.get(given["strategy"], given["seed"], soft=given["soft"], given=settings)
-            kind = given["accuracy"].partition(":")[0]
-            with self._at("search.accuracy"):
-                if kind not in ESTIMATORS.names():
-                    ESTIMATORS.get(given["accuracy"])
-            target = given["target"]
-            if target is not None and not re.fullmatch(r"[\d.]+", target):
-                with self._at("search.target"):
+            self._check_search(given, searched)
+
+    def _check_search(self, given: dict[str, Any], searched: SearchSpace) -> None:
+        from phonenas import search as s
+        from phonenas import space as spaces
+        from phonenas.search.accuracy import ESTIMATORS
+
+        from ..networks import find
+        from ..progress import seconds_of
+
+        def model_of(device: str) -> Any:
+            refuse_unknown(device)
+            raise _Measured
+
+        def memory_of() -> Any:
+            raise _Measured
+
+        with self._at("search.fix and search.exclude"):
+            spaces.narrow(searched, given["fix"] or (), given["exclude"] or ())
+        with self._at("search.strategy and search.set"):
+            settings = settings_of(given["set_"])
+            s.get(given["strategy"], given["seed"], soft=given["soft"], given=settings)
+        kind = given["accuracy"].partition(":")[0]
+        with self._at("search.accuracy"):
+            if kind not in ESTIMATORS.names():
+                ESTIMATORS.get(given["accuracy"])
+        with self._at("search.target"):
+            targets = targets_of(given["target"], [self.device], given["soft"], given["chance"])
+            for target in targets.values():
+                if milliseconds(target) is None:
                     find(target, 1.0, searched.resolution_px)
+        with self._at("search"):
+            times = [given[k] and seconds_of(given[k], f"--{k}") for k in ("time", "budget")]
+            s.Budget(given["evaluations"], given["patience"], *times)
+        parsers: dict[str, Any] = {"also": s.objectives.named, "limit": s.parse_limit}
+        for key, parse in parsers.items():
+            for text in given[key] or ():
+                with self._at(f"search.{key}"), contextlib.suppress(_Measured):
+                    parse(text, model_of, memory_of)
+        if given["precision"] == ANY and given["model"]:
+            raise self._error("search.precision", f"{ANY} takes several models: remove  model")
 
 
 def _of(option: str) -> tuple[str, ...]:
@@ -336,9 +408,26 @@ def _of(option: str) -> tuple[str, ...]:
     return _SHARED.get(option, ())
 
 
+def _written(value: Any) -> str:
+    """A value as a word: a number in all its digits, 8.0 as 8.
+
+    >>> _written(8.0), _written(1234567.5), _written("a")
+    ('8', '1234567.5', 'a')
+    """
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def refuse_unknown(device: str) -> None:
+    """Refuse the name of no device and of no ready phone."""
+    from phonenas.latency_model import ready
+
+    if device not in ready.names():
+        known_device(device)
+
+
 def _plain(value: Any) -> str:
     """A value as part of a folder's name; its hash where it is none."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = _written(value)
     return text if _PLAIN.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

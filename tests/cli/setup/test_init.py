@@ -15,6 +15,8 @@ from tests.cli.test_app import Run, run
 
 __all__ = ["run"]  # a fixture
 
+cli_init = sys.modules["phonenas.cli.setup.init"]  # the package has a function of that name
+
 PHONE = DeviceState("(1A2B3C)", "adb", "not in devices.toml", "Pixel 6", 0, "", "name it")
 LOCKED = DeviceState("(9Z)", "adb", "unauthorized", "", 0, "", "allow this computer")
 
@@ -101,6 +103,30 @@ def test_input_that_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Path("devices.toml").exists()
 
 
+@pytest.mark.usefixtures("seen")
+def test_input_that_ends_after_a_phone_keeps_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "", "benchmark_model", "")
+    code, out, err = run("init", "--out", "my devices.toml")
+    assert code == 0, err
+    assert [*written("my devices.toml")] == ["pixel-6"]
+    assert "look:  PHONENAS_DEVICES='my devices.toml' phonenas devices" in out
+
+
+def test_a_study_of_any_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "my  #1.toml"
+    made = run.json("init", "study", "--yes", "--device", "fake", "--out", name)
+    assert written(name)["out"] == "runs/my  #1" and made["file"] == name
+    assert run.json("run", name, "--commands") == made["steps"]
+    # What cannot be done is not written over what is there.
+    before = Path(name).read_bytes()
+    broken = cli_init._STUDY.replace("evaluations = 8000", "evaluations = 0")
+    monkeypatch.setattr(cli_init, "_STUDY", broken)
+    answer(monkeypatch, "yes", "", "", "12")
+    code, out, err = run("init", "study", "--device", "fake", "--out", name)
+    assert code == 2 and out == "" and f"{name}: search: " in err
+    assert Path(name).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -111,6 +137,8 @@ def test_input_that_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (("init", "study", "--yes", "--device", "fak"), "no device is called 'fak'"),
         (("init", "study", "--yes", "--device", "fake", "--space", "x"), "no search space is call"),
         (("init", "study", "--yes", "--device", "fake", "--target", "x9"), "x9"),
+        (("init", "study", "--yes", "--device", "fake", "--target", "0"), "target"),
+        (("init", "study", "--yes", "--device", "fake", "--target", "inf"), "target"),
     ],
 )
 def test_what_cannot_be_written_is_refused(run: Run, words: tuple[str, ...], says: str) -> None:

@@ -159,6 +159,10 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
         ("mine.toml", "study.toml", "space: study.toml: "),
         ("mine.toml", "mnasnt", "space: no search space is called 'mnasnt'. Did you mean 'mnasnet"),
         ("[250, 300.5]", "'mobilenet-v9'", "search.target: "),
+        ("[250, 300.5]", "[8, 8.0]", "search.target: a list has one value or more, each once"),
+        ("[250, 300.5]", "['mobilenet-v2', 'MOBILENET-V2']", "search: two of its runs would be in"),
+        ("[250, 300.5]", "0", "search.target: "),
+        ("[250, 300.5]", "'nan'", "search.target: "),
         ("[250, 300.5]", "[8, 8]", "search.target: a list has one value or more, each once"),
         ("[250, 300.5]", "[]", "search.target: a list has one value or more, each once"),
         (
@@ -170,6 +174,30 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
         ("evaluations = 16", "set = ['populaton=4']", "nsga2 has no setting 'populaton'"),
         ("evaluations = 16", "fix = ['knl=4']", "search.fix and search.exclude: "),
         ("evaluations = 16", "data = 'none'", "search.data: there is no none"),
+        ("evaluations = 16", "start-from = 'gone'", "search.start-from: there is no gone"),
+        ("evaluations = 16", "quantised = ['gone']", "search.quantised: there is no gone"),
+        (
+            "evaluations = 16",
+            "limit = ['parms<=5e6']",
+            "search.limit: no objective is called 'parm",
+        ),
+        (
+            "evaluations = 16",
+            "limit = ['latency:fak<=9']",
+            "search.limit: no device is called 'fak",
+        ),
+        ("evaluations = 16", "also = ['mac']", "search.also: no objective is called 'mac'"),
+        ("evaluations = 16", "time = 'soon'", "search: --time takes hours, minutes or seconds"),
+        ("evaluations = 16", "budget = '9'", "search: --budget takes hours, minutes or seconds"),
+        ("evaluations = 16", "evaluations = 0", "search: "),
+        ("evaluations = 16", "evaluations = 99999999999", "search: --evaluations: at most 1,000,0"),
+        ("top = 1", "top = 99999", "validate: --top: at most 10,000, got"),
+        ("[fit]\n", "", "model: there is no gone.json"),
+        ('"mine.toml"', '""', "space: is empty"),
+        ('"fake"', '""', "device: is ''; it must be a text"),
+        ('out = "all"', 'out = ""', "out: is ''; it must be a text"),
+        ('out = "all"', 'db = ""', "db: is ''; it must be a text"),
+        ("evaluations = 16", "strategy = ''", "search.strategy: is empty"),
         ("[fit]", "[fit]\n[promote]\ntop = 2", "promote.data: Missing option"),
         ("networks = 12", "network = ['x.onnx']", "profile.network: there is no file x.onnx"),
         ("[validate]", "[[validate]]", "validate: is a table: write  [validate]"),
@@ -182,11 +210,104 @@ def test_a_wrong_file_is_refused_with_its_key(
 ) -> None:
     text = STUDY.replace('"surrogate"', "'surrogate'")
     assert text.count(old) == 1
+    if "gone.json" in says:
+        text = f'model = "gone.json"\n{text}'
     study.write_text(text.replace(old, new), encoding="utf-8")
     code, out, err = run("run")
     assert code == 2 and out == "" and err.count("\n") == 1, err
     assert "study.toml" in err and says in err
     assert not Path("all").exists()
+
+
+def test_numbers_are_written_in_all_their_digits(run: Run, study: Path) -> None:
+    targets = "[1234.567, 1234.568, 1234567.5, 8.0]"
+    study.write_text(STUDY.replace("[250, 300.5]", targets), encoding="utf-8")
+    lines = [shlex.split(s) for s in run.json("run", "--commands")]
+    searches = [words for words in lines if words[1] == "search"]
+    given = ["1234.567", "1234.568", "1234567.5", "8"]
+    assert [w[w.index("--target") + 1] for w in searches] == given
+    folders = [w[w.index("--out") + 1] for w in searches]
+    assert folders == [f"all/nsga2-{t}-seed0" for t in given]
+    assert lines[-1][2:6] == folders
+
+
+def test_a_step_may_have_its_own_precision(run: Run, study: Path) -> None:
+    text = STUDY.replace("[fit]", "[fit]\nprecision = 'int8'")
+    text = text.replace("[search]", "[search]\nprecision = 'any'")
+    study.write_text(text.replace("top = 1", "top = 1\nprecision = 'int8'"), encoding="utf-8")
+    lines = [shlex.split(s) for s in run.json("run", "--commands")]
+    of = {w[1]: w for w in lines if "--precision" in w}
+    assert {name: w[w.index("--precision") + 1] for name, w in of.items()} == {
+        "fit": "int8",
+        "search": "any",
+        "validate": "int8",
+    }
+    assert "--model" not in of["search"]  # it takes those of all precisions, from the store
+    assert of["validate"][of["validate"].index("--model") + 1] == "all/model.json"
+
+
+@pytest.fixture
+def counted(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Steps that only write their files, so that what is done again is seen quickly."""
+
+    def do(step: Any, *_: Any) -> None:
+        for file in step.makes:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                file.write_bytes(b"made")
+
+    monkeypatch.setattr("phonenas.cli.setup.run._do", do)
+    return study
+
+
+def done_again(run: Run) -> list[str]:
+    return [s["step"].split()[0] for s in run.json("run")["steps"] if not s["before"]]
+
+
+def test_a_step_is_done_again_where_what_it_reads_changed(run: Run, counted: Path) -> None:
+    text = STUDY.replace("[250, 300.5]", "250\ndata = 'images'\nstart-from = 'known.csv'")
+    counted.write_text(text, encoding="utf-8")
+    images = Path("images/train/a")
+    images.mkdir(parents=True)
+    (images / "1.png").write_bytes(b"1")
+    Path("known.csv").write_text("a", encoding="utf-8")
+    every = ["profile", "fit", "search", "validate", "report"]
+    assert done_again(run) == every and done_again(run) == []
+    Path("mine.toml").write_text(SPACE.replace("filters = 8", "filters = 16"), encoding="utf-8")
+    assert done_again(run) == every and done_again(run) == []
+    for change in (
+        lambda: Path("known.csv").write_text("b", encoding="utf-8"),
+        lambda: (images / "2.png").write_bytes(b"2"),
+        lambda: Path("all/model.json").write_text("another", encoding="utf-8"),
+        lambda: Path("all/nsga2-250-seed0/checkpoint.npz").unlink(),
+    ):
+        change()
+        again = done_again(run)
+        assert again[0] == "search" and again[-2:] == ["validate", "report"], again
+        assert done_again(run) == []
+
+
+def test_a_step_is_done_again_where_its_device_changed(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted.write_text(STUDY.replace('"fake"', '"sim"'), encoding="utf-8")
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    table = '[sim]\ntransport = "simulated"\naddress = "1"\n[other]\ntransport = "simulated"\n'
+    Path("devices.toml").write_text(table, encoding="utf-8")
+    assert len(done_again(run)) == 9 and done_again(run) == []
+    Path("devices.toml").write_text(table + 'address = "3"\n', encoding="utf-8")
+    assert done_again(run) == []
+    Path("devices.toml").write_text(table.replace('"1"', '"2"'), encoding="utf-8")
+    assert len(done_again(run)) == 9
+
+
+def test_a_password_is_not_kept(run: Run, counted: Path) -> None:
+    url = "postgresql+psycopg://lab:secret@db.lab/phones"
+    counted.write_text(f'db = "{url}"\n{STUDY}', encoding="utf-8")
+    assert len(done_again(run)) == 9
+    record = Path("all/study.json").read_text(encoding="utf-8")
+    assert "secret" not in record and "lab:***@db.lab" in record
+    assert done_again(run) == []
 
 
 def test_without_a_file_or_a_step(run: Run) -> None:
