@@ -1,10 +1,11 @@
 """What top-1 networks will have after further epochs, with an honest error.
 
-A step of a learning curve is predicted by its start: the gain from one rung to the next is linear
-in the top-1 so far and in the logarithm of the latency, since larger networks gain for longer. Each
-step is fitted on all networks that took it. Who takes it is chosen by these two numbers alone, so
-the choice does not distort the fit; a curve from the first rung to the last in one step would be
-fitted on those that turned out well. Steps are then joined, and their errors with them.
+A step of a learning curve is predicted by its start: the gain from one rung to the next is
+quadratic in the top-1 so far and linear in the logarithm of the latency, since larger networks gain
+for longer. Each step is fitted on all networks that took it. Without further objectives and limits who takes it is
+chosen by these two numbers alone, so the choice does not distort the fit; a curve from the first
+rung to the last in one step would be fitted on those that turned out well. Below all that took a
+step, and beyond the target, it is extrapolated. Steps are then joined, and their errors with them.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ def expected_top1(top1: Floats, latency_ms: Floats) -> tuple[Floats, Floats]:
 def _step(
     start: Floats, end: Floats, size: Floats, of: Floats, of_size: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Gains of networks over one step, their slope in top-1, and their variance, (m,) each.
+    """Gains of networks over one step, ≥ 0, their slope in top-1, ≥ -1, and their variance, (m,).
 
-    Who did not go on lies mostly below those who did. So the variance is multiplied by how much
-    larger the errors of the lowest third of these are than a fit on the others expects.
+    Who did not go on lies mostly below those who did. So no gain is expected that is larger than
+    all that were seen, and nobody to overtake those who are ahead with the same latency. The
+    variance is multiplied by how much larger the errors of the lowest third of these are than a fit
+    on the others expects.
 
     Args:
         start, end, size: Of all networks, (n,); NaN where they are not known.
@@ -73,14 +76,26 @@ def _step(
     took = took[np.argsort(start[took], kind="stable")]
     x, gains = columns(start[took], size[took]), end[took] - start[took]
     low = len(took) // 3
-    weights, variance = _fitted(x[low:], gains[low:], x[:low])
-    off = (gains[:low] - x[:low] @ weights) ** 2 / variance
+    expected, _, variance = _predicted(x[low:], gains[low:], x[:low])
+    off = (gains[:low] - expected) ** 2 / variance
     larger = max(1.0, (2 * _SEEN + float(off.sum())) / (2 * _SEEN + low))
-    asked = columns(of, of_size)
-    weights, variance = _fitted(x, gains, asked)
-    slope = weights[1] + 2 * weights[3] * asked[:, 1]
-    gained: Floats = asked @ weights
+    gained, slope, variance = _predicted(x, gains, columns(of, of_size))
     return gained, slope, variance * larger
+
+
+def _predicted(x: Floats, y: Floats, asked: Floats) -> tuple[Floats, Floats, Floats]:
+    """Gains, their slope in top-1 and their variance, (m,) each, of columns asked for, (m, k)."""
+    weights, variance = _fitted(x, y, asked)
+    _, slope, _, bend = weights
+    off = asked[:, 1]
+    # Beyond the turn of the parabola who is ahead would end behind: there all end level.
+    turn = np.inf if not bend else -(1 + slope) / (2 * bend)
+    level = np.maximum(off, turn) if bend > 0 else np.minimum(off, turn)
+    at = np.column_stack([asked[:, :1], level, asked[:, 2:3], level**2])
+    gained = at @ weights + level - off
+    limited = np.clip(gained, 0.0, max(y.max(initial=0.0), 0.0))
+    slopes = np.where(level == off, slope + 2 * bend * off, -1.0)
+    return limited, np.where(limited == gained, slopes, 0.0), variance
 
 
 def _fitted(x: Floats, y: Floats, asked: Floats) -> tuple[Floats, Floats]:

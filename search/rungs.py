@@ -114,10 +114,11 @@ class RungEvaluator(Evaluator):
         assert known is not None
         if len(self._top1) < len(known):  # within a generation, before any goes on
             return super()._observed(evaluated)
-        expected, _ = expected_top1(self._top1, known.latency_ms)
+        expected, further = expected_top1(self._top1, known.latency_ms)
         rows = [self.rows[key] for key in self.space.keys(evaluated.genomes)]
         top1 = np.where(evaluated.has_top1, expected[rows], np.nan)
-        return super()._observed(replace(evaluated, top1=top1))
+        error = np.hypot(evaluated.top1_error, further[rows])
+        return super()._observed(replace(evaluated, top1=top1, top1_error=error))
 
 
 def promotable(losses: Floats, gone: npt.NDArray[np.bool_], factor: int) -> Rows:

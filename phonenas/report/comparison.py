@@ -368,7 +368,7 @@ def _course(place: int, run: Loaded, evaluated: Evaluations, scale: Scale) -> Co
     if not n or not scale.hypervolume:
         return None
     try:
-        able, ranked = run.spec.met(evaluated) & evaluated.has_top1, run.spec.losses(evaluated)
+        able, ranked = run.spec.met(evaluated) & evaluated.comparable, run.spec.losses(evaluated)
     except (UnsupportedFormat, KeyError):  # a limit whose values the evaluations do not have
         return None
     able &= evaluated.latency_ms <= scale.limit_ms

@@ -113,7 +113,7 @@ def front_points(run: Loaded, validation: Mapping[str, Any] | None = None) -> li
     front = run.front
     limit_ms = _FAR * (front.target_ms or max((c.latency_ms for c in front), default=np.inf))
     evaluated = run.evaluations()
-    near = np.flatnonzero((evaluated.latency_ms <= limit_ms) & evaluated.has_top1)
+    near = np.flatnonzero((evaluated.latency_ms <= limit_ms) & evaluated.comparable)
     if len(near) > _MOST:
         near = near[np.linspace(0, len(near) - 1, _MOST).round().astype(int)]
     shown = evaluated.take(near)

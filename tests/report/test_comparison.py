@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from phonenas.report.comparison_page import as_json, notes, tables, write_compar
 from phonenas.report.comparison_plots import colours, courses_figure, fronts_figure
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.pareto import Candidate, ParetoFront, hypervolume, non_dominated
-from phonenas.search.run_folder import Checkpoint, RunFolder, load
+from phonenas.search.run_folder import Checkpoint, Loaded, RunFolder, load
 from phonenas.space import get
 from phonenas.space.errors import InvalidArgument, UnknownName, UnsupportedFormat
 from tests.report.test_run import EVIL, Page
@@ -157,6 +158,23 @@ def test_the_best_is_within_the_runs_own_target(found: Comparison) -> None:
         250,
         len(non_dominated(losses_of(np.arange(250), 10.0))),
     )
+
+
+def test_a_course_is_of_networks_trained_as_long(
+    four: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluations = Loaded.evaluations
+
+    def halved(self: Loaded) -> Evaluations:
+        evaluated = evaluations(self)
+        epochs = np.where(np.arange(len(evaluated)) == 3, 9.0, 1.0)
+        return replace(evaluated, further={**evaluated.further, "epochs": epochs})
+
+    monkeypatch.setattr(Loaded, "evaluations", halved)
+    for course in compare(four).courses:
+        seen = np.array(course.evaluations) >= 4
+        assert len({share for share, at in zip(course.of_joint, seen, strict=True) if at}) == 1
+        assert not np.any(np.array(course.of_joint)[~seen])
 
 
 def test_courses_rise_to_where_the_front_ends(found: Comparison) -> None:

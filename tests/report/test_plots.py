@@ -199,6 +199,17 @@ def test_front_points(run: Loaded) -> None:
     assert {p.kind for p in front_points(run)} == {"evaluated", "front"}
 
 
+def test_points_after_other_epochs_are_left_out(
+    run: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = run.evaluations()
+    epochs = np.where(np.arange(len(evaluated)) % 3, 1.0, 9.0)
+    halved = replace(evaluated, further={**evaluated.further, "epochs": epochs})
+    monkeypatch.setattr(Loaded, "evaluations", lambda self: halved)
+    shown = {p.top1 for p in front_points(run) if p.kind == "evaluated"}
+    assert shown and shown <= set(evaluated.top1[epochs == 9].tolist())
+
+
 def test_front_points_are_few_and_equal_each_time(tmp_path: Path) -> None:
     run = made_run(tmp_path / "large", n=5000, target_ms=12.0)
     points = front_points(run)

@@ -74,3 +74,35 @@ def test_the_step_of_each_rung_is_learned_from_all_that_took_it() -> None:
     top1[:8, 2] = top1[:8, 1] + 0.2
     expected, _ = expected_top1(top1, np.full(40, 5.0))
     assert np.allclose(expected, top1[:, 0] + 0.3, atol=0.01)
+
+
+def test_networks_that_barely_learn_are_not_expected_to_catch_up() -> None:
+    means, most = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        last, bad = rng.normal(0.6, 0.05, 300), np.arange(300) < 30
+        top1 = np.column_stack([last - 0.2, last - 0.08, last]) + rng.normal(0, 0.02, (300, 3))
+        top1[bad] = np.array([0.10, 0.14, 0.20]) + rng.normal(0, 0.005, (30, 3))
+        best = np.argsort(-top1[:, 0])[:100]
+        top1[np.setdiff1d(np.arange(300), best), 1:] = np.nan
+        top1[best[np.argsort(-top1[best, 1])[33:]], 2] = np.nan
+        expected, error = expected_top1(top1, np.exp(rng.uniform(1.6, 3.4, 300)))
+        means.append(expected[bad].mean())
+        most.append(expected[bad].max())
+        assert (np.abs(expected - 0.20)[bad] <= 1.645 * error[bad]).mean() > 0.9
+    assert np.mean(means) < 0.30 and max(most) < 0.45
+
+
+def test_who_is_ahead_is_expected_to_stay_ahead_and_no_gain_is_below_0() -> None:
+    for seed in range(20):
+        top1, ms = curves(100, seed)
+        ms[:] = 7.0
+        best = np.argsort(-top1[:, 0])[:33]
+        top1[np.setdiff1d(np.arange(100), best), 1] = np.nan
+        top1[best, 1] = top1[best, 0] + 0.1 + 8 * (top1[best, 0] - 0.65) ** 2
+        top1[np.argsort(top1[:, 0])[:20], 0] = np.linspace(0.05, 0.3, 20)
+        expected, _ = expected_top1(top1[:, :2], ms)
+        left = np.flatnonzero(np.isnan(top1[:, 1]))
+        left = left[np.argsort(top1[left, 0])]
+        assert (np.diff(expected[left]) >= -1e-12).all()
+        assert (expected[left] >= top1[left, 0] - 1e-12).all()

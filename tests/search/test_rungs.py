@@ -158,6 +158,39 @@ def test_strategies_learn_what_a_network_is_expected_to_have_in_the_end(
     assert abs(np.mean(truth[first] - told[first])) < 0.03
 
 
+def test_what_is_extrapolated_is_trusted_less(
+    tiny: TinySpace, fitted: LatencyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[np.ndarray, np.ndarray]] = []
+    losses = search.Spec.losses
+
+    def listen(self: search.Spec, evaluated: object) -> np.ndarray:
+        asked.append((evaluated.further["epochs"], evaluated.top1_error))  # type: ignore[attr-defined]
+        return losses(self, evaluated)  # type: ignore[arg-type]
+
+    tell = search.RandomSearch.tell
+    told: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def told_now(self: object, *given: object) -> None:
+        told.append(asked[-1])
+        tell(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search.Spec, "losses", listen)
+    monkeypatch.setattr(search.RandomSearch, "tell", told_now)
+    search.search(
+        tiny,
+        latency=fitted,
+        accuracy=halving(),
+        strategy=search.get("random"),
+        evaluations=90,
+        into=tmp_path / "r",
+    )
+    epochs, error = (np.concatenate(parts) for parts in zip(*told, strict=True))
+    read = search.load(tmp_path / "r").evaluations()
+    first = read.further["epochs"] == 1
+    assert error[epochs == 1].min() > 1.05 * read.top1_error[first].max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 37, 40])
 def test_a_search_goes_on_as_if_all_had_been_given_at_once(

@@ -110,7 +110,7 @@ class RunState:
             throughput.append(("rate", f"{rate:,.3g} a second"))
             throughput.append(("left", f"about {duration(max(0, budget - n) / rate)}"))
         known = evaluated.take(np.flatnonzero(evaluated.has_top1))
-        within = known.take(np.flatnonzero(spec.met(known))) if len(known) else known
+        within = known.take(np.flatnonzero(spec.met(known) & known.comparable))
         front = within.take(non_dominated(spec.losses(within))) if len(within) else within
         facts.append(("on the front", f"{len(front):,}"))
         if log and log[-1].hypervolume == log[-1].hypervolume:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import numpy as np
 import pytest
 from fakes import undigested
 from patience import PATIENCE_S, wait_for
@@ -67,6 +68,22 @@ def best_of(finished: Loaded, n: int) -> list[Any]:
     ]
     points = sorted((float(e.latency_ms[i]), 100 * float(e.top1[i])) for i in keep)
     return [[pytest.approx(ms, abs=1e-4), pytest.approx(top1, abs=1e-3)] for ms, top1 in points]
+
+
+def test_the_front_of_a_run_is_of_networks_trained_as_long(
+    finished: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way(finished, tmp_path / "run", 80)
+    known = finished.evaluations().take(range(80))
+    longest = int(np.argmax(known.latency_ms <= (finished.front.target_ms or 0)))
+    epochs = np.where(np.arange(80) == longest, 9.0, 1.0)
+    halved = replace(known, further={"epochs": epochs})
+    stopped = Checkpoint({}, halved, 0, 4.0, (Generation(80, 0, 0.25, 1.0, 0.7, 4.0),))
+    monkeypatch.setattr("phonenas.search.checkpoint.read_checkpoint", lambda *a, **k: stopped)
+    state = RunState(tmp_path / "run").read()
+    assert [at[0] for at in state["plot"]["front"]] == [
+        pytest.approx(known.latency_ms[longest], abs=1e-4)
+    ]
 
 
 def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
