@@ -350,6 +350,7 @@ def _this_process() -> dict[str, str | int]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "began": _began(os.getpid()),
         "command": command if len(command) <= _LONGEST else f"{command[: _LONGEST - 1]}…",
     }
 
@@ -369,42 +370,59 @@ def refuse_special(note: Path) -> None:
 
 def owner(note: Path) -> str:
     """Who has the lock that a note belongs to, for people; notes of processes that ended say so."""
+    return _read_note(note)[2]
+
+
+def _read_note(note: Path) -> tuple[bool | None, str, str]:
+    """Whether a note's process works (None: not known here), its host, and all that for people."""
     try:
         refuse_special(note)
         values = json.loads(note.read_text(encoding="utf-8"))
         pid = int(values["pid"])
         host, since, command = (_printable(values[k]) for k in ("host", "since", "command"))
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
-        return "who it is was not written down yet"
-    here = host == socket.gethostname()
-    ended = _ENDED if here and _gone(pid) else ""
-    return f"process {pid} on {host}, since {since}, runs  {command}{ended}"
+        return False, "", "who it is was not written down yet"
+    works = not _gone(pid, str(values.get("began", ""))) if host == socket.gethostname() else None
+    told = f"process {pid} on {host}, since {since}, runs  {command}"
+    return works, host, told + (_ENDED if works is False else "")
 
 
-def at_work(folder: Path) -> str:
-    """Who works in a folder now, for people; "" where nobody does, or nobody who locks it.
+def at_work(folder: Path) -> tuple[bool | None, str]:
+    """Whether a process works in a folder now, and which, for people; "" where none does.
 
-    The folder's lock is not touched: to try it would keep its owner out.
+    The folder's lock is not touched: to try it would keep its owner out. So it is not known (None)
+    of a process of another computer, which may have been killed.
     """
-    note = folder / _OWNER
-    if not note.exists():
-        return ""
-    told = owner(note)
-    return "" if told.endswith(_ENDED) else told
+    works, host, told = _read_note(folder / _OWNER)
+    if works is None:
+        return None, f"begun on {host}; whether it still works is not known here"
+    return works, told if works else ""
 
 
 def _printable(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text)[:_LONGEST])
 
 
-def _gone(pid: int) -> bool:
+def _gone(pid: int, began: str) -> bool:
+    """Whether a process of this computer has ended, also where a later one has its number."""
+    if sys.platform == "win32":  # os.kill would end it there
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
         pass
-    return False
+    return bool(began) and _began(pid) not in ("", began)
+
+
+def _began(pid: int) -> str:
+    """When a process began, as Linux counts it; "" where that is not told."""
+    try:
+        about = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return about.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def without_password(location: str | Path) -> str:

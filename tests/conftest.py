@@ -121,10 +121,10 @@ def one_fit_of_equal_operators() -> Iterator[None]:
     """
     from phonenas.latency_model import fitting
 
-    known: dict[frozenset[Any], Any] = {}
+    known: dict[tuple[Any, ...], Any] = {}
 
     def once(ms: Mapping[Operator, float]) -> Any:
-        key = frozenset(ms.items())
+        key = tuple(ms.items())  # the order of the rows enters the fit
         if key not in known:
             known[key] = outliers.fitted(ms)
         regressor, odd = known[key]

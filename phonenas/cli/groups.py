@@ -6,18 +6,18 @@ what gives them imports as little as it can.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand
-
-from phonenas.space.errors import PhonenasError
 
 __all__ = ["group"]
 
@@ -69,13 +69,25 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-_MOST_RUNS = 200
+_MOST_RUNS, _MOST_ENTRIES = 200, 20_000  # a shell waits meanwhile
 
 
 def _runs() -> Iterator[str]:
-    """Run folders in this folder and three levels below it."""
-    files = (f for n in range(1, 4) for f in Path().glob("/".join(["*"] * n + ["run.json"])))
-    yield from (str(f.parent) for f in islice(files, _MOST_RUNS))
+    """Run folders up to three levels below this folder, among its first entries."""
+    left, found, folders = _MOST_ENTRIES, 0, [Path()]
+    for _ in range(3):
+        below: list[Path] = []
+        for folder in folders:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in islice(entries, left):
+                    left -= 1
+                    if not entry.name.startswith(".") and entry.is_dir():
+                        below.append(folder / entry.name)
+        for run in below:
+            if found < _MOST_RUNS and (run / "run.json").is_file():
+                found += 1
+                yield str(run)
+        folders = below
 
 
 def _networks() -> Iterator[str]:
@@ -120,7 +132,7 @@ def _names_for(name: str, info: Any) -> Callable[[], Any] | None:
     if "`phonenas devices`" in help or name == "like":
         return _devices
     if "NETWORK|RUN" in metavar:
-        return lambda: [*_networks(), *_runs()]
+        return lambda: chain(_networks(), _runs())
     if "NETWORK" in metavar or name in ("network", "target"):
         return _networks
     if "RUN" in metavar or "Run folder" in help or name == "start_from":
@@ -130,10 +142,12 @@ def _names_for(name: str, info: Any) -> Callable[[], Any] | None:
 
 def _completing(names: Callable[[], Any]) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
-        try:
-            return [name for name in names() if name.startswith(incomplete)]
-        except (PhonenasError, OSError):  # a shell has no place for a message
-            return []
+        found: list[str] = []
+        with contextlib.suppress(Exception):  # a shell has no place for a message
+            for name in names():
+                if name.startswith(incomplete):
+                    found.append(name)
+        return found
 
     return complete
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S
 
+from phonenas.cli import groups
 from tests.cli.test_app import Run, run
 
 __all__ = ["run"]  # a fixture
@@ -75,6 +76,37 @@ def test_names_are_completed(offered: object, line: str, expected: list[str]) ->
 def test_what_cannot_be_read_offers_nothing(offered: object) -> None:
     Path("devices.toml").write_text("[bad", encoding="utf-8")
     assert offered("phonenas search --device ") == []  # type: ignore[operator]
+
+
+def test_a_folder_that_vanishes_costs_no_other(
+    offered: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("lab"):
+            raise FileNotFoundError(path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert offered("phonenas validate ru") == ["runs/first"]  # type: ignore[operator]
+
+    def fail() -> object:
+        yield "pixel"
+        raise ValueError
+
+    assert groups._completing(fail)("pi") == ["pixel"]
+
+
+def test_completion_looks_at_so_many_entries(
+    offered: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "_MOST_ENTRIES", 10)
+    for number in range(30):
+        Path(f"runs/first/{number}").mkdir()
+        Path(f"runs/first/{number}/run.json").write_text("{}", encoding="utf-8")
+    found = offered("phonenas validate ru")  # type: ignore[operator]
+    assert "runs/first" in found and len(found) <= 10
 
 
 @pytest.mark.parametrize(

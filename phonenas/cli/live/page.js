@@ -133,7 +133,10 @@ const now = document.getElementById("now");
 const ask = async () => {
   try {
     const answer = await fetch(`state${location.search}`, { cache: "no-store" });
-    if (!answer.ok) throw Error(await answer.text());
+    if (!answer.ok) {
+      now.textContent = `The state could not be read. ${await answer.text()}`;
+      return;
+    }
     const state = await answer.json(), names = state.jobs.map(job => `${job.kind} ${job.name}`);
     state.jobs.forEach(show);
     for (const [name, section] of sections) if (!names.includes(name)) {

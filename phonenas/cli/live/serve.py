@@ -12,7 +12,7 @@ import typer
 from phonenas.space.errors import InvalidArgument
 
 from ..options import Output, command
-from .state import RunState, StoreState
+from .state import RunState, StoreState, state_of
 
 __all__ = ["serve"]
 
@@ -48,7 +48,11 @@ def serve(
         shown = "open it in a browser of this computer; Ctrl-C ends it"
         output.print({"url": server.url}, lambda: f"{server.url}\n{shown}")
         sys.stdout.flush()
-        server.serve_forever(poll_interval=0.2)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            output.note("The page has ended; the jobs have not.")
+            raise typer.Exit(130) from None
 
 
 class _Jobs:
@@ -77,4 +81,4 @@ class _Jobs:
             found[db] = self._known.get(db) or StoreState(db)
         self._known = found
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"at": now, "jobs": [job.read() for job in found.values()]}
+        return {"at": now, "jobs": [state_of(job) for job in found.values()]}

@@ -27,6 +27,7 @@ log = logging.getLogger("phonenas")
 
 _MOST_CONNECTIONS = 16  # at once: the page has one
 _SILENCE_S = 10.0  # after which a connection that says nothing is closed
+_WAIT_S = 5.0  # for another request's reading
 _FRESH_S = 1.0  # for so long a state is given again instead of being read
 
 
@@ -82,12 +83,22 @@ class LiveServer(ThreadingHTTPServer):
         log.debug("a request failed", exc_info=True)
 
     def state(self) -> bytes:
-        """The state as JSON, not older than a second."""
-        with self._lock:
+        """The state as JSON, not older than a second; the last one while reading takes long.
+
+        Raises:
+            TimeoutError: The first reading takes long.
+        """
+        if not self._lock.acquire(timeout=_WAIT_S):
+            if not self._state:
+                raise TimeoutError("the files are still being read")
+            return self._state
+        try:
             if time.monotonic() - self._read_s > _FRESH_S:
                 self._state = json.dumps(self._read(), allow_nan=False).encode()
                 self._read_s = time.monotonic()
             return self._state
+        finally:
+            self._lock.release()
 
     @cached_property
     def page(self) -> tuple[bytes, str]:
@@ -124,7 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked.path == "/":
             self._answer(HTTPStatus.OK, self.server.page[0], "text/html; charset=utf-8")
         elif asked.path == "/state":
-            self._answer(HTTPStatus.OK, self.server.state(), "application/json")
+            try:
+                state = self.server.state()
+            except Exception as error:  # the page shows it
+                log.debug("the state", exc_info=True)
+                text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}\n"
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, text.encode())
+            else:
+                self._answer(HTTPStatus.OK, state, "application/json")
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"nothing is here\n")
 

@@ -8,6 +8,9 @@ rows, or None).
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,12 @@ from typing import Any
 from phonenas.space.errors import PhonenasError
 from phonenas.space.naming import counted
 
-__all__ = ["RunState", "StoreState"]
+__all__ = ["RunState", "StoreState", "state_of"]
 
 _MOST_POINTS = 1_500  # of all evaluated networks; the front is whole
-_MOST_ROWS = 12
+_MOST_ROWS, _MOST_BYTES = 12, 4 << 20
 _READ = ("run.json", "checkpoint.npz", "validation.json", "promoted.json")
+log = logging.getLogger("phonenas")
 Facts = list[tuple[str, str]]
 
 
@@ -33,6 +37,17 @@ def _job(kind: str, name: str, state: str, **more: Any) -> dict[str, Any]:
         "rows": None,
     }
     return {"kind": kind, "name": name, "state": state, **empty, **more}
+
+
+def state_of(job: RunState | StoreState) -> dict[str, Any]:
+    """The state of a job; an error that is not foreseen is its own, and hides no other job."""
+    try:
+        return job.read()
+    except Exception as error:  # it is told on the page
+        log.debug("a job's state", exc_info=True)
+        kind, name = ("run", str(job.path)) if isinstance(job, RunState) else ("store", job.name)
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return _job(kind, name, "unreadable", told=told)
 
 
 class RunState:
@@ -59,10 +74,10 @@ class RunState:
             seen = [self._stamp(f) for f in _READ]
             if seen != self._seen:
                 self._found, self._seen = self._search(), seen
-            found, who = dict(self._found), at_work(self.path)
+            found, (works, who) = dict(self._found), at_work(self.path)
             throughput = found.pop("throughput")  # of a search that goes on
-            found["facts"] = [*found["facts"], *(throughput if who else ()), *self._trained()]
-            found["state"] = _word(bool(found.pop("complete")), who)
+            found["facts"] = [*found["facts"], *(throughput if works else ()), *self._trained()]
+            found["state"] = _word(bool(found.pop("complete")), works)
             return {**found, "who": who}
         except PhonenasError as error:
             return _job("run", name, "unreadable", told=str(error))
@@ -168,15 +183,23 @@ class RunState:
         facts = [("trained in full", f"{done} of {len(begun)} begun")]
         for folder in begun:
             if not (folder / "promoted.json").exists() and (folder / "curve.csv").exists():
-                lines = (folder / "curve.csv").read_bytes().splitlines()
-                facts.append((f"network {folder.name}", counted(max(0, len(lines) - 1), "epoch")))
+                count = max(0, _line_count(folder / "curve.csv") - 1)
+                facts.append((f"network {folder.name}", counted(count, "epoch")))
         return facts[:_MOST_ROWS]
 
 
-def _word(complete: bool, who: str) -> str:
-    if who:
-        return "at work"
-    return "finished" if complete else "stopped"
+def _word(complete: bool, works: bool | None) -> str:
+    if works or complete:
+        return "at work" if works else "finished"
+    return "not known" if works is None else "stopped"
+
+
+def _line_count(path: Path) -> int:
+    """Lines of a regular file, of its first 4 MiB; to open a pipe would wait for its writer."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return len(file.read(_MOST_BYTES).splitlines()) if regular else 0
 
 
 def _points(pairs: Iterable[tuple[float, float]]) -> list[list[float]]:
@@ -205,15 +228,15 @@ class StoreState:
     """
 
     def __init__(self, db: str) -> None:
-        self.db = db
+        from ..output import shown_db
+
+        self.db, self.name = db, shown_db(db)
 
     def read(self) -> dict[str, Any]:
         """The state; what cannot be read is told in it."""
         from phonenas.data import MeasurementStore
 
-        from ..output import shown_db
-
-        name = shown_db(self.db)
+        name = self.name
         if "://" not in self.db and not Path(self.db).exists():
             told = "There is no store here yet; the page shows it as soon as a profile begins."
             return _job("store", name, "not begun", told=told)

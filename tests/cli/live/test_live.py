@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import importlib.resources
 import json
+import os
 import re
 import signal
 import socket
@@ -248,17 +249,81 @@ def test_connections_have_a_limit() -> None:
 
 def test_many_askers_read_the_files_once() -> None:
     calls: list[int] = []
+    asked = threading.Semaphore(0)
 
     def read() -> dict[str, int]:
         calls.append(1)
+        for _ in range(8):  # reading takes until all have asked
+            assert asked.acquire(timeout=PATIENCE_S)
         return {"n": len(calls)}
 
-    with serving(read) as server:
-        server._read_s = float("inf")  # as if it was just read
+    server = LiveServer(read)
+    answers: list[bytes] = []
+
+    def ask_once() -> None:
+        asked.release()
+        answers.append(server.state())
+
+    with contextlib.closing(server.socket):
+        threads = [threading.Thread(target=ask_once) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    assert answers == [b'{"n": 1}'] * 8 and len(calls) == 1
+
+
+def test_a_slow_reading_gives_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phonenas.cli.live.server._WAIT_S", 0.01)
+    with LiveServer(dict) as server, server._lock:
+        with pytest.raises(TimeoutError, match="still being read"):
+            server.state()
         server._state = b'{"n": 0}'
-        assert ask(server, f"/state?token={server.token}")[1] == '{"n": 0}' and not calls
-        server._read_s = float("-inf")
-        assert ask(server, f"/state?token={server.token}")[1] == '{"n": 1}'
+        assert server.state() == b'{"n": 0}'
+
+
+def test_an_error_is_told_and_hides_no_other_job(
+    finished: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise KeyError("no\nsuch")
+
+    monkeypatch.setattr(StoreState, "read", fail)
+    jobs = _Jobs([finished.path], ["postgresql://lab:secret@db/x"])
+    run, store = jobs.read()["jobs"]
+    assert run["state"] == "finished" and store["state"] == "unreadable"
+    assert store["told"].startswith("KeyError: ") and "secret" not in json.dumps(store)
+    with serving(lambda: fail(0)) as server:
+        status, text, _ = ask(server, f"/state?token={server.token}")
+    assert status == 500 and text.startswith("KeyError: ")
+
+
+def test_who_works_there(finished: Loaded, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    under_way(finished, folder, 40)
+    note, state = folder / ".phonenas-owner", RunState(folder)
+    with lock_folder(folder):
+        own = json.loads(note.read_text(encoding="utf-8"))
+    for change, word, who in (
+        ({}, "at work", f"process {own['pid']} on "),
+        ({"pid": 2**22 + 1}, "stopped", ""),
+        ({"host": "elsewhere"}, "not known", "begun on elsewhere; whether it still works is not"),
+        *([({"began": "1"}, "stopped", "")] if own["began"] else []),  # another has its number
+    ):
+        note.write_text(json.dumps({**own, **change}), encoding="utf-8")
+        seen = state.read()
+        assert (
+            seen["state"] == word and seen["who"].startswith(who) and bool(who or not seen["who"])
+        )
+    note.write_text("", encoding="utf-8")
+    assert state.read()["state"] == "stopped"
+
+
+def test_a_curve_that_is_a_pipe_is_not_waited_for(finished: Loaded, tmp_path: Path) -> None:
+    under_way(finished, tmp_path, 40)
+    (tmp_path / "promoted" / "3").mkdir(parents=True)
+    os.mkfifo(tmp_path / "promoted" / "3" / "curve.csv")
+    assert dict(RunState(tmp_path).read()["facts"])["network 3"] == "0 epochs"
 
 
 def test_what_is_asked_amiss(run: Run) -> None:
@@ -288,7 +353,7 @@ def test_the_command_prints_its_address_and_ends_by_ctrl_c(
         assert [j["state"] for j in state["jobs"]] == ["finished"]
         job.send_signal(signal.SIGINT)
         _, err = job.communicate(timeout=PATIENCE_S)
-        assert job.returncode == 130 and "Traceback" not in err
+        assert job.returncode == 130 and err == "The page has ended; the jobs have not.\n"
     finally:
         job.kill()
         job.communicate()
