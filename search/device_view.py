@@ -78,6 +78,7 @@ def written(view: Loaded) -> Loaded:
     """
     if view.whole is None:
         return view
+    view.device_models()  # a damaged one is told before a folder is made
     folder = RunFolder(view.path, view.settings, view.model, view.objectives, lock=False)
     if not folder.finished():
         done = Checkpoint({}, view.evaluations(), 0, view.seconds, view.log())

@@ -210,6 +210,8 @@ def search(
         None if spec.target is None or (soft and not strategy.soft_target) else spec.cost_target
     )
     models = [o.model for o in spec.on_devices if isinstance(o, Latency)]
+    if spec.devices is not None and spec.devices.own:
+        raise InvalidArgument("a search is of the first of its devices: `own` is for its parts")
     if models and models[0].digest != latency.digest:
         raise InvalidArgument(
             f"`latency` is the model of the first of several devices, {models[0].device} "

@@ -243,7 +243,8 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         device = f"--device {shlex.quote(result.device)} --db {shlex.quote(shown_db(db))}"
         lines.append(f"no latency was measured; the same command with {device} measures it")
     if trained:
-        for other in [d["device"] for d in (settings or {}).get("devices", ())][1:]:
+        several = [d["device"] for d in (settings or {}).get("devices", ())]
+        for other in (d for d in several if d != (settings or {})["device"]):
             words = ("validate", str(run), "--device", other)
             if other not in ready.names():
                 lines.append(f"measure them on {other}, too:  {command_line(*words, db=db)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from itertools import islice
@@ -96,7 +97,8 @@ def fitted_path(db: str, device: str, out: Path | None, precision: str = FLOAT32
 
     path = out or model_path(db, device, precision)
     refuse_other(path, DOCUMENT.format, alone=True)
-    if path.name == "model.json" and path.exists() and (path.parent / "run.json").exists():
+    of_run = re.fullmatch(r"model[0-9]*\.json", path.name)
+    if of_run and path.exists() and (path.parent / "run.json").exists():
         raise StoreError(
             f"{path} is the latency model of the run in this folder, and is not overwritten. "
             "Choose another --out."

@@ -64,8 +64,11 @@ class OfDevice:
 
 
 def of_devices(run: Loaded) -> list[Loaded]:
-    """The run as that of each of its devices, in order."""
-    return [run, *(of_device(run, device) for device in run.devices[1:] if run.whole is None)]
+    """The run as that of each of its devices, in order; alone if it is the part of a later one."""
+    first, *others = run.devices
+    if run.whole is not None or run.settings["device"] != first:
+        others = []
+    return [run, *(of_device(run, device) for device in others)]
 
 
 def latencies(c: Candidate, devices: Sequence[OfDevice]) -> str:

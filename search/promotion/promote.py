@@ -419,7 +419,9 @@ def _expected_conditions(run: Loaded, device: Device | None) -> Conditions | Non
         return None
     if run.settings["device"] != device.name:
         measure = shlex.join(["phonenas", "validate", str(run.path), "--device", device.name])
-        told = f": promote measures on {run.devices[0]}; afterwards measure there:  {measure}"
+        told = (
+            f": promote measures on {run.settings['device']}; afterwards measure there:  {measure}"
+        )
         told = told if device.name in run.devices else f", not for {device.name}"
         raise InvalidArgument(f"{run.path} was searched for {' and '.join(run.devices)}{told}")
     if "conditions" not in run.model:

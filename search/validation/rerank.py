@@ -125,6 +125,11 @@ def rerank(
         "strategy": "again",
         "again": str(run.settings["strategy"]),
     }
+    if models:  # its own model is fitted again; the others are those of the search
+        settings["devices"] = [
+            {**d, "latency_model": latency.digest} if d["device"] == latency.device else d
+            for d in settings["devices"]
+        ]
     try:
         summary, objectives = {**latency.summary(), "digest": digest}, run.objectives
         if models and objectives is not None:

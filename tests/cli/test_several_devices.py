@@ -142,6 +142,17 @@ def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> No
     for words in ("Networks for big and little", "Validated networks on little", "on every device"):
         assert words in page
     assert 'id="front-device2"' in page and "latency:little" in page
+    # The part of one device is of it alone; a round of one device goes on to the other.
+    part = Path(run.json("report", "r/device2")).read_text()
+    assert "Networks for little" in part and 'id="front-device2"' not in part
+    twice = run.json("validate", "r", "--device", "big", "--top", "3", "--rounds", "2", *at)
+    assert twice["rounds"][1]["folder"] == "r/round2"
+    onward = run.json("validate", "r/round2", "--device", "little", "--top", "2", *at)
+    for v in onward["networks"]:
+        assert v["measured_ms"] == pytest.approx(truth_ms("little", v["block_args"]), rel=0.05)
+    for name in ("model.json", "model2.json"):
+        code, _, err = run("fit", "--device", "little", "--db", "s.db", "--out", f"r/{name}")
+        assert code == 1 and "is not overwritten" in err
     code, _, err = run("validate", "r", "--device", "pixel6", *at)
     assert code == 2 and "r was searched for big and little, not for pixel6" in err
     # The same command is the same run; more evaluations than networks change nothing.

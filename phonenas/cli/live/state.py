@@ -109,7 +109,11 @@ class RunState:
         checkpoint = read_checkpoint(self.path, settings, digested="digest" in document)
         with DOCUMENT.checking(self.path / "run.json", "Search again, with another --out."):
             spec = Spec.recorded(settings, document.get("objectives"))
-        about: Facts = [("device", settings["device"]), ("strategy", settings.get("strategy", ""))]
+        devices = [d["device"] for d in settings.get("devices", ())] or [settings["device"]]
+        about: Facts = [
+            ("device", " and ".join(devices)),
+            ("strategy", settings.get("strategy", "")),
+        ]
         if checkpoint is None:
             facts: Facts = [("evaluated", f"none yet of {budget:,}"), *about]
             return _job(
