@@ -65,6 +65,7 @@ class Reference:
         candidate: Of the front; None where none is that fast.
         latencies: Of several devices the latency on each, ms, by `latency:DEVICE`; `latency_ms` is
             that on the first.
+        measured_on: Those of them that are measured; the others are predicted.
         gain, gain_error: How much more accurate that candidate is, and the standard error; the two
             errors count as independent.
     """
@@ -84,6 +85,7 @@ class Reference:
     gain: Number | None = None
     gain_error: _Error | None = None
     latencies: dict[str, Ms] = field(default_factory=dict)
+    measured_on: tuple[Text, ...] = ()
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -127,10 +129,11 @@ def beside(
             continue
         if not _FASTER * fastest <= t.ms <= _SLOWER * slowest:
             continue
-        others = {name: of(network).ms for name, of in (elsewhere or {}).items()}
-        if None in others.values():
+        each = {name: of(network) for name, of in (elsewhere or {}).items()}
+        each = {f"latency:{t.device}": t, **each} if each else {}
+        others = {name: o.ms for name, o in each.items() if o.ms is not None}
+        if len(others) < len(each):
             continue
-        others = {f"latency:{t.device}": t.ms, **others} if others else {}
         low, high = t.bounds_ms
         numbers = (t.ms, low, high, t.measured_ms is not None, top1.top1, top1.error)
         own = zoo.network(name) if name in zoo.names() else zoo.graph(name)
@@ -144,7 +147,8 @@ def beside(
                     network.params,
                     None if figures is None else figures.top1 / 100,
                     top1.outside,
-                    latencies={name: ms for name, ms in others.items() if ms is not None},
+                    latencies=others,
+                    measured_on=tuple(n for n, o in each.items() if o.measured_ms is not None),
                 ),
                 front.candidates,
             )
@@ -282,7 +286,7 @@ def reference_rows(references: Sequence[Reference], sign: str = "●") -> list[l
             r.name,
             f"{sign if r.measured else '○'} {r.latency_ms:.2f} ms",
             f"{r.low_ms:.2f} to {r.high_ms:.2f}",
-            *(f"{ms:.2f} ms" for ms in [*r.latencies.values()][1:]),
+            *(f"{_sign(r, n, sign)} {r.latencies[n]:.2f} ms" for n in [*r.latencies][1:]),
             _top1(r),
             "extrapolated" if r.outside else "",
             f"{r.macs / 1e6:.0f} M",
@@ -292,6 +296,10 @@ def reference_rows(references: Sequence[Reference], sign: str = "●") -> list[l
         ]
         for r in references
     ]
+
+
+def _sign(r: Reference, device: str, measured: str) -> str:
+    return measured if device in r.measured_on else "○"
 
 
 def _top1(r: Reference) -> str:
@@ -328,7 +336,7 @@ def reference_trace(references: Sequence[Reference], ends: tuple[float, float]) 
 
 
 def _on_device(name: str) -> Callable[[Reference], str]:
-    return lambda r: number(r.latencies.get(name), "{:.2f}")
+    return lambda r: f"{_sign(r, name, '●')} {number(r.latencies.get(name), '{:.2f}')}"
 
 
 def references_section(references: Sequence[Reference]) -> str:

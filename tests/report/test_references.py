@@ -114,6 +114,25 @@ def test_a_table_for_a_terminal() -> None:
     assert v2[-2] == "72.0%"  # Sandler et al., MobileNetV2
 
 
+def test_each_time_of_several_devices_says_where_it_is_from() -> None:
+    several = [
+        replace(c, values={"latency:local": c.latency_ms, "latency:b": c.latency_ms})
+        for c in FRONT.candidates
+    ]
+    front = replace(FRONT, candidates=tuple(several))
+
+    def on_b(network: Architecture) -> Timing:
+        if name_of(network) == "mnasnet-a1":
+            return Timing("b", measured_ms=3.0, spread=0.01)
+        return Timing("b", predicted_ms=6.0, low_ms=5.0, high_ms=7.0)
+
+    found = beside(front, NETWORKS.items(), time_of, top1_of, {"latency:b": on_b})
+    a1, v2, b1 = reference_rows(found)
+    assert (a1[1], a1[3]) == ("○ 4.00 ms", "● 3.00 ms")
+    assert (v2[1], v2[3]) == ("● 7.20 ms", "○ 6.00 ms")
+    assert (b1[1], b1[3]) == ("○ 7.50 ms", "○ 6.00 ms")
+
+
 def test_written_read_and_on_the_page(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
     found = known(run.front)
