@@ -262,9 +262,13 @@ def search(
         if into is not None:
             summary = latency.summary()
             folder = stack.enter_context(RunFolder(into, settings, summary, spec.to_dict()))
-            if not folder.finished() and isinstance(latency, LatencyModel):
-                for model in models or [latency]:
-                    folder.keep_model(model)
+            if not folder.finished():
+                if isinstance(latency, LatencyModel):
+                    for model in models or [latency]:
+                        folder.keep_model(model)
+                else:
+                    for precision, model in latency.models.items():
+                        folder.keep_model(model, f"model.{precision}.json")
         strategy.start(space, strategy_target, spec.loss_count)
         resumed, before_s, stale, rule = 0, 0.0, 0, ""
         stopped = None if folder is None else folder.checkpoint()

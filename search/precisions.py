@@ -42,7 +42,8 @@ class PrecisionModels:
         models: Two or more, each of conditions in its precision, and otherwise of the same; those
             of ready phones are of the same phone.
     Raises:
-        InvalidArgument: Fewer, a model of another precision, or of other conditions.
+        InvalidArgument: Fewer, a model of another precision or of other conditions, or one that
+            whole networks calibrated beside one that none did.
     """
 
     models: Mapping[str, LatencyModel]
@@ -61,6 +62,14 @@ class PrecisionModels:
                     f"the models of {own.device} in {first.precision} and {precision} are of other "
                     f"conditions: {'; '.join(first.differences(same))}. Measure both under the same"
                 )
+
+        bare = [p for p, model in self.models.items() if not model.calibrated]
+        if 0 < len(bare) < len(self.models):
+            raise InvalidArgument(
+                f"the model of {first.device} in {' and '.join(bare)} is of operators alone, and "
+                "their sums compare with no times of whole networks. Measure ten networks or more "
+                "in it, and fit it again"
+            )
 
     @property
     def first(self) -> LatencyModel:

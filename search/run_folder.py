@@ -4,6 +4,7 @@
                         front, seconds
     model.json          the latency model that predicts, as it was when the run began
     model2.json         that of the second of several devices, and so on
+    model.int8.json     of a search over precisions one of each, instead of model.json
     checkpoint.npz      strategy state and every evaluated genome with its numbers
     evaluations.parquet every evaluated genome by decision name, once the run is done
     networks.parquet    the same networks as block strings, on request
@@ -66,6 +67,7 @@ _FILES: tuple[str, ...] = (
     *("run.json", "model.json", "checkpoint.npz", "evaluations.parquet", "log.csv"),
     *("networks.parquet", "references.json", "validation.json", "promoted.json"),
     *("report.html", "comparison.html"),
+    *(f"model.{precision}.json" for precision in PRECISIONS),
 )
 # Made of the front of a finished run: another front, other numbers.
 _OF_THE_FRONT: tuple[str, ...] = (
@@ -275,15 +277,16 @@ class RunFolder:
             if any((first / path.name).exists() for first in self.path.glob("first[0-9]*")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def keep_model(self, latency: LatencyModel) -> None:
+    def keep_model(self, latency: LatencyModel, name: str | None = None) -> None:
         """Write a model that predicts, so that a later fit does not take it away.
 
         Args:
             latency: Of the device, or of one of several devices.
+            name: Of the file; None for that of the device.
         Raises:
             StoreError: Another model lies in its place, or it cannot be written.
         """
-        path = self.path / model_file(self.settings, latency.device)
+        path = self.path / (name or model_file(self.settings, latency.device))
         if path.exists():
             with suppress(UnsupportedFormat):  # damaged: it is written again
                 if load_model(path).digest != latency.digest:

@@ -206,9 +206,13 @@ class PrecisionChoice(SearchSpace):
             checked_precision(precision, _PRECISION)
         if len(set(precisions)) < max(2, len(precisions)):
             raise InvalidArgument(f"precisions to choose from are two or more, got {precisions}")
-        if isinstance(base, ConfinedSpace | PrecisionChoice):
+        if isinstance(base, ConfinedSpace):
             raise InvalidArgument(
                 f"{base.name} has no choice of a precision: search in one of them"
+            )
+        if _PRECISION in base.decisions:
+            raise InvalidArgument(
+                f"{base.name} has a decision {_PRECISION} of its own: search in one precision"
             )
         self.base, self.precisions = base, tuple(precisions)
         self.name = f"{base.name} {_PRECISION}={','.join(precisions)}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from phonenas.search import Budget
     from phonenas.search.accuracy import AccuracyEstimator, SuccessiveHalving
     from phonenas.search.accuracy.estimator import Accuracy
-    from phonenas.search.accuracy.quantisation.change import Change
+    from phonenas.search.accuracy.quantisation.change import AccuracyChange, Change
     from phonenas.space import SearchSpace
 
     from .progress import Bars
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy",
     "as_begun",
-    "as_of_float32",
+    "change_in_int8",
     "estimating",
+    "estimating_in",
     "fit_accuracy",
     "measured_changes",
     "top1",
@@ -108,33 +109,87 @@ def as_begun(
     return options, float(begun.get("trust", 0.0)) if trust is None else trust
 
 
-def as_of_float32(out: Path) -> bool:
-    """Whether a run was begun before top-1 in int8 was another than in float32: it goes on so."""
-    from phonenas.search.run_document import settings_of
-
-    begun = settings_of(out)
-    return begun is not None and "quantisation" not in begun
-
-
-def measured_changes(runs: Sequence[str]) -> list[Change]:
-    """What int8 changed of the top-1 of the networks that were promoted in some runs.
+def change_in_int8(
+    output: Output, precisions: Sequence[str], runs: Sequence[str]
+) -> AccuracyChange:
+    """What int8 changes of top-1: what is published, corrected by what some runs measured.
 
     Raises:
-        NotEnoughData: Nothing of a run was quantised.
+        InvalidArgument: --quantised, of a search without int8.
+        NotEnoughData: As `measured_changes`.
+    """
+    from phonenas.search.accuracy.quantisation.change import published_change
+    from phonenas.search.accuracy.quantisation.quantised import INTEGERS
+
+    if not {*precisions} & {*INTEGERS}:
+        output.refuse("quantised", f"is of int8, and the search is in {' or '.join(precisions)}")
+    return published_change().with_measured(measured_changes(output, runs))
+
+
+def estimating_in(
+    output: Output,
+    estimator: AccuracyEstimator,
+    precisions: Sequence[str],
+    change: AccuracyChange,
+    out: Path,
+) -> AccuracyEstimator:
+    """An estimator of float32 for a search in one precision or over several.
+
+    Raises:
+        InvalidArgument: --quantised, of an estimator without top-1, or of a run that was begun
+            before top-1 in int8 was another than in float32, and that goes on so; or several
+            precisions and an estimator without top-1.
+    """
+    from phonenas.search.accuracy.quantisation.quantised import InPrecisions, in_precision
+    from phonenas.search.run_document import settings_of
+
+    if len(precisions) > 1:
+        return InPrecisions(estimator, change)
+    small = in_precision(estimator, precisions[0], change)
+    if small is estimator:
+        quantity = f"{estimator.name} gives none ({estimator.quantity})"
+        output.refuse("quantised", f"corrects a top-1, and {quantity}")
+        return estimator
+    begun = settings_of(out)
+    if begun is not None and "quantisation" not in begun:
+        so = f"{out} was begun with float32's top-1"
+        output.refuse("quantised", f"corrects top-1 in int8, and {so}: give another --out")
+        output.note(f"{so}, and goes on with it. For top-1 in int8 give another --out.")
+        return estimator
+    return small
+
+
+def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
+    """What int8 changed of the top-1 of the networks that were promoted in some runs, each run and
+    file once; of a run over precisions, of those in the runs of each.
+
+    Raises:
+        NotEnoughData: Nothing of a run was quantised that has an error in float32.
     """
     from phonenas.search.accuracy.quantisation.change import Change
     from phonenas.search.promotion.result import read_promoted
     from phonenas.search.run_folder import load
 
-    changes = []
-    for run in runs:
-        promoted = read_promoted(load(run).path)
-        files = [n.quantised[0] for n in promoted.trained if n.quantised] if promoted else []
-        if not files:
-            promote = command_line("promote", run, "--quantise", "int8")
-            raise NotEnoughData(f"no network of {run} is quantised. Do that first:  {promote}")
-        changes += [Change(q.float_top1, q.change, q.change_error) for q in files]
-    return changes
+    changes = {}
+    for run in {Path(text).resolve(): text for text in runs}.values():
+        loaded = load(run)
+        names = loaded.precision.split(" or ")
+        parts = [loaded.path / p for p in reversed(names) if len(names) > 1]
+        folders = [p for p in parts if (p / "run.json").exists()] or [loaded.path]
+        promoted = [found for folder in folders if (found := read_promoted(folder))]
+        files = [q for every in promoted for n in every.trained if (q := n.quantised_file)]
+        if faultless := [q for q in files if q.float_top1 >= 1]:
+            what = counted(len(faultless), "network")
+            output.note(f"{what} of {run} without an error in float32: left out")
+        known = {q.sha256: q for q in files if q.float_top1 < 1}
+        if not known:
+            words = ("promote", str(folders[0]), "--quantise", "int8", "--data", "IMAGES")
+            raise NotEnoughData(
+                f"no network of {run} is quantised that makes errors in float32. Do that first:  "
+                + command_line(*words)
+            )
+        changes |= known
+    return [Change(q.float_top1, q.change, q.change_error) for q in changes.values()]
 
 
 def training_plan(halving: SuccessiveHalving, rules: Budget, space: SearchSpace) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phonenas.data.documents import parsed
-from phonenas.search.run_folder import load
+from phonenas.search.run_folder import Loaded, load
 from phonenas.space import Architecture, Classifier, zoo
 from phonenas.space.detection.ssdlite import SSDLite
 from phonenas.space.errors import (
@@ -24,7 +24,7 @@ from phonenas.space.errors import (
 from phonenas.space.file_inputs import NOT_GIVEN, Given, GivenArray, parsed_shape
 from phonenas.space.graph import NetworkGraph
 from phonenas.space.naming import counted
-from phonenas.space.precision import FLOAT32
+from phonenas.space.precision import FLOAT32, from_front
 
 if TYPE_CHECKING:
     from phonenas.data.measurement import Conditions
@@ -102,6 +102,7 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
                 f"{candidate['run']} has {counted(len(run.front), 'candidate')}, 0 to "
                 f"{len(run.front) - 1}; there is no {number}"
             )
+        _refuse_in_other(text, run, number)
         return _adapted(run.front.candidates[number].architecture, width, resolution)
     read = _text_of(Path(text)) if text.endswith(".json") else None
     if zoo.find_graph(text if read is None else read) is not None:
@@ -118,6 +119,24 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
     if read is not None:
         return _adapted(Architecture.parse(read), width, resolution)
     return zoo.find(text, width, resolution)
+
+
+def _refuse_in_other(text: str, run: Loaded, number: int) -> None:
+    """Refuse a candidate of a run over precisions that is in another one than float32.
+
+    Raises:
+        InvalidArgument: It is; its name in the run of that precision is told.
+    """
+    precision, network = from_front(run.front.candidates[number].block_args)
+    if precision == FLOAT32:
+        return
+    own = run.path / precision
+    places = [c.id for c in load(own).front if c.block_args == network] if own.exists() else []
+    name = shlex.quote(f"{own}:{places[0] if places else 'ID'}")
+    raise InvalidArgument(
+        f"{text} is in {precision}, which a network's name does not tell. Name it {name}, and give "
+        f"--precision {precision} where the command takes that"
+    )
 
 
 def other(

@@ -11,7 +11,7 @@ import typer
 
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 
-from .accuracy import as_begun, as_of_float32, estimating, measured_changes, training_plan
+from .accuracy import as_begun, change_in_int8, estimating, estimating_in, training_plan
 from .options import (
     DeviceNames,
     EstimatorOptions,
@@ -25,6 +25,7 @@ from .options import (
     settings_of,
 )
 from .output import ANY, command_line, origin_note, search_lines, uncalibrated_note
+from .spaces import refuse_precision
 from .stores import device_of, find_model, find_models, models_of, open_store, precision_words
 
 if TYPE_CHECKING:
@@ -173,8 +174,7 @@ def search(
     from phonenas import space as spaces
     from phonenas.report import gain_sentence, write_references
     from phonenas.search.accuracy.cache import kept
-    from phonenas.search.accuracy.quantisation.change import published_change
-    from phonenas.search.accuracy.quantisation.quantised import INTEGERS, InPrecisions, in_precision
+    from phonenas.search.accuracy.quantisation.quantised import INTEGERS
     from phonenas.search.accuracy.successive_halving import SuccessiveHalving
     from phonenas.search.run_folder import load
     from phonenas.space.narrowed import PrecisionChoice
@@ -189,6 +189,7 @@ def search(
             "epochs, and goes on with it. For estimates of full schedules give another --out."
         )
     estimator, trust = begun
+    refuse_precision(space, [*(fix or ()), *(exclude or ())])
     searched = spaces.narrow(spaces.get(space, resolution), fix or (), exclude or ())
     rewards = [] if reward is None else [f"reward={reward}"]
     how = s.get(strategy, seed, soft=soft, given=settings_of([*(set_ or ()), *rewards]))
@@ -215,21 +216,21 @@ def search(
     if precision == ANY:
         output.refuse("model", "is of one precision, and --precision any takes several")
         output.refuse("halving budget", "goes with one precision: --precision any takes several")
-        every = find_models(db, names[0], output.quiet)
+        every = find_models(db, names[0], output.quiet, out)
         _refuse_one_precision([*(also or ()), *(limit or ())])
         searched, models = PrecisionChoice(searched, [*every.models]), [every.first]
     else:
         models = models_of(db, names, model or [], output.quiet, precision)
     fitted, goals = models[0], []
-    of = ANY if every else fitted.conditions.precision
-    if of not in (ANY, *INTEGERS):
-        output.refuse("quantised", f"is of int8, and the model of {names[0]} is in {of}")
-    change = published_change().with_measured(measured_changes(quantised or ()))
+    precisions = [*every.models] if every else [fitted.conditions.precision]
+    change = change_in_int8(output, precisions, quantised or ())
     for m in models:
         given = targets.get(m.device if len(models) > 1 else names[0])
         ms = milliseconds(given)
         if given is not None and ms is None:
             ms = _measured_ms(given, m, db, searched.resolution_px)
+            if every is not None:
+                output.note(f"the target is the latency of {given} in {precisions[0]}")
         goals.append(None if ms is None else s.Target(ms, given or "", soft, chance))
     devices = None
     if len(models) > 1:
@@ -257,10 +258,7 @@ def search(
     with Bars(output.quiet) as bars, estimating(output, estimator, whole) as accuracy:
         if estimator.again:
             accuracy = kept(accuracy, out / "accuracy.db", again=True)
-        if every is not None:
-            accuracy = InPrecisions(accuracy, change)
-        elif not as_of_float32(out):
-            accuracy = in_precision(accuracy, of, change)
+        accuracy = estimating_in(output, accuracy, precisions, change, out)
         bars.quantity = accuracy.quantity
         if estimator.accuracy != "surrogate":
             accuracy.options = estimator.changed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from phonenas.space import Operator, SearchSpace
     from phonenas.space.zoo import Published
 
-__all__ = ["export_network", "few_of", "show", "space"]
+__all__ = ["export_network", "few_of", "refuse_precision", "show", "space"]
 
 _FORMATS = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "torch"}
 _COUNTED = (
@@ -423,3 +424,21 @@ def few_of(
     return (
         choose_operators(space, given["--operators"]) if space and "--operators" in named else None
     )
+
+
+def refuse_precision(space: str, conditions: Sequence[str]) -> None:
+    """Refuse a choice of the precision among the conditions on a space that has no such gene.
+
+    Raises:
+        InvalidArgument: One of these is on the precision.
+    """
+    from phonenas import space as spaces
+    from phonenas.space.narrowed import parted
+
+    name, own = parted(space)
+    asked = [c for c in (*own, *conditions) if re.match("precision!?=", c)]
+    if asked and "precision" not in spaces.get(name).decisions:
+        raise InvalidArgument(
+            f"{asked[0]} is no condition on the space {name}. To search over the precisions of "
+            "which the device has models, leave it out and give --precision any"
+        )

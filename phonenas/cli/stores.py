@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phonenas.space.errors import (
+    Infeasible,
     InvalidArgument,
     NotEnoughData,
     PhonenasError,
@@ -198,9 +199,31 @@ def find_model(
     return found
 
 
-def find_models(db: str, device: str, quiet: bool) -> PrecisionModels:
+def _models_begun(out: Path, device: str) -> PrecisionModels | None:
+    """The models with which a run over precisions was begun, from its folder; None without them."""
+    from phonenas.latency_model import load
+    from phonenas.search.precisions import PrecisionModels
+    from phonenas.search.run_document import settings_of
+
+    begun = settings_of(out) or {}
+    names = str(begun.get("precision", "")).split(" or ")
+    paths = {p: out / f"model.{p}.json" for p in names}
+    if (
+        len(names) < 2
+        or begun.get("device") != device
+        or not all(p.exists() for p in paths.values())
+    ):
+        return None
+    found = PrecisionModels({p: load(path) for p, path in paths.items()})
+    return found if found.digest == begun.get("latency_model") else None
+
+
+def find_models(db: str, device: str, quiet: bool, out: Path) -> PrecisionModels:
     """The latency models of a device in all precisions that have one, float32 first.
 
+    Args:
+        db, device, quiet: As for `find_model`.
+        out: Folder of the run; one that was begun goes on with its own models, and that is told.
     Raises:
         NotEnoughData: There are fewer than two.
         InvalidArgument: They are of other conditions than each other.
@@ -208,6 +231,10 @@ def find_models(db: str, device: str, quiet: bool) -> PrecisionModels:
     from phonenas.latency_model import precisions_there, ready
     from phonenas.search.precisions import PrecisionModels
 
+    if (begun := _models_begun(out, device)) is not None:
+        if not quiet:
+            print(f"{out} goes on with the latency models that it has", file=sys.stderr)
+        return begun
     phone, _, own = device.rpartition("/")
     if device in ready.names():
         there = {n.rpartition("/")[2]: n for n in ready.names() if n.rpartition("/")[0] == phone}
@@ -310,6 +337,7 @@ def searched_in(run: Loaded, precision: str | None) -> Loaded:
 
     Raises:
         PrecisionDiffers: Another one was asked for, or none of several.
+        Infeasible: No network in that precision met the constraints.
     """
     if len(known := run.precision.split(" or ")) > 1:
         from phonenas.search.run_folder import load
@@ -317,6 +345,11 @@ def searched_in(run: Loaded, precision: str | None) -> Loaded:
         there = [p for p in known if (run.path / p / "run.json").exists()]
         if precision is not None and checked_precision(precision) in there:
             return load(run.path / precision)
+        if precision in known:
+            raise Infeasible(
+                f"no network of {run.path} in {precision} met the constraints. It has some in "
+                f"{' and '.join(there)}"
+            )
         raise PrecisionDiffers(
             f"{run.path} was searched over {run.precision}, and what is measured and trained is of "
             f"one. Name it:  --precision {' or '.join(there)}"

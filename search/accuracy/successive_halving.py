@@ -16,6 +16,7 @@ from phonenas.space.errors import InvalidArgument
 
 from .cache import Cached, kept
 from .estimator import Accuracy, AccuracyEstimator
+from .quantisation.quantised import Quantised
 
 __all__ = ["SuccessiveHalving", "rungs_of"]
 
@@ -80,7 +81,7 @@ class SuccessiveHalving(AccuracyEstimator):
         trainings = None if folder is None else folder / "trainings"
         steps = [estimator.after(epochs, trainings) for epochs in self.rungs]
         if folder is not None:
-            steps = [kept(step, folder / "accuracy.db") for step in steps]
+            steps = [_kept(step, folder / "accuracy.db") for step in steps]
         self.steps: tuple[AccuracyEstimator, ...] = tuple(steps)
 
     def within(self, folder: Path) -> SuccessiveHalving:
@@ -90,7 +91,8 @@ class SuccessiveHalving(AccuracyEstimator):
     @property
     def caches(self) -> tuple[Cached, ...]:
         """Those of its steps that keep their answers."""
-        return tuple(step for step in self.steps if isinstance(step, Cached))
+        steps = [s.base if isinstance(s, Quantised) else s for s in self.steps]
+        return tuple(step for step in steps if isinstance(step, Cached))
 
     def networks(self, first: int) -> tuple[int, ...]:
         """About how many networks reach each rung, of so many at the first."""
@@ -121,3 +123,8 @@ class SuccessiveHalving(AccuracyEstimator):
     def estimate(self, architectures: Sequence[Architecture]) -> Accuracy:
         """Of the whole training."""
         return self.steps[-1].estimate(architectures)
+
+
+def _kept(step: AccuracyEstimator, path: Path) -> AccuracyEstimator:
+    """A step with its answers in a file; one in int8 keeps those of float32."""
+    return step.cached(path) if isinstance(step, Quantised) else kept(step, path)

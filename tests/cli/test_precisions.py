@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ import pytest
 from fakes import TinySpace, undigested
 
 from phonenas import data, devices, latency_model, search
+from phonenas.cli.accuracy import measured_changes
+from phonenas.cli.options import Output
 from phonenas.devices.measuring import profiling
 from phonenas.devices.simulated import SimulatedPhone
 from phonenas.search.accuracy import Surrogate
+from phonenas.search.promotion.result import Promoted, PromotedNetwork
 from phonenas.search.run_folder import load
+from phonenas.search.training.export.quantised import QuantisedModel
 from phonenas.space import Architecture
+from phonenas.space.errors import NotEnoughData
 from phonenas.space.kernels.random_cnn import RandomCNN
 from phonenas.space.onnx_file import OnnxFile
 from tests.cli.test_app import Run, run
@@ -211,13 +217,69 @@ def test_a_search_takes_the_model_of_its_precision(run: Run, at: tuple[str, ...]
         in run("search", *at, *words, "--precision", "int8", "--out", "s")[1]
     )
     code, _, err = run("search", *at, *words, "--quantised", "s", "--out", "x")
-    assert code == 2 and "--quantised is of int8, and the model of sim is in float32" in err
+    assert code == 2 and "--quantised is of int8, and the search is in float32" in err
     own = ("--precision", "int8", "--quantised", "s")
     code, _, err = run("search", *at, *words, *own, "--out", "x")
     assert code == 1 and "no network of s is quantised" in err
-    assert "phonenas promote" in err and " s --quantise int8" in err
+    assert "phonenas promote" in err and " s --quantise int8 --data IMAGES" in err
+    code, _, err = run("search", *at, *words, *own, "--accuracy", "zero_cost", "--out", "x")
+    assert code == 2 and "--quantised corrects a top-1, and zero_cost gives none" in err
+    # One of before top-1 in int8 was another goes on as it was, and says so.
+    whole = undigested(json.loads(Path("r/run.json").read_text()))["settings"]
+    assert "quantisation" not in whole  # of a library's call
+    code, _, err = run("search", *at, *words, *own[:2], "--out", "r")
+    assert "r was begun with float32's top-1, and goes on with it" in err
+    promoted(Path("s"), {"a": (0.6, 0.58)})
+    code, _, err = run("search", *at, *words, *own, "--out", "r")
+    assert code == 2 and "--quantised corrects top-1 in int8, and r was begun with float32's" in err
     code, _, err = run("search", *at, *words, "--out", "s")
     assert code == 2 and "latency_model was" in err
+
+
+def promoted(folder: Path, top1: Mapping[str, tuple[float, float]]) -> None:
+    """A run's promoted networks, each with its top-1 in float32 and of an int8 file."""
+
+    def network(name: str, whole: float, small: float) -> PromotedNetwork:
+        own = ("int8", small, whole, 0.01, 0.9, 1, 4, 100, 8, name)
+        q = QuantisedModel("onnx", "network_int8.onnx", *own)
+        of = {"id": 0, "candidate": NETWORK, "block_args": NETWORK, "macs": 1, "params": 1}
+        ms = {"predicted_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "predicted_as_trained": True}
+        estimated = {"top1_estimated": 0.5, "estimated_error": 0.01, "top1": whole}
+        return PromotedNetwork(**of, **ms, **estimated, quantised=(q,))  # type: ignore[arg-type]
+
+    networks = tuple(network(name, *pair) for name, pair in top1.items())
+    Promoted(networks, None, "", "sim", {}, 0, {}).save(folder)
+
+
+@pytest.mark.slow
+def test_what_int8_changed_in_earlier_runs(
+    run: Run, at: tuple[str, ...], made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Output()
+    promoted(Path("r"), {"a": (0.6, 0.58), "b": (1.0, 0.9)})
+    (change,) = measured_changes(out, ["r", "../" + Path.cwd().name + "/r"])
+    assert change == pytest.approx((0.6, -0.02, 0.01))
+    assert "1 network of r without an error in float32: left out" in capsys.readouterr().err
+    promoted(Path("r"), {"b": (1.0, 0.9)})
+    with pytest.raises(NotEnoughData, match="no network of r is quantised that makes errors"):
+        measured_changes(out, ["r"])
+
+
+@pytest.mark.slow
+def test_a_stopped_search_over_precisions_goes_on_after_a_fit(
+    run: Run, at: tuple[str, ...]
+) -> None:
+    settled = {n: options[0] for n, options in SPACE.decisions.items() if len(options) == 1}
+    fixed = [w for n, value in settled.items() for w in ("--fix", f"{n}={value}")]
+    words = ("--space", "accel-nasbench", *fixed, "--accuracy", "surrogate", "--precision", "any")
+    run.json("search", *at, *words, "--evaluations", "30", "--out", "s")
+    path = Path("s.sim.model.int8.json")
+    model = latency_model.load(path)
+    replace(model, calibration=model.calibration.scaled(1.2)).save(path)
+    code, _, err = run("search", *at, *words, "--evaluations", "60", "--out", "s")
+    assert code == 0 and "s goes on with the latency models that it has" in err
+    assert load("s/int8").latency_model == model
+    assert Path("s/first30/model.int8.json").exists()
 
 
 @pytest.mark.slow
@@ -239,6 +301,29 @@ def test_a_search_over_precisions_is_measured_in_each(run: Run, at: tuple[str, .
     (row,) = run.json("validate", "s", *at, "--top", "1", "--precision", "int8")["networks"]
     assert row["measured_ms"] == pytest.approx(truth_ms(row["block_args"], "int8"), rel=0.04)
     assert Path("s/int8/validation.json").exists()
+    c = int8[0]
+    code, _, err = run("predict", f"s:{c['id']}", *at)
+    assert code == 2 and f"s:{c['id']} is in int8" in err and "give --precision int8" in err
+    name = err.partition("Name it ")[2].partition(",")[0]
+    (row,) = run.json("predict", name, *at, "--precision", "int8")
+    assert row["latency_ms"] == pytest.approx(c["latency_ms"])
+    code, _, err = run(
+        "search", *at, *words, "--precision", "int8", "--quantised", "s", "--out", "x"
+    )
+    assert code == 1 and "phonenas promote" in err and " s/int8 --quantise int8" in err
+    promoted(Path("s/int8"), {"a": (0.6, 0.58)})
+    (change,) = measured_changes(Output(quiet=True), ["s", "s/int8"])
+    assert change.change == pytest.approx(-0.02)
+    shutil.rmtree("s/int8")
+    code, _, err = run("validate", "s", *at, "--precision", "int8")
+    assert (
+        code == 1 and "no network of s in int8 met the constraints. It has some in float32" in err
+    )
+    for text in ("precision=int8", "precision=float32,int8"):
+        for more in ((), ("--precision", "any")):
+            code, _, err = run("search", *at, *words, *more, "--fix", text, "--out", "x")
+            assert code == 2 and f"{text} is no condition on the space" in err
+            assert "give --precision any" in err
     for more, words_ in (
         (("--also", "file_size"), "file_size is of one precision"),
         (("--limit", "latency:x<=3"), "latency:x is of one precision"),

@@ -180,6 +180,13 @@ def test_what_cannot_be_chosen_among(models: PrecisionModels, fitted: LatencyMod
                 "int8": replace(small, times=replace(small.times, conditions=other)),
             }
         )
+    bare = replace(small, calibration=replace(small.calibration, networks=0))
+    with pytest.raises(InvalidArgument, match=r"model of \w+ in int8 is of operators alone"):
+        PrecisionModels({"float32": fitted, "int8": bare})
+    own = TinySpace(resolution=32)
+    own.__dict__["decisions"] = {**own.decisions, "precision": ("high", "low")}
+    with pytest.raises(InvalidArgument, match="tiny has a decision precision of its own"):
+        PrecisionChoice(own, ("float32", "int8"))
     with pytest.raises(InvalidArgument, match="has no choice of a precision"):
         models.on(TinySpace())
     with pytest.raises(InvalidArgument, match="give all three or none"):
