@@ -122,11 +122,7 @@ def find(text: str, width: float = 1.0, resolution: int | None = None) -> Archit
 
 
 def _refuse_in_other(text: str, run: Loaded, number: int) -> None:
-    """Refuse a candidate of a run over precisions that is in another one than float32.
-
-    Raises:
-        InvalidArgument: It is; its name in the run of that precision is told.
-    """
+    """Refuse a candidate of a run over precisions in another one than float32; tell its name."""
     precision, network = from_front(run.front.candidates[number].block_args)
     if precision == FLOAT32:
         return

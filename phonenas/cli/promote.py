@@ -24,7 +24,8 @@ from .options import (
     command,
 )
 from .output import command_line, files_lines, origin_note, shown_db, table
-from .stores import find_model, measurable, open_store, searched_in, stored_model
+from .stores import find_model, measurable, open_store, stored_model
+from .validate import searched_in
 
 if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phonenas.space.errors import (
-    Infeasible,
     InvalidArgument,
     NotEnoughData,
     PhonenasError,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.drift import Upkeep
     from phonenas.search.precisions import PrecisionModels
-    from phonenas.search.run_folder import Loaded
 
 __all__ = [
     "fitted_path",
@@ -46,7 +44,6 @@ __all__ = [
     "profile_words",
     "refit_lines",
     "refuse_ready",
-    "searched_in",
     "stored_model",
 ]
 
@@ -330,36 +327,6 @@ def _fitted_in(db: str, device: str) -> str:
         usual = usual_precision(device)
         return choose_conditions(store, device, None, None, usual=usual)[0].precision
     return ""
-
-
-def searched_in(run: Loaded, precision: str | None) -> Loaded:
-    """The run; of one over precisions the run of the precision that is named.
-
-    Raises:
-        PrecisionDiffers: Another one was asked for, or none of several.
-        Infeasible: No network in that precision met the constraints.
-    """
-    if len(known := run.precision.split(" or ")) > 1:
-        from phonenas.search.run_folder import load
-
-        there = [p for p in known if (run.path / p / "run.json").exists()]
-        if precision is not None and checked_precision(precision) in there:
-            return load(run.path / precision)
-        if precision in known:
-            raise Infeasible(
-                f"no network of {run.path} in {precision} met the constraints. It has some in "
-                f"{' and '.join(there)}"
-            )
-        raise PrecisionDiffers(
-            f"{run.path} was searched over {run.precision}, and what is measured and trained is of "
-            f"one. Name it:  --precision {' or '.join(there)}"
-        )
-    if precision is not None and checked_precision(precision) != run.precision:
-        raise PrecisionDiffers(
-            f"{run.path} was searched in {run.precision}, not in {precision}. Search in that:  "
-            f"phonenas search --precision {precision} --out RUN"
-        )
-    return run
 
 
 def precision_words(conditions: Conditions) -> list[str]:

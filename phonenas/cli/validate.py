@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import UnstableDevice
+from phonenas.space.errors import Infeasible, PrecisionDiffers, UnstableDevice
+from phonenas.space.precision import checked_precision
 
 from .options import DeviceName, ModelFile, Output, Precision, Ray, Threads, command
 from .output import figures_table, files_lines, origin_note, table
-from .stores import find_model, measurable, open_store, refit_lines, searched_in
+from .stores import find_model, measurable, open_store, refit_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from phonenas.devices.measuring.events import Event
     from phonenas.search.constraints import Limit
+    from phonenas.search.run_folder import Loaded
     from phonenas.search.validation.rounds import Ranked, Round, RoundBegan
     from phonenas.search.validation.validate import Validated
 
-__all__ = ["validate"]
+__all__ = ["searched_in", "validate"]
 
 
 @command
@@ -216,6 +218,36 @@ def validate(
             f"{loaded.path / 'validation.json'}. Close other programs, then give the same command "
             "again."
         )
+
+
+def searched_in(run: Loaded, precision: str | None) -> Loaded:
+    """The run; of one over precisions the run of the precision that is named.
+
+    Raises:
+        PrecisionDiffers: Another one was asked for, or none of several.
+        Infeasible: No network in that precision met the constraints.
+    """
+    if len(known := run.precision.split(" or ")) > 1:
+        from phonenas.search.run_folder import load
+
+        there = [p for p in known if (run.path / p / "run.json").exists()]
+        if precision is not None and checked_precision(precision) in there:
+            return load(run.path / precision)
+        if precision in known:
+            raise Infeasible(
+                f"no network of {run.path} in {precision} met the constraints. It has some in "
+                f"{' and '.join(there)}"
+            )
+        raise PrecisionDiffers(
+            f"{run.path} was searched over {run.precision}, and what is measured and trained is of "
+            f"one. Name it:  --precision {' or '.join(there)}"
+        )
+    if precision is not None and checked_precision(precision) != run.precision:
+        raise PrecisionDiffers(
+            f"{run.path} was searched in {run.precision}, not in {precision}. Search in that:  "
+            f"phonenas search --precision {precision} --out RUN"
+        )
+    return run
 
 
 def _memory_kept(

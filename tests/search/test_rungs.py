@@ -13,6 +13,7 @@ from fakes import TinySpace
 from phonenas import search
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
+from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import Quantised
 from phonenas.search.accuracy.successive_halving import rungs_of
 from phonenas.search.rungs import promotable
@@ -69,6 +70,17 @@ def test_networks_in_int8_go_on_like_those_they_are_made_of(tiny: TinySpace) -> 
     assert steps[-1].digest == whole.digest
     assert steps[-1].estimate(network).top1[0] == whole.estimate(network).top1[0]
     assert steps[0].estimate(network).top1[0] < floats.after(1).estimate(network).top1[0]
+
+
+def test_steps_in_int8_keep_what_was_trained_of_float32(tiny: TinySpace, tmp_path: Path) -> None:
+    network = [tiny.decode(tiny.sample(np.random.default_rng(0), 1)[0])]
+    floats = SimulatedTraining(top1_of, 9, slow=True)
+    whole = Quantised(floats)
+    kept, told = SuccessiveHalving(whole, 3, folder=tmp_path), SuccessiveHalving(whole, 3)
+    assert len(kept.caches) == 3 and kept.digest == told.digest
+    assert kept.steps[0].estimate(network).top1 == told.steps[0].estimate(network).top1
+    (row,) = kept_rows(tmp_path / "accuracy.db", floats.after(1).digest)
+    assert row[1] == pytest.approx(floats.after(1).estimate(network).top1[0])
 
 
 def test_what_cannot_pause_is_refused() -> None:
