@@ -95,7 +95,7 @@ def fitted_path(db: str, device: str, out: Path | None, precision: str = FLOAT32
 
     path = out or model_path(db, device, precision)
     refuse_other(path, DOCUMENT.format, alone=True)
-    of_run = re.fullmatch(r"model[0-9]*\.json", path.name)
+    of_run = re.fullmatch(r"model([0-9]*|\.[a-z0-9-]+)\.json", path.name)
     if of_run and path.exists() and (path.parent / "run.json").exists():
         raise StoreError(
             f"{path} is the latency model of the run in this folder, and is not overwritten. "

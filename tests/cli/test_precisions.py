@@ -282,6 +282,9 @@ def test_a_stopped_search_over_precisions_goes_on_after_a_fit(
     own = load("s/int8").latency_model
     assert own is not None and own.digest == model.digest
     assert Path("s/first30/model.int8.json").exists()
+    to = ("--precision", "int8", "--out", "s/model.int8.json")
+    code, _, err = run("fit", *at, *to)
+    assert code == 1 and "is the latency model of the run in this folder" in err
 
 
 @pytest.mark.slow
