@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from phonenas.search.accuracy import AccuracyEstimator, SuccessiveHalving
     from phonenas.search.accuracy.estimator import Accuracy
     from phonenas.search.accuracy.quantisation.change import AccuracyChange, Change
+    from phonenas.search.training.export.quantised import QuantisedModel
     from phonenas.space import SearchSpace
 
     from .progress import Bars
@@ -170,7 +171,7 @@ def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
     from phonenas.search.promotion.result import read_promoted
     from phonenas.search.run_folder import load
 
-    changes = {}
+    changes: dict[str, QuantisedModel] = {}
     for run in {Path(text).resolve(): text for text in runs}.values():
         loaded = load(run)
         names = loaded.precision.split(" or ")
