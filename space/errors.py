@@ -5,7 +5,8 @@
     PhonenasError
     ├── UnknownName            LookupError    no such space, network, device
     ├── InvalidArgument        ValueError     a value outside its range
-    │   └── InvalidArchitecture               a block string that is none; names the token
+    │   ├── InvalidArchitecture               a block string that is none; names the token
+    │   └── InvalidUsage                      words of a command line that are no command
     ├── NotInSpace             ValueError     a network that the search space cannot express
     ├── UncoveredOperator      LookupError    the model cannot predict this operator
     ├── PrecisionDiffers       ValueError     a file computes in another precision than a model
@@ -24,7 +25,8 @@
     ├── TaskFailed             RuntimeError   a task raised another error, or ended its worker
     ├── WorkersUnavailable     ConnectionError  no cluster, or no node that can run the task
     ├── UncoveredNetwork       LookupError    a table of trained networks lacks this one
-    └── Incomplete             RuntimeError   some of what was asked for by name gave no number
+    ├── Incomplete             RuntimeError   some of what was asked for by name gave no number
+    └── Unexpected             RuntimeError   an error of another library that nobody foresaw
 
 Each message says what was asked, what prevents it and what to do next. `exit_code` is what the
 command line returns: 2 for invalid arguments, 1 for a valid request that could not be met. The
@@ -47,6 +49,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidImage",
     "InvalidObjective",
+    "InvalidUsage",
     "MissingExtra",
     "NotEnoughData",
     "NotInSpace",
@@ -57,10 +60,12 @@ __all__ = [
     "TaskFailed",
     "UncoveredNetwork",
     "UncoveredOperator",
+    "Unexpected",
     "UnknownName",
     "UnstableDevice",
     "UnsupportedFormat",
     "WorkersUnavailable",
+    "foreign",
     "install",
     "nearest",
     "reading",
@@ -118,6 +123,10 @@ class InvalidArgument(PhonenasError, ValueError):
 
 class InvalidArchitecture(InvalidArgument):
     """A block string that cannot be a network; the message names the token."""
+
+
+class InvalidUsage(InvalidArgument):
+    """Words that are no command line: an unknown command or option, or a value that is missing."""
 
 
 class NotInSpace(PhonenasError, ValueError):
@@ -198,6 +207,21 @@ class Incomplete(PhonenasError, RuntimeError):
 
 class InvalidImage(UnsupportedFormat):
     """A file that is not a whole image; the message names it and says how to go on without it."""
+
+
+class Unexpected(PhonenasError, RuntimeError):
+    """An error that nobody foresaw; the message begins with the name that its library gives it."""
+
+
+def foreign(error: Exception) -> PhonenasError:
+    """The error that tells of one of Python or another library; one of phonenas as it is."""
+    if isinstance(error, PhonenasError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return StoreError(f"{where}{error.strerror or error}. Nothing half-written is left.")
+    text = " ".join(str(error).split())[:300] or "no further text"
+    return Unexpected(f"{type(error).__name__}: {text}")
 
 
 @contextmanager

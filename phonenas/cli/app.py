@@ -6,16 +6,17 @@ the log. Exit 0: done; 1: it could not be done; 2: invalid arguments.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phonenas import __version__
-from phonenas.space.errors import PhonenasError
+from phonenas.space.errors import InvalidUsage, PhonenasError, foreign
 
 from . import (
     accuracy,
@@ -101,36 +102,46 @@ def _options(
     """Find image networks that are accurate and fast on your device, and measure them there."""
 
 
+# The class of all of typer's errors about the words of a command; typer does not export it.
+_Usage: type[Any] = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
     """Run the command line; errors leave as one line on stderr and an exit code."""
+    verbose = "--verbose" in sys.argv
     try:
         try:
-            app(prog_name="phonenas")
+            code = app(prog_name="phonenas", standalone_mode=False)
         finally:
             sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except _Usage as error:
+        if "--json" not in sys.argv:
+            error.show()  # with the usage of the command
+            sys.exit(2)
+        told = InvalidUsage(" ".join(error.format_message().split()))
+        print(json.dumps({"error": told.to_dict()}, indent=1))
+        _fail(f"InvalidUsage: {told}", 2)
     except PhonenasError as error:
-        if "--verbose" in sys.argv and not isinstance(error.__cause__, PhonenasError | None):
+        if verbose and not isinstance(error.__cause__, PhonenasError | None):
             traceback.print_exception(error.__cause__)
         _fail(f"{type(error).__name__}: {error}", error.exit_code)
-    except (Stopped, KeyboardInterrupt):
+    except (Stopped, KeyboardInterrupt, typer.Abort):
         _fail("Stopped. What was finished is kept; the same command goes on from there.", 130)
     except BrokenPipeError:
         # Whoever read our output has enough; say nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        _fail(f"StoreError:{where} {error.strerror or error}. Nothing half-written is left.", 1)
+        _fail(f"StoreError: {foreign(error)}", 1)
     except Exception as error:  # noqa: BLE001  # whatever it is, the user gets one line
-        verbose = "--verbose" in sys.argv
         if verbose:
             traceback.print_exc()
-        text = " ".join(str(error).split())[:300] or "no further text"
         from phonenas.data.files import without_password  # quick --help: it brings a database
 
         command = shlex.join(["phonenas", *map(without_password, sys.argv[1:])])
         advice = "" if verbose else " The same with --verbose prints the traceback."
-        _fail(f"{type(error).__name__}: {text}. While running: {command}.{advice}", 1)
+        _fail(f"Unexpected: {foreign(error)}. While running: {command}.{advice}", 1)
 
 
 def _fail(message: str, code: int) -> None:

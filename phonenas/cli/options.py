@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from phonenas.space.errors import InvalidArgument, PhonenasError
+from phonenas.space.errors import InvalidArgument, PhonenasError, foreign
 from phonenas.space.naming import legible, plain_name
 from phonenas.space.precision import PRECISIONS
 
@@ -429,11 +429,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 options = {f.name: given.pop(f.name) for f in fields(group) if f.name in given}
                 given[name] = group(**options)
             function(output, *store, *values, **given)
-        except PhonenasError as error:
-            if store:
+        except (typer.Exit, typer.BadParameter, BrokenPipeError):
+            raise
+        except Exception as error:
+            if store and isinstance(error, PhonenasError):
                 error.args = (_completed(str(error), *store, given, networks),)
             if output.as_json and not output.printed:  # one document, whatever happens
-                output.print({"error": error.to_dict()}, str)
+                output.print({"error": foreign(error).to_dict()}, str)
             raise
         except KeyboardInterrupt as stop:
             raise Stopped from stop  # typer would end without a word

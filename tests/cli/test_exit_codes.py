@@ -15,6 +15,8 @@ from fakes import TinySpace
 from phonenas import cli
 from phonenas.latency_model import LatencyModel
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
@@ -111,8 +113,45 @@ def test_a_foreign_error_is_one_line(
     monkeypatch.setattr(sys.modules["phonenas.cli.app"], "app", fail)
     code, out, err = run("show", "x")
     assert (code, out) == (1, "")
-    assert err.startswith(type(error).__name__) and len(err.splitlines()) == 1
+    assert err.startswith(f"Unexpected: {type(error).__name__}: ") and len(err.splitlines()) == 1
     assert "While running: phonenas show x." in err and "--verbose" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nonesuch",), "No such command"),
+        (("show", "--nonesuch"), "No such option"),
+        (("show",), "Missing argument"),
+        (("search", "--out", "x", "--evaluations", "many"), "--evaluations"),
+        (("profile", "--networks", "nan"), "is not a number"),
+    ],
+)
+def test_words_that_are_no_command(run: Any, words: tuple[str, ...], says: str) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and "Usage: phonenas" in err and says in err
+    code, out, err = run(*words, "--json")
+    told = json.loads(out)["error"]
+    assert (code, told["code"], told["exit_code"]) == (2, "InvalidUsage", 2)
+    assert says in told["message"] and err == f"InvalidUsage: {told['message']}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyError(1), "Unexpected"), (PermissionError(13, "denied", "x"), "StoreError")],
+)
+def test_with_json_a_foreign_error_has_a_listed_code(
+    run: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*words: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("phonenas.space.get", fail)
+    status, out, err = run("space", "mnasnet", "--json")
+    told = json.loads(out)["error"]
+    assert (status, told["code"], told["exit_code"]) == (1, code, 1)
+    assert err.startswith(f"{code}: {told['message']}") and len(err.splitlines()) == 1
+    assert f"`{code}`" in (ROOT / "docs/faults.md").read_text(encoding="utf-8")
 
 
 def test_a_name_with_a_line_break_is_told_on_one_line(run: Any) -> None:

@@ -176,9 +176,8 @@ def test_any_other_error_is_one_line(
     assert type(error).__name__ in line and "phonenas show mnasnet-a1" in line
     assert "--verbose" in line
     code, _, err = run("show", "mnasnet-a1", "--verbose")
-    assert (
-        code == 1 and "Traceback" in err and err.splitlines()[-1].startswith(type(error).__name__)
-    )
+    last = f"Unexpected: {type(error).__name__}: "
+    assert code == 1 and "Traceback" in err and err.splitlines()[-1].startswith(last)
 
 
 def test_a_store_nearby_is_named(run: Run, tmp_path: Path) -> None:
