@@ -46,7 +46,8 @@ The first word of an error's line is its code; it stays the same from release to
 words behind it may change. In Python it is the name of the class. With `--json` an error is the
 document on stdout, as `{"error": {"code": "UnknownName", "message": "...", "exit_code": 2}}`,
 unless the command had printed its result before it failed (some of several networks could not be
-measured, for example). A command line that cannot be read is told with its usage; with `--json` it has a code, too.
+measured, for example). A command line that cannot be read is told with its usage; with `--json` it
+has a code, too.
 
 | Code | Exit code | What it means |
 |---|---|---|

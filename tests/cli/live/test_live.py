@@ -304,12 +304,13 @@ def test_who_works_there(finished: Loaded, tmp_path: Path) -> None:
     note, state = folder / ".phonenas-owner", RunState(folder)
     with lock_folder(folder):
         own = json.loads(note.read_text(encoding="utf-8"))
-    for change, word, who in (
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, "at work", f"process {own['pid']} on "),
         ({"pid": 2**22 + 1}, "stopped", ""),
         ({"host": "elsewhere"}, "not known", "begun on elsewhere; whether it still works is not"),
         *([({"began": "1"}, "stopped", "")] if own["began"] else []),  # another has its number
-    ):
+    ]
+    for change, word, who in cases:
         note.write_text(json.dumps({**own, **change}), encoding="utf-8")
         seen = state.read()
         assert (

@@ -403,9 +403,14 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
         f"{run}/validation.json",
     )
     for name in moments:
-        job = start("killed")
         file = tmp_path / "killed" / name
-        wait_for(name, lambda job=job, file=file: file.exists() or job.poll() is not None)
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        job = start("killed")
+
+        def written(file: Path = file, before: int = before) -> bool:
+            return file.exists() and file.stat().st_mtime_ns > before
+
+        wait_for(name, lambda job=job, written=written: written() or job.poll() is not None)
         os.killpg(job.pid, signal.SIGKILL)
         job.communicate(timeout=PATIENCE_S)
     last = ended("killed")
@@ -413,3 +418,15 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
     fronts = [search.load(tmp_path / out / run).front.to_frame() for out in ("whole", "killed")]
     assert fronts[0].equals(fronts[1])
     assert all(s["before"] for s in ended("killed")["steps"])
+    # Killed as soon as a step with other keys is begun, it ends with what these give.
+    study = tmp_path / "study.toml"
+    study.write_text(KILLED.replace("top = 1", "top = 2"), encoding="utf-8")
+    record = tmp_path / "killed" / "study.json"
+    at, job = record.stat().st_mtime_ns, start("killed")
+    wait_for("the step", lambda: record.stat().st_mtime_ns > at or job.poll() is not None)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.communicate(timeout=PATIENCE_S)
+    before = {s["step"].split()[0]: s["before"] for s in ended("killed")["steps"]}
+    assert before["search"] and not before["report"]
+    validated = json.loads((tmp_path / "killed" / run / "validation.json").read_text())
+    assert len(validated["networks"]) == 2
