@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -239,8 +240,18 @@ def search(
     evaluator: Evaluator
     if isinstance(accuracy, SuccessiveHalving):
         assert isinstance(latency, LatencyModel)  # of one precision, as the accuracy
+        if budget.patience is not None:
+            raise InvalidArgument(
+                "patience goes without halving, where networks gain long after they were begun: "
+                "give a time (--time) or a time of training (--budget)"
+            )
         settings["columns"] = [*settings.get("columns", COLUMNS), EPOCHS]
         accuracy = accuracy if into is None else accuracy.within(Path(into))
+        if any(c.again for c in accuracy.caches) and (Path(into or "") / "run.json").exists():
+            raise InvalidArgument(
+                f"--again would change who went on in {into}, which has begun by halving: give "
+                "another --out"
+            )
         evaluator = RungEvaluator(space, latency, accuracy, spec)
     else:
         if into is not None and isinstance(accuracy, Quantised | InPrecisions):
@@ -249,9 +260,9 @@ def search(
             accuracy = kept(accuracy, Path(into) / "accuracy.db")
         evaluator = Evaluator(space, latency, accuracy, spec)
 
-    def tell(done: int, networks: int, mean_s: float) -> None:
+    def tell(done: int, networks: int, mean_s: float, later: bool = False) -> None:
         if on_event is not None:
-            left = max(0, limit - len(evaluator) - done)
+            left = 0 if later else max(0, limit - len(evaluator) - done)
             on_event(Estimated(done, networks, mean_s, left))
 
     with ExitStack() as stack:
@@ -292,7 +303,7 @@ def search(
             else:
                 evaluator.reuse(stopped.evaluations)
                 stopped = stopped.to_go_on()
-                timed = budget.training_s is not None
+                timed = accuracy.epochs > 0
                 evaluator.resume(stopped.evaluations, stopped.log, timed)
             log.info("%s: goes on from %d evaluations", folder.path, resumed)
             before_s, stale = stopped.seconds, stopped.stale
@@ -376,18 +387,17 @@ def search(
 
 
 @contextmanager
-def _telling(
-    accuracy: AccuracyEstimator, tell: Callable[[int, int, float], None] | None
-) -> Iterator[None]:
-    """Call `tell` for each network that a cached estimator is asked for, within the block only."""
+def _telling(accuracy: AccuracyEstimator, tell: Callable[..., None] | None) -> Iterator[None]:
+    """Call `tell` for each network that a cached estimator is asked for, within the block only; of
+    a later rung with `later`."""
     if isinstance(accuracy, Quantised | InPrecisions):
         accuracy = accuracy.base
     caches = [accuracy] if isinstance(accuracy, Cached) else []
     if isinstance(accuracy, SuccessiveHalving):
         caches += accuracy.caches
     before = [cache.on_asked for cache in caches]
-    for cache in caches:
-        cache.on_asked = cache.on_asked if tell is None else tell
+    for place, cache in enumerate(caches):
+        cache.on_asked = cache.on_asked if tell is None else partial(tell, later=place > 0)
     try:
         yield
     finally:

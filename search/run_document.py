@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
@@ -15,7 +16,7 @@ from phonenas.space.errors import StoreError
 from phonenas.space.precision import FLOAT32
 
 from .checkpoint import run_digests
-from .evaluations import COLUMNS
+from .evaluations import COLUMNS, EPOCHS
 from .pareto import Candidate
 
 __all__ = ["DOCUMENT", "Estimate", "estimate_of", "model_file", "read_run", "settings_of"]
@@ -194,10 +195,23 @@ class Estimate:
         return f"{self.quantity} estimate" + (f" (after {after})" if after else "")
 
 
-def estimate_of(settings: Mapping[str, Any]) -> Estimate:
-    """What a run's estimates are; runs of before there were other schedules name none."""
+def trained_for(schedule: str, front: Iterable[Candidate]) -> str:
+    """The schedule of a front's networks: "3 of 9 epochs" where none was trained in full."""
+    epochs = max((c.values.get(EPOCHS, np.inf) for c in front), default=np.inf)
+    whole = schedule.partition(" ")[0]
+    return f"{epochs:.0f} of {schedule}" if whole.isdigit() and epochs < int(whole) else schedule
+
+
+def estimate_of(settings: Mapping[str, Any], front: Iterable[Candidate] = ()) -> Estimate:
+    """What a run's estimates are; runs of before there were other schedules name none.
+
+    Args:
+        settings: Of the run.
+        front: Its networks, if it is known.
+    """
     accuracy, scale = str(settings.get("accuracy", "")), str(settings.get("scale", ""))
     quantity, schedule = settings.get("quantity", "top-1"), settings.get("schedule", "")
+    schedule = trained_for(schedule, front)
     if accuracy.startswith("surrogate-"):
         schedule = "16 epochs of ImageNet"
         scale = scale or (

@@ -410,6 +410,8 @@ def search_lines(
         (least, _), *more_epochs = found.rungs.items()
         further = "".join(f", {n:,} of them for {e}" for e, n in more_epochs)
         lines[0] += f"; trained for {counted(least, 'epoch')}{further}"
+        if max(found.rungs) < accuracy.epochs:
+            lines.append("warning: no network of these is trained in full; give more --evaluations")
     if len(front) > len(shown):
         rest = command_line("show", str(out))
         lines.append(f"({len(shown)} of {len(front)}, evenly spaced; the best by reward:  {rest})")

@@ -176,6 +176,7 @@ def search(
     from phonenas.search.accuracy.cache import kept
     from phonenas.search.accuracy.quantisation.quantised import INTEGERS
     from phonenas.search.accuracy.successive_halving import SuccessiveHalving
+    from phonenas.search.run_document import trained_for
     from phonenas.search.run_folder import load
     from phonenas.space.narrowed import PrecisionChoice
 
@@ -214,8 +215,7 @@ def search(
     every: PrecisionModels | None = None
     whole = searched
     if precision == ANY:
-        output.refuse("model", "is of one precision, and --precision any takes several")
-        output.refuse("halving budget", "goes with one precision: --precision any takes several")
+        output.refuse("model halving budget", f"is of one precision, not --precision {ANY}")
         every = find_models(db, names[0], output.quiet, out)
         _refuse_one_precision([*(also or ()), *(limit or ())])
         searched, models = PrecisionChoice(searched, [*every.models]), [every.first]
@@ -303,7 +303,7 @@ def search(
         "runs": {name: str(folder) for name, folder in found.runs.items()},
         "accuracy": accuracy.name,
         "quantity": accuracy.quantity,
-        "schedule": accuracy.schedule,
+        "schedule": trained_for(accuracy.schedule, front),
         "extrapolated": sum(c.outside for c in front),
         "failed": dict(found.failed),
         "front": [{k: v for k, v in c.to_dict().items() if k != "measured_ms"} for c in front],

@@ -213,7 +213,7 @@ def _show_run(
     if parquet is not None:
         run.write_networks(parquet)
     known = read_references(run)
-    told = estimate_of(run.settings)
+    told = estimate_of(run.settings, run.front)
     plain = frame.astype(object).where(frame.notna(), None)
     rows: list[dict[str, Any]] = [
         {str(k): v for k, v in r.items()} for r in plain.to_dict("records")

@@ -223,7 +223,7 @@ def _validation_sections(d: OfDevice, validation: dict[str, Any], page: Page) ->
 def _headline(run: Loaded, validation: Mapping[str, Any] | None) -> str:
     target_ms, given = run.front.target_ms, str(run.settings.get("target", ""))
     device = str(run.settings["device"])
-    text, estimate = "No target was set.", escape(str(estimate_of(run.settings)))
+    text, estimate = "No target was set.", escape(str(estimate_of(run.settings, run.front)))
     if target_ms is not None:
         text = f"The target is <b>{target_ms:.2f} ms</b>"
         text += "." if given == f"{target_ms:g}" else f", given as <b>{escape(given)}</b>."
@@ -388,7 +388,7 @@ def _settings(run: Loaded) -> str:
     given += [("accuracy", "surrogate")] if str(s["accuracy"]).startswith("surrogate-") else []
     given.append(("trust", s.get("trust", 0)))
     given += [("set", f"{name}={value}") for name, value in options_given(s).items()]
-    estimate = estimate_of(s)
+    estimate = estimate_of(s, run.front)
     parts = [f"--{o} {shlex.quote(str(v))}" for o, v in given]
     parts += ["--soft"] * bool(s.get("soft"))
     known = f", from the same {s['start_from']} (--start-from)" if "start_from" in s else ""

@@ -83,7 +83,7 @@ def headline(devices: Sequence[OfDevice]) -> str:
     """The top of the page of several devices: the targets, the best network, a row a device."""
     run = devices[0].run
     names = " and ".join(escape(d.device) for d in devices)
-    text, estimate = "No target was set.", escape(str(estimate_of(run.settings)))
+    text, estimate = "No target was set.", escape(str(estimate_of(run.settings, run.front)))
     how = str(run.settings.get("across", ""))
     if run.front.target_ms is not None:
         text = {

@@ -204,6 +204,8 @@ class ShortTraining(AccuracyEstimator):
                 for row in rows[text]:
                     on_result(row, one)
 
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
         common = (self.recipe.settings, self._train, self._held, self.resources)
         self.workers.map(
             train_briefly,
@@ -290,6 +292,8 @@ def train_briefly(
     from ..training.trainer import run_job
 
     began = time.perf_counter()
+    if folder is not None and not Path(folder).parent.is_dir():
+        folder = None  # this worker does not see the folder of the run
     try:
         trained = run_job(
             Architecture.parse(network),

@@ -14,7 +14,7 @@ from typing import Any
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument
 
-from .cache import Cached, kept
+from .cache import Cached
 from .estimator import Accuracy, AccuracyEstimator
 from .quantisation.quantised import Quantised
 
@@ -43,7 +43,7 @@ class SuccessiveHalving(AccuracyEstimator):
         estimator: Of the whole training; one whose trainings can pause.
         factor: One network in so many goes on, for so many times as many epochs; ≥ 2.
         least: Epochs of each network before any goes on, at least, ≥ 1.
-        folder: Where paused trainings and, of a slow estimator, answers are kept; None: nowhere.
+        folder: Where paused trainings and answers are kept; None: nowhere.
     Attributes:
         rungs: Epochs of the first answer, of the next, and of all, rising.
         steps: The estimator of each.
@@ -126,5 +126,10 @@ class SuccessiveHalving(AccuracyEstimator):
 
 
 def _kept(step: AccuracyEstimator, path: Path) -> AccuracyEstimator:
-    """A step with its answers in a file; one in int8 keeps those of float32."""
-    return step.cached(path) if isinstance(step, Quantised) else kept(step, path)
+    """A step with its answers in a file; one in int8 keeps those of float32.
+
+    Also those of a quick step: a run that stopped goes on by them.
+    """
+    if isinstance(step, Quantised):
+        return step.cached(path)
+    return step if isinstance(step, Cached) else Cached(step, path)

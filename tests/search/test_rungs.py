@@ -16,6 +16,8 @@ from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
 from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import Quantised
 from phonenas.search.accuracy.successive_halving import rungs_of
+from phonenas.search.loop import Estimated
+from phonenas.search.run_document import estimate_of, trained_for
 from phonenas.search.rungs import promotable
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument
@@ -239,15 +241,67 @@ def test_a_run_killed_in_the_middle_of_a_rung_ends_the_same(
             raise _Killed
         return read(self, network)
 
+    monkeypatch.setattr("phonenas.search.run_folder._INTERVAL_S", 0.0)
+    monkeypatch.setattr("phonenas.search.run_folder._SHARE", 0)
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedTraining, "_read", dies)
         with pytest.raises(_Killed):
             go(tiny, fitted, halving(slow=True), 50, tmp_path / "r")
-    go(tiny, fitted, halving(slow=True), 50, tmp_path / "r")
+    checkpointed = (tmp_path / "r" / "checkpoint.npz").exists()
+    again = go(tiny, fitted, halving(slow=True), 50, tmp_path / "r")
+    assert (again.resumed_from > 0) == checkpointed
     runs = [search.load(tmp_path / name) for name in ("whole", "r")]
     assert runs[0].front == runs[1].front
     tables = [pd.read_parquet(tmp_path / n / "evaluations.parquet") for n in ("whole", "r")]
     pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+
+
+def test_patience_is_refused(tiny: TinySpace, fitted: LatencyModel, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="patience goes without halving"):
+        go(tiny, fitted, halving(), search.Budget(60, patience=20), tmp_path / "r")
+
+
+def test_failures_are_not_tried_again_in_a_run_that_has_begun(
+    tiny: TinySpace, fitted: LatencyModel, tmp_path: Path
+) -> None:
+    again = Cached(SimulatedTraining(top1_of, 9), tmp_path / "r" / "accuracy.db", again=True)
+    go(tiny, fitted, SuccessiveHalving(again), 30, tmp_path / "r")
+    with pytest.raises(InvalidArgument, match="which has begun by halving"):
+        go(tiny, fitted, SuccessiveHalving(again), 60, tmp_path / "r")
+
+
+def test_a_front_of_networks_trained_in_part_says_so(
+    tiny: TinySpace, fitted: LatencyModel, tmp_path: Path
+) -> None:
+    part = go(tiny, fitted, halving(), 8, tmp_path / "part")
+    run = search.load(tmp_path / "part")
+    assert max(part.rungs) == 3
+    assert estimate_of(run.settings, run.front).schedule == "3 of 9 simulated epochs"
+    whole = go(tiny, fitted, halving(), 90, tmp_path / "whole")
+    assert trained_for("9 simulated epochs", whole.front) == "9 simulated epochs"
+
+
+def test_the_bar_counts_networks_to_begin_on_the_first_rung_alone(
+    tiny: TinySpace, fitted: LatencyModel, tmp_path: Path
+) -> None:
+    left: list[list[int]] = [[]]
+
+    def listen(event: object) -> None:
+        if isinstance(event, Estimated):
+            left[-1].append(event.left)
+        else:
+            left.append([])
+
+    search.search(
+        tiny,
+        latency=fitted,
+        accuracy=halving(),
+        strategy=search.get("random"),
+        evaluations=90,
+        into=tmp_path / "r",
+        on_event=listen,
+    )
+    assert left[0][0] > 0 and left[0][-1] == 0
 
 
 @pytest.mark.slow
