@@ -2,10 +2,11 @@
 
 A step of a learning curve is predicted by its start: the gain from one rung to the next is
 quadratic in the top-1 so far and linear in the logarithm of the latency, since larger networks gain
-for longer. Each step is fitted on all networks that took it. Without further objectives and limits who takes it is
-chosen by these two numbers alone, so the choice does not distort the fit; a curve from the first
-rung to the last in one step would be fitted on those that turned out well. Below all that took a
-step, and beyond the target, it is extrapolated. Steps are then joined, and their errors with them.
+for longer. Each step is fitted on all networks that took it. Without further objectives and limits
+who takes it is chosen by these two numbers alone, so the choice does not distort the fit; a curve
+from the first rung to the last in one step would be fitted on those that turned out well. Below all
+that took a step, and beyond the target, it is extrapolated. Steps are then joined, and their errors
+with them.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
 from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import Quantised
 from phonenas.search.accuracy.successive_halving import rungs_of
+from phonenas.search.evaluations import Evaluations
 from phonenas.search.loop import Estimated
 from phonenas.search.run_document import estimate_of, trained_for
 from phonenas.search.rungs import promotable
@@ -178,9 +179,9 @@ def test_what_is_extrapolated_is_trusted_less(
     asked: list[tuple[np.ndarray, np.ndarray]] = []
     losses = search.Spec.losses
 
-    def listen(self: search.Spec, evaluated: object) -> np.ndarray:
-        asked.append((evaluated.further["epochs"], evaluated.top1_error))  # type: ignore[attr-defined]
-        return losses(self, evaluated)  # type: ignore[arg-type]
+    def listen(self: search.Spec, evaluated: Evaluations) -> np.ndarray:
+        asked.append((evaluated.further["epochs"], evaluated.top1_error))
+        return losses(self, evaluated)
 
     tell = search.RandomSearch.tell
     told: list[tuple[np.ndarray, np.ndarray]] = []
