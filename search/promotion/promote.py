@@ -399,10 +399,8 @@ def _estimated_s(
     left: list[PromotedNetwork], job: TrainingJob, resources: Resources
 ) -> float | None:
     """Seconds that the trainings will take, by the throughput of the network in the middle."""
-    if not left:
+    if not left or job.teacher is not None:  # how long a teacher takes is not known
         return None
-    if job.teacher is not None:
-        return None  # how long it takes for its part is not known
     middle = sorted(left, key=lambda n: n.macs)[len(left) // 2].architecture
     try:
         per_mac_s = seconds_per_mac(middle, job.recipe, resources)
@@ -419,9 +417,8 @@ def _expected_conditions(run: Loaded, device: Device | None) -> Conditions | Non
         return None
     if run.settings["device"] != device.name:
         measure = shlex.join(["phonenas", "validate", str(run.path), "--device", device.name])
-        told = (
-            f": promote measures on {run.settings['device']}; afterwards measure there:  {measure}"
-        )
+        first = run.settings["device"]
+        told = f": promote measures on {first}; afterwards measure there:  {measure}"
         told = told if device.name in run.devices else f", not for {device.name}"
         raise InvalidArgument(f"{run.path} was searched for {' and '.join(run.devices)}{told}")
     if "conditions" not in run.model:
