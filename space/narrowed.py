@@ -33,25 +33,11 @@ _PRECISION = "precision"
 _FEW = 4  # rows nearest to a mutant, of which it becomes one: the very nearest is a dead end
 
 
-class NarrowedSpace(SearchSpace):
-    """A space without some options of its decisions.
+class _OfAnother(SearchSpace):
+    """A space whose networks have the stem, the parts and the head of another's."""
 
-    Args:
-        base: The space.
-        decisions: Options that stay, by name of the decision; all of those that are not named.
-        name: Of this space.
-    """
-
-    def __init__(
-        self, base: SearchSpace, decisions: Mapping[str, tuple[Any, ...]], name: str
-    ) -> None:
+    def __init__(self, base: SearchSpace, name: str) -> None:
         self.base, self.name, self.resolution_px = base, name, base.resolution_px
-        self._decisions = {n: tuple(decisions.get(n, o)) for n, o in base.decisions.items()}
-        # Option of the base by option of this space, for each gene.
-        self._places = [
-            np.array([options.index(o) for o in self._decisions[n]], np.int8)
-            for n, options in base.decisions.items()
-        ]
         self.stem_channels, self.stem_stride = base.stem_channels, base.stem_stride
         self.head_channels, self.hidden_channels = base.head_channels, base.hidden_channels
         self.classes, self.activation, self.mixer = base.classes, base.activation, base.mixer
@@ -64,16 +50,37 @@ class NarrowedSpace(SearchSpace):
         return self.base.whole
 
     @property
-    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
-        return self._decisions
-
-    @property
     def parts(self) -> tuple[Part, ...]:
         return self.base.parts
 
     @cached_property
     def stem(self) -> Operator:
         return self.base.stem
+
+
+class NarrowedSpace(_OfAnother):
+    """A space without some options of its decisions.
+
+    Args:
+        base: The space.
+        decisions: Options that stay, by name of the decision; all of those that are not named.
+        name: Of this space.
+    """
+
+    def __init__(
+        self, base: SearchSpace, decisions: Mapping[str, tuple[Any, ...]], name: str
+    ) -> None:
+        super().__init__(base, name)
+        self._decisions = {n: tuple(decisions.get(n, o)) for n, o in base.decisions.items()}
+        # Option of the base by option of this space, for each gene.
+        self._places = [
+            np.array([options.index(o) for o in self._decisions[n]], np.int8)
+            for n, options in base.decisions.items()
+        ]
+
+    @property
+    def decisions(self) -> Mapping[str, tuple[Any, ...]]:
+        return self._decisions
 
     def decode(self, genome: npt.ArrayLike) -> Architecture:
         rows = self.check(genome)
@@ -188,7 +195,7 @@ class ListedSpace(ConfinedSpace, NarrowedSpace):
         return {self.decode(g).operators(): row for row, g in enumerate(self.genomes)}
 
 
-class PrecisionChoice(SearchSpace):
+class PrecisionChoice(_OfAnother):
     """A space with one decision more: what the whole network computes in.
 
     A genome is that of the base and, last, the place of its precision. Its network is that of the
@@ -214,31 +221,12 @@ class PrecisionChoice(SearchSpace):
             raise InvalidArgument(
                 f"{base.name} has a decision {_PRECISION} of its own: search in one precision"
             )
-        self.base, self.precisions = base, tuple(precisions)
-        self.name = f"{base.name} {_PRECISION}={','.join(precisions)}"
-        self.resolution_px = base.resolution_px
-        self.stem_channels, self.stem_stride = base.stem_channels, base.stem_stride
-        self.head_channels, self.hidden_channels = base.head_channels, base.hidden_channels
-        self.classes, self.activation, self.mixer = base.classes, base.activation, base.mixer
-
-    def __repr__(self) -> str:
-        return f"{self.name!r} at {self.resolution_px} px"
-
-    @property
-    def whole(self) -> SearchSpace:
-        return self.base.whole
+        super().__init__(base, f"{base.name} {_PRECISION}={','.join(precisions)}")
+        self.precisions = tuple(precisions)
 
     @cached_property
     def decisions(self) -> Mapping[str, tuple[Any, ...]]:
         return {**self.base.decisions, _PRECISION: self.precisions}
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return self.base.parts
-
-    @cached_property
-    def stem(self) -> Operator:
-        return self.base.stem
 
     def decode(self, genome: npt.ArrayLike) -> Architecture:
         rows = self.check(genome)
