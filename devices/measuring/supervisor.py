@@ -214,7 +214,10 @@ class Supervisor:
             below_c = self.protocol.wait_below_c
             if below_c is None:
                 below_c = self.device.wait_below_c
-            for warning in warnings_of(telemetry, phone=self.device.phone, wait_below_c=below_c):
+            # A load average counts what the user's own commands did in the minute before; where the
+            # others' share of the cores will be known in a moment, that is told instead.
+            seen = telemetry if known else {**telemetry, "load": None}
+            for warning in warnings_of(seen, phone=self.device.phone, wait_below_c=below_c):
                 self._warn(warning)
             reason = reason_to_wait(telemetry, below_c) if self.mode == "steady" else ""
             if not reason:

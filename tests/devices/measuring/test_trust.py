@@ -282,6 +282,21 @@ def test_a_calm_device_is_not_called_loaded(tmp_path: Path) -> None:
     assert found.verdict.stable, found.verdict.text
 
 
+def test_the_load_average_of_the_minute_before_is_no_warning(tmp_path: Path) -> None:
+    """It counts the user's own last command; the share that others take is known in a moment."""
+
+    class JustNow(Busy):
+        others = 0.0
+
+        def telemetry(self) -> dict[str, Any]:
+            return {**super().telemetry(), "load": 2.0}
+
+    told: list[Event] = []
+    with data.MeasurementStore(tmp_path / "x.db") as store, JustNow() as device:
+        devices.measure(few(), on=device, into=store, protocol=QUICK, on_event=told.append)
+    assert not [e for e in told if isinstance(e, Warned)]
+
+
 def test_what_tells_of_a_load() -> None:
     assert load_text([{"others": 0.29}, {}, {"others": 0.2}]) == ""
     assert load_text([{"others": 1.6}]) == "they take 1.6 cores; times may be up to 24% too long"
