@@ -30,7 +30,7 @@ demo $(MODEL): export PHONENAS_DB = $(DB)
 
 demo: $(VENV)/.core  ## profile this computer, search, validate, report
 	@mkdir -p $(RUN)
-	$(BIN)/phonenas profile --device local --space mnasnet --operators 400 --networks 30 --network mobilenet-v2 --network mnasnet-a1 --network mnasnet-b1 --network mnasnet-small
+	$(BIN)/phonenas profile --device local --space mnasnet --operators 200 --networks 20 --network mobilenet-v2 --network mnasnet-a1 --network mnasnet-b1 --network mnasnet-small
 	@$(MAKE) --no-print-directory $(MODEL)
 	$(BIN)/phonenas search --device local --space mnasnet --strategy nsga2 --target mobilenet-v2 --evaluations 8000 --seed 0 --model $(MODEL) --out $(RUN)
 	$(BIN)/phonenas validate $(RUN) --device local --top 5 --model $(MODEL)
