@@ -104,7 +104,7 @@ class Drift:
         )
         # The median of fewer than five has no interval.
         if self.low > 0 and self.high < float("inf"):
-            text += f" (90 %: {self.low - 1:+.1%} to {self.high - 1:+.1%})"
+            text += f" (90 %: {self.low - 1:+z.1%} to {self.high - 1:+z.1%})"
         if self.moved:
             first = self.moved[0]
             text += (

@@ -109,7 +109,7 @@ class FileLatency:
         if self.differs and self.measured_ms and self.random_ms:
             ratio = self.measured_ms / self.random_ms - 1
             told.append(
-                f"{self.file} takes {self.measured_ms:.2f} ms, {ratio:+.1%} beside the "
+                f"{self.file} takes {self.measured_ms:.2f} ms, {ratio:+z.1%} beside the "
                 f"architecture with random weights ({self.random_ms:.2f} ms): {self.reason}"
             )
         return "; ".join([*told, *filter(None, map(self._beside, self.also))])

@@ -390,3 +390,10 @@ def test_a_pages_python_runs(
         "README.md": "runs/python/run.json",
     }
     assert Path(written[page]).is_file()
+
+
+def test_nothing_prints_minus_zero() -> None:
+    """A signed number that rounds to 0 is +0.0, by the `z` of its format."""
+    assert f"{-0.0004:+z.1%}" == "+0.0%"
+    plain = re.compile(r":\+[.,]\d*[f%]")
+    assert [str(path) for path in ROOMS if plain.search(path.read_text(encoding="utf-8"))] == []

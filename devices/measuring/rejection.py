@@ -158,13 +158,13 @@ class DriftFilter:
         if self.most is not None and abs(sentinel_ms / anchor - 1) > self.most:
             return (
                 f"the sentinel beside it took {sentinel_ms:.3f} ms; it took {anchor:.3f} ms at "
-                f"the start ({sentinel_ms / anchor - 1:+.0%}, limit ±{self.most:.0%}): it "
+                f"the start ({sentinel_ms / anchor - 1:+z.0%}, limit ±{self.most:.0%}): it "
                 "throttles, or another program has the core"
             )
         if abs(off) > limit:
             return (
                 f"the sentinel beside it took {sentinel_ms:.3f} ms instead of {usual:.3f} ms "
-                f"({off:+.0%}, limit ±{limit:.0%}): another program has the core, or it throttles"
+                f"({off:+z.0%}, limit ±{limit:.0%}): another program has the core, or it throttles"
             )
         if clock_mhz > 0:
             self._clocks.append(clock_mhz)

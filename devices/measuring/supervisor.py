@@ -153,7 +153,7 @@ class Supervisor:
     def _differs(self, usual_ms: float) -> str:
         return (
             f"the sentinel takes {self.drift.usual_ms:.3f} ms; beside the measurements in the "
-            f"store it took {usual_ms:.3f} ms ({self._off(usual_ms):+.0%}): what is measured now "
+            f"store it took {usual_ms:.3f} ms ({self._off(usual_ms):+z.0%}): what is measured now "
             "is of another speed"
         )
 

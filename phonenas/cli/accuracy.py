@@ -405,7 +405,7 @@ def top1(
         return [
             str(row["n"]),
             f"{row['mean_error_points']:.2f}",
-            f"{row['bias_points']:+.2f}",
+            f"{row['bias_points']:+z.2f}",
             "–" if inside is None else f"{inside:.0%}",
             str(row["middle_n"]),
             "–" if middle is None else f"{middle:.2f}",

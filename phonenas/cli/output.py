@@ -256,7 +256,7 @@ def score_table(scores: dict[str, Score]) -> str:
                 names.get(key, key),
                 str(s.n),
                 f"{s.mape:.2%}",
-                f"{s.bias:+.2%}",
+                f"{s.bias:+z.2%}",
                 f"{s.acc5:.0%}",
                 f"{s.acc10:.0%}",
                 f"{s.rmse_ms:.3f} ms",

@@ -213,7 +213,7 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         tau = ""
         if result.kendall_tau is not None:
             tau = (
-                f"; Kendall τ between estimated and trained top-1 {result.kendall_tau:+.2f} "
+                f"; Kendall τ between estimated and trained top-1 {result.kendall_tau:+z.2f} "
                 f"(n = {len(result.shipping)})"
             )
         lines.append(
@@ -236,7 +236,7 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
         s = result.score
         lines.append(
             f"latency, predicted against {result.origin}: mean error {s.mape:.1%}, bias "
-            f"{s.bias:+.1%}, {s.coverage90:.0%} inside the 90 % interval (n = {s.n}"
+            f"{s.bias:+z.1%}, {s.coverage90:.0%} inside the 90 % interval (n = {s.n}"
             + (f" of {len(trained)} trained)" if s.n < len(trained) else ")")
         )
         lines.append(f"verdict: {result.verdict.text}")

@@ -151,7 +151,7 @@ def validate(
             f"{v.low_ms:.2f} to {v.high_ms:.2f}",
             f"{sign} {v.measured_ms:.2f} ms",
             f"±{v.spread:.1%}",
-            f"{v.error:+.1%}",
+            f"{v.error:+z.1%}",
             "inside" if v.inside else "OUTSIDE",
             "" if v.verdict is None else SAID[v.verdict],
         ]
@@ -173,7 +173,7 @@ def validate(
         return (
             f"{inside} of {len(networks)} inside their interval{against}; mean error "
             f"{r.validation.score.mape:.1%}"
-            + (f", bias {r.validation.score.bias:+.1%}" if rounds > 1 else "")
+            + (f", bias {r.validation.score.bias:+z.1%}" if rounds > 1 else "")
             + (f"; {reused} were in the store already" if reused else "")
             + (f"\n{r.validation.score.note}" if r.validation.score.note else "")
         )

@@ -85,7 +85,9 @@ def _own_columns(compared: Compared) -> list[tuple[str, Callable[[NetworkRow], s
         points, error, scale = found
         half = 1.645 * error
         kind = "good" if points > half else "bad" if points < -half else ""
-        said = f"{100 * points:+.1f} ({100 * (points - half):+.1f} to {100 * (points + half):+.1f})"
+        said = (
+            f"{100 * points:+z.1f} ({100 * (points - half):+z.1f} to {100 * (points + half):+z.1f})"
+        )
         return f'<span class="{kind}">{said} {scale}</span>'
 
     columns: list[tuple[str, Callable[[NetworkRow], str]]] = [
@@ -210,7 +212,7 @@ def _timing_columns(compared: Compared, place: int) -> list[tuple[str, Callable[
         ("precision", lambda p: escape(p[1].precision) or "–"),
         (f"{_origin(timings)}, ms (± 90 %)", measured),
         ("predicted, ms (90 % interval)", predicted),
-        ("error", lambda p: number(p[1].error, "{:+.1%}") + " fitted on it" * p[1].fitted_on),
+        ("error", lambda p: number(p[1].error, "{:+z.1%}") + " fitted on it" * p[1].fitted_on),
         ("inside", lambda p: YES[p[1].inside]),
         ("than the first (90 %)", than),
         ("ms / 100 M MACs", per_macs),

@@ -28,7 +28,7 @@ def sentences(compared: Compared, place: int) -> list[str]:
         ranks = "" if math.isnan(s.spearman) else f", Spearman's ρ {s.spearman:.3f}"
         lines.append(
             f"{device}: {counted(s.n, 'network')} {origin} that the model was not fitted on: mean "
-            f"error {s.mape:.1%}, bias {s.bias:+.1%}{ranks}, {inside} inside the 90 % interval"
+            f"error {s.mape:.1%}, bias {s.bias:+z.1%}{ranks}, {inside} inside the 90 % interval"
             + (f". {s.note}" if s.n > 2 and s.note else "")
         )
     if fitted := sum(t.fitted_on and t.error is not None for t in timings):

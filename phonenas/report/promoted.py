@@ -91,7 +91,7 @@ def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
             q.file,
             f"{q.float_top1:.2%}",
             f"{q.top1:.2%}",
-            f"{q.change:+.2%} ± {q.change_error:.2%}",
+            f"{q.change:+z.2%} ± {q.change_error:.2%}",
             f"{q.agreeing:.2%}",
             f"{q.float_size / 1e6:.2f}",
             f"{q.size / 1e6:.2f}",

@@ -310,7 +310,7 @@ def _gain(r: Reference) -> str:
     if r.gain is None or r.bounds is None:
         return "none that fast"
     low, high = r.bounds
-    return f"{100 * r.gain:+.1f} ({low:+.1f} to {high:+.1f}), network {r.candidate}"
+    return f"{100 * r.gain:+z.1f} ({low:+z.1f} to {high:+z.1f}), network {r.candidate}"
 
 
 def reference_trace(references: Sequence[Reference], ends: tuple[float, float]) -> Any:

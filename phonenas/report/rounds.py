@@ -36,7 +36,7 @@ def _meeting(row: Mapping[str, Any]) -> str:
 _ROUNDS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("", lambda row: f"round {row['round']}"),
     ("its front", lambda row: escape(_ranking(row))),
-    ("model moved", lambda row: number(row["changed"].get("shift"), "{:+.1%}")),
+    ("model moved", lambda row: number(row["changed"].get("shift"), "{:+z.1%}")),
     ("measured", lambda row: str(len(row["networks"]))),
     ("expected to meet the target", lambda row: number(row.get("expected_to_meet"), "{:.1f}")),
     ("meet it", lambda row: escape(_meeting(row))),

@@ -41,7 +41,7 @@ log = logging.getLogger("phonenas")
 _SCORES = (
     ("n", "networks", "{:.0f}"),
     ("mape", "mean absolute error (MAPE)", "{:.1%}"),
-    ("bias", "bias, + predicts too much", "{:+.1%}"),
+    ("bias", "bias, + predicts too much", "{:+z.1%}"),
     ("acc5", "within ±5 %", "{:.0%}"),
     ("acc10", "within ±10 %", "{:.0%}"),
     ("rmse_ms", "RMSE", "{:.3f} ms"),
@@ -287,7 +287,7 @@ _NETWORKS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("○ top-1 estimate", _top1),
     ("predicted, ms (90 % interval)", _interval_ms),
     ("measured, ms", lambda v: f"● {v['measured_ms']:.2f} ± {v['spread']:.1%}"),
-    ("error", lambda v: f"{v['error']:+.1%}"),
+    ("error", lambda v: f"{v['error']:+z.1%}"),
     ("inside", lambda v: YES[v["inside"]]),
     ("target", lambda v: TARGET[v["verdict"]]),
     ("MACs, M", lambda v: number(v.get("macs"), "{:.0f}", 1e6)),

@@ -81,7 +81,7 @@ class Ranked:
     def __str__(self) -> str:
         return (
             f"ranked again for round {self.number}: {self.joined} networks came to the front, "
-            f"{self.left} left it, {self.stayed} stayed (model shifted by {self.shift:+.1%})"
+            f"{self.left} left it, {self.stayed} stayed (model shifted by {self.shift:+z.1%})"
         )
 
 

@@ -190,7 +190,7 @@ class Validation:
             lines.append(
                 f"{v.candidate.id:>4}  ○ {v.predicted_ms:.2f} ms ({v.low_ms:.2f} to "
                 f"{v.high_ms:.2f})  {self.conditions.mark} {v.measured_ms:.2f} ms ±{v.spread:.1%}  "
-                f"{v.error:+.1%}, {where}  {meets}{told}"
+                f"{v.error:+z.1%}, {where}  {meets}{told}"
             )
         lines += [f"{u.candidate.id:>4}  not measured: {u.reason}" for u in self.unmeasured]
         return "\n".join([*lines, *filter(None, [self.conditions.origin_note])])

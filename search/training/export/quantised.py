@@ -108,7 +108,7 @@ class QuantisedModel:
     def __str__(self) -> str:
         return (
             f"{self.name} in {self.precision}: top-1 {self.top1:.2%}, of the float32 file "
-            f"{self.float_top1:.2%}: {self.change:+.2%} ±{self.change_error:.2%} on "
+            f"{self.float_top1:.2%}: {self.change:+z.2%} ±{self.change_error:.2%} on "
             f"{self.images:,} images, {self.agreeing:.2%} of the decisions equal; "
             f"{self.size / 1e6:.2f} MB, of the float32 file {self.float_size / 1e6:.2f} MB; "
             f"calibrated on {self.calibrated_on:,} images"
