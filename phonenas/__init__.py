@@ -15,7 +15,7 @@ from . import moved as _moved  # noqa: F401  # old module paths work from here o
 if TYPE_CHECKING:
     from phonenas import data, devices, latency_model, search, space
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "data", "devices", "latency_model", "search", "space"]
 
 _FOLDERS = ("data", "devices", "latency_model", "search", "space")

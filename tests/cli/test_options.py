@@ -138,7 +138,7 @@ def test_several_values_are_given_by_repeating(run: Run) -> None:
 
 def test_version_help_and_completion(run: Run) -> None:
     code, out, _ = run("--version")
-    assert code == 0 and out == "phonenas 0.1.0\n"
+    assert code == 0 and out == "phonenas 0.2.0\n"
     assert run("-h")[1] == run("--help")[1]
     assert "--install-completion" in run("-h")[1] and "export-network" in run("-h")[1]
 
