@@ -21,6 +21,7 @@ _SENTINEL = msgspec.json.Decoder(Annotated[tuple[Ms, ...], Meta(max_length=1_000
 _TELEMETRY = msgspec.json.Decoder(dict[str, Any])
 # Of a round's startup among its telemetry: older releases, which know none, read the store too.
 _STARTUP = "startup"
+_OWN = "device:startup"  # what a device itself calls so
 
 
 class MeasurementRow(msgspec.Struct, array_like=True):
@@ -55,12 +56,13 @@ def _telemetry(values: dict[str, Any]) -> str:
 def columns_of(taken: Round) -> dict[str, Any]:
     """A round as columns of its table, those that name it left out."""
     startup = {} if taken.startup is None else {_STARTUP: asdict(taken.startup)}
+    told = {_OWN if k == _STARTUP else k: v for k, v in taken.telemetry.items()}
     return {
         "samples_ms": _times(taken.samples_ms),
         "sentinel_ms": _times(taken.sentinel_ms),
         "preempted": taken.preempted,
         "at": taken.at,
-        "circumstances": _telemetry({**taken.telemetry, **startup}),
+        "circumstances": _telemetry({**told, **startup}),
     }
 
 
@@ -72,6 +74,10 @@ def round_of(row: Any) -> Round:
     """
     telemetry = _TELEMETRY.decode(row.circumstances)
     startup = telemetry.pop(_STARTUP, None)
+    if _OWN in telemetry:
+        telemetry[_STARTUP] = telemetry.pop(_OWN)
+    elif not isinstance(startup, dict | None):  # a device's, by a release that knew no other
+        telemetry[_STARTUP], startup = startup, None
     return Round(
         _SAMPLES.decode(row.samples_ms),
         _SENTINEL.decode(row.sentinel_ms),
