@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from .block import ACT_TOKENS, FUNCTIONS, MAX_WORD, MIN_SE_RATIO, Block, parse_block, round_channels
 from .drawing import Row, drawing
@@ -137,17 +137,8 @@ class Architecture:
         for block in self.blocks:
             layers.extend(block.operators(px))
             px = layers[-1].out_px
-        head = Operator(
-            "head",
-            layers[-1].out_channels,
-            self.classes,
-            px,
-            features=self.head_channels,
-            activation=self.activation,
-            hidden=self.hidden_channels,
-            mixer=self.mixer,
-        )
-        return (*layers, head)
+        own = (self.head_channels, self.activation, self.hidden_channels, self.mixer)
+        return (*layers, _head(layers[-1].out_channels, self.classes, px, *own))
 
     def operators(self) -> tuple[Operator, ...]:
         """Stem, layers and head in order. Two networks are the same when these are equal."""
@@ -230,6 +221,30 @@ class Architecture:
         return _parse(text)
 
 
+@lru_cache(maxsize=1024)
+def _head(
+    in_channels: int,
+    classes: int,
+    px: int,
+    features: int,
+    activation: Activation,
+    hidden: int,
+    mixer: Mixer,
+) -> Operator:
+    """The last operator: networks of one space share it, with what it has counted."""
+    return Operator(
+        "head",
+        in_channels,
+        classes,
+        px,
+        features=features,
+        activation=activation,
+        hidden=hidden,
+        mixer=mixer,
+    )
+
+
+@lru_cache(maxsize=1024)
 def stem_operator(
     channels: int, resolution_px: int, stride: int = STEM_STRIDE, activation: Activation = "relu"
 ) -> Operator:

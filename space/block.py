@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from .errors import InvalidArchitecture
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 MAX_WORD = 120
+_MOST_CACHED = 1 << 14  # blocks of many networks are few: each is read and built once
 MIN_SE_RATIO = 1e-4  # smaller ones are written with an exponent, which no block string has
 ACT_TOKENS = {"relu": "", **{function: f"_{name}" for name, function in ACTIVATIONS.items()}}
 FUNCTIONS: dict[str, Activation] = {"relu": "relu", "silu": "swish", **ACTIVATIONS}
@@ -171,6 +173,7 @@ class Block:
         return block
 
 
+@lru_cache(maxsize=_MOST_CACHED)
 def _block_operators(block: Block, in_px: int) -> tuple[Operator, ...]:
     layers: list[Operator] = []
     for index in range(block.repeats):
@@ -228,6 +231,7 @@ _TOKENS: dict[str, tuple[re.Pattern[str], str]] = {
 _SKIPS: dict[str, Skip] = {"": "identity", "noskip": "none", "pool": "pool"}
 
 
+@lru_cache(maxsize=_MOST_CACHED)
 def parse_block(word: str, number: int) -> Block:
     """The block that a word names; `number` is its place, for messages.
 

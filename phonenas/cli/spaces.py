@@ -188,7 +188,7 @@ def _show_run(
     output: Output, run: Loaded, every: bool, csv: Path | None, parquet: Path | None
 ) -> None:
     from phonenas.data.files import refuse_other, write_atomic
-    from phonenas.report import gain_sentence, read_references
+    from phonenas.report import gain_sentence, measured_in, read_references
     from phonenas.search.device_view import of_device
     from phonenas.search.run_document import estimate_of
 
@@ -213,6 +213,7 @@ def _show_run(
     if parquet is not None:
         run.write_networks(parquet)
     known = read_references(run)
+    gained = gain_sentence(run.front, known, measured_in(run))
     told = estimate_of(run.settings, run.front)
     plain = frame.astype(object).where(frame.notna(), None)
     rows: list[dict[str, Any]] = [
@@ -230,7 +231,7 @@ def _show_run(
         "scale": told.scale,
         "networks": rows,
         "references": [asdict(r) for r in known],
-        "gain": gain_sentence(run.front, known),
+        "gain": gained,
         "origin": run.front.origin,
         "csv": None if csv is None else str(csv),
         **({} if parquet is None else {"parquet": str(parquet)}),
@@ -254,7 +255,7 @@ def _show_run(
         lines.append(f"* {told.scale}")
         own = run.model.get("conditions")
         conditions = None if not own else run.conditions
-        lines += known_lines(run.front, known, "●" if conditions is None else conditions.mark)
+        lines += known_lines(gained, known, "●" if conditions is None else conditions.mark)
         lines += [f"written to {file}" for file in (csv, parquet) if file is not None]
         notes = [] if conditions is None else [of_device(run, d).conditions for d in run.devices]
         return "\n".join(lines) + "".join(dict.fromkeys(map(origin_note, notes)))
@@ -433,7 +434,7 @@ def refuse_precision(space: str, conditions: Sequence[str]) -> None:
         InvalidArgument: One of these is on the precision.
     """
     from phonenas import space as spaces
-    from phonenas.space.narrowed import parted
+    from phonenas.space.spaces import parted
 
     name, own = parted(space)
     asked = [c for c in (*own, *conditions) if re.match("precision!?=", c)]

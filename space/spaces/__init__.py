@@ -4,18 +4,23 @@ networks of a table; each whole or narrowed by hand."""
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
+from pathlib import Path
 
+from .. import narrowed
 from ..errors import InvalidArgument, PhonenasError
-from ..narrowed import conditioned, narrow, parted
+from ..narrowed import conditioned, narrow
 from ..operator import Operator
 from ..registry import Registry
 from ..search_space import SearchSpace
 from .from_file import FileSpace, is_space_file
 from .from_table import is_table, table_space
 
-__all__ = ["SPACES", "FileSpace", "each", "get", "names", "narrow", "space_of"]
+__all__ = ["SPACES", "FileSpace", "each", "get", "names", "narrow", "parted", "space_of"]
+
+_DIGEST = re.compile(r"@[0-9a-f]{12}\Z")  # behind the name of a file
 
 #: Classes of search spaces, or functions that make one, each called with a resolution or nothing.
 SPACES: Registry[Callable[..., SearchSpace]] = Registry(
@@ -63,6 +68,20 @@ def space_of(operators: Collection[Operator]) -> SearchSpace | None:
         if most == len(set(operators)):
             break  # no other holds more, and the tables of large spaces take seconds
     return best
+
+
+def parted(name: str) -> tuple[str, list[str]]:
+    """The name of a space, and the conditions behind it, as `narrow` takes them.
+
+    Words in the name of a file that is there are none: `table:with k=3.csv`.
+    """
+    base, conditions = narrowed.parted(name)
+    for count in range(len(conditions), 0, -1):
+        longer = " ".join([base, *conditions[:count]])
+        file = Path(_DIGEST.sub("", longer.removeprefix("table:")))
+        if (is_table(longer) or is_space_file(longer)) and file.is_file():
+            return longer, conditions[count:]
+    return base, conditions
 
 
 def get(name: str, resolution: int | None = None) -> SearchSpace:

@@ -11,6 +11,7 @@ import pytest
 from phonenas import space
 from phonenas.space import NASBenchMacro
 from phonenas.space.errors import InvalidArgument, NotEnoughData, SettingsChanged, UnsupportedFormat
+from phonenas.space.spaces import parted
 
 MACRO = NASBenchMacro()
 OWN = [
@@ -37,6 +38,21 @@ def test_genes_are_those_of_the_space_that_holds_all(tmp_path: Path) -> None:
     assert {by_genes.decode(g) for g in by_genes.sample(np.random.default_rng(0), 20)} == {
         MACRO.decode(g) for g in genomes
     }
+
+
+def test_words_of_a_files_name_are_no_conditions(tmp_path: Path) -> None:
+    path = tmp_path / "kept k=3.csv"
+    genomes = np.array([[0, 1, 0, 1, 0, 1, 0, 1], [2] * 8], np.int8)
+    pd.DataFrame({"network": [str(MACRO.decode(g)) for g in genomes]}).to_csv(path, index=False)
+    listed = space.get(f"table:{path}")
+    assert listed.size == 2 and space.get(listed.name, 32).name == listed.name
+    narrowed = space.get(f"{listed.name} l0=identity")
+    assert narrowed.size == 1 and space.get(narrowed.name).name == narrowed.name
+    assert parted(f"table:{path} l0=identity") == (f"table:{path}", ["l0=identity"])
+    toml = tmp_path / "mine k=3.toml"
+    assert parted(f"{toml} k=5")[1] == ["k=3.toml", "k=5"]
+    toml.write_text("")
+    assert parted(f"{toml}@0123456789ab k=5") == (f"{toml}@0123456789ab", ["k=5"])
 
 
 @pytest.mark.slow
