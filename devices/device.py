@@ -44,7 +44,7 @@ class Reading:
     Args:
         samples_ms: Times of single undisturbed inferences after warm-up, in ms.
         sentinel_ms: Time of the sentinel beside each sample, in ms.
-        preempted: Runs dropped because the scheduler took the core.
+        preempted: Runs dropped because the scheduler took the core; with an error, that is why.
         provider: The execution provider that ran.
         error: Why there is no sample; "" otherwise.
         first_ms: Time of the first inference after loading, in ms; 0 if unknown.
@@ -60,6 +60,11 @@ class Reading:
     first_ms: float = 0.0
     clock_mhz: float = 0.0
     busy_s: float = 0.0
+
+    @property
+    def crowded_out(self) -> bool:
+        """Whether there is no sample because other programs took the core from every run."""
+        return bool(self.error) and self.preempted > 0
 
 
 @dataclass(frozen=True)

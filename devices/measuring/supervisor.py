@@ -19,7 +19,7 @@ from phonenas.space.errors import DeviceError, DeviceUnavailable, UnstableDevice
 
 from ..device import Device, Job, Reading
 from .events import Lost, OnEvent, Waiting, Warned
-from .preconditions import reason_to_wait, warnings_of
+from .preconditions import load_text, reason_to_wait, warnings_of
 from .protocol import SENTINEL, Protocol
 from .rejection import DriftFilter, rejection_reason
 
@@ -45,6 +45,7 @@ _LOOKS, _LOOK_PAUSE_S = 3, 2.0  # before it is told: one look may have been dist
 # Of work of one process: each has a speed of its own, by some 0.8 %. Another one takes its time.
 _FRESH_S, _FRESH_TIMES = 20.0, 20.0
 _HEAT_PAUSE_S = 10.0
+_CROWDED_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # pauses while other programs take the core
 _SUSTAIN_RUNS = 200
 _FIRST_LOOK_S = 0.5  # least time over which other programs' share of the cores is taken
 _LOOK_S = 10.0  # telemetry costs up to half a second over ssh; heat changes more slowly
@@ -170,9 +171,7 @@ class Supervisor:
     def _watch(self, sentinel: Path) -> None:
         """Some readings of the sentinel, of several loadings, for the drift filter."""
         jobs = [Job(sentinel, _WATCH_RUNS)] * _WATCH
-        readings = [
-            r for _ in range(_LOADS) for r in self._bounded(lambda: self.run(jobs, sentinel))
-        ]
+        readings = [r for _ in range(_LOADS) for r in self._undisturbed(jobs, sentinel)]
         for reading in readings:
             if reason := rejection_reason(reading, self.base.provider):
                 raise DeviceError(
@@ -181,6 +180,26 @@ class Supervisor:
                 )
             # With a weight, so that throttling soon after does not outnumber them.
             self.drift.check_speed(median(reading.sentinel_ms), reading.clock_mhz, weight=_WEIGHT)
+
+    def _undisturbed(self, jobs: Sequence[Job], sentinel: Path) -> list[Reading]:
+        """Readings of the sentinel, without those from whose every run the core was taken.
+
+        Raises:
+            UnstableDevice: All of them are so, for half a minute.
+        """
+        for pause in (*_CROWDED_S, 0.0):
+            readings = self._bounded(lambda: self.run(jobs, sentinel))
+            if kept := [r for r in readings if not r.crowded_out]:
+                return kept
+            if pause:
+                self._wait("other programs take its core from every run", pause)
+        load = load_text([self._telemetry])
+        raise UnstableDevice(
+            f"{self.device.name} is busy: other programs take its core from every run of the "
+            f"sentinel, still so after {sum(_CROWDED_S):.0f} s"
+            + (f" ({load})" if load else "")
+            + ". `top` shows which they are: close them, then give the same command again."
+        )
 
     def _heat_up(self) -> None:
         """Minutes of unbroken load, before the sustained mode and after every break in it."""
@@ -192,7 +211,7 @@ class Supervisor:
             self.tell(Waiting("it is under load before sustained speed is measured", left))
             jobs = [Job(sentinel, _SUSTAIN_RUNS)] * 5
             for reading in self._bounded(lambda: self.run(jobs, sentinel)):  # noqa: B023 - at once
-                if reading.error:
+                if reading.error and not reading.crowded_out:
                     raise DeviceError(
                         f"{self.device.name} cannot run the sentinel: {reading.error}"
                     )

@@ -15,7 +15,8 @@ input closes; empty lines only show that the other side is alive.
     {"op": "run", "models": [path, ...], "runs": [15, ...], "warmup_runs": 5, "warmup_s": 0.3,
      "limit_s": 30, "sentinel": path, "remove": true}
     → one line a model, in order, {"index", "samples_ms", "sentinel_ms", "preempted", "first_ms",
-      "clock_mhz", "busy_s", "provider"} or {"index", "error"}, then {"done": true}
+      "clock_mhz", "busy_s", "provider"} or {"index", "error"}, then {"done": true}; an error
+      with "preempted" above 0 says that other programs took the core from every run
     with `remove` the models' files, and the .npz files of their inputs, are deleted after the
     batch, except the sentinel's
     {"op": "stop"} during a batch ends it after the present model, with {"done": true}
@@ -168,7 +169,8 @@ class Bench:
         clock_mhz = self.clock_mhz()
         self.last_busy = clock()
         if not samples:
-            return {"error": f"no undisturbed run among {preempted}, or none within the limit"}
+            why = f"no undisturbed run among {preempted}" if preempted else "no run in time"
+            return {"error": why, "preempted": preempted}
         return {
             "samples_ms": samples,
             "sentinel_ms": beside,

@@ -257,7 +257,7 @@ class SimulatedPhone(Device):
             before = after
             slowest = min(slowest, self._around.clock())
         if not samples:
-            return Reading(error=f"no undisturbed run among {preempted}")
+            return Reading(preempted=preempted, error=f"no undisturbed run among {preempted}")
         return Reading(
             tuple(samples),
             tuple(beside),

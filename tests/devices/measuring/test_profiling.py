@@ -21,7 +21,7 @@ from phonenas import data, devices, space
 from phonenas.data.measurement import Startup, spread
 from phonenas.devices.device import Reading
 from phonenas.devices.measuring import profiling
-from phonenas.devices.measuring.events import Measured, Planned, Rejected, Subject, Warned
+from phonenas.devices.measuring.events import Measured, Planned, Rejected, Subject, Waiting, Warned
 from phonenas.devices.measuring.protocol import Protocol
 from phonenas.space.errors import DeviceError, InvalidArgument, UnstableDevice
 from phonenas.space.lowering.onnx import to_onnx
@@ -67,6 +67,36 @@ def test_times_are_those_of_the_device(
         assert outcome.results[operator.key].latency_ms == pytest.approx(
             FakeDevice.true_ms(path), rel=0.01
         )
+
+
+@pytest.mark.fault(
+    "Other programs take the core of a device from every run.",
+    "`other programs take its core from every run of the sentinel, still so after 30 s`; exit "
+    "code 1",
+    "Close them; `top` shows which they are.",
+)
+def test_a_device_that_is_busy_is_waited_for_and_then_told(
+    tiny: TinySpace, store: data.MeasurementStore
+) -> None:
+    one = Subject("operator", tiny.operators()[0])
+    crowded = Reading(preempted=60, error="no undisturbed run among 60")
+    waits: list[Waiting] = []
+
+    def see(event: object) -> None:
+        if isinstance(event, Waiting):
+            waits.append(event)
+
+    # Two looks of four readings are without an undisturbed run, and one reading of the third.
+    with FakeDevice(trouble=dict.fromkeys(range(1, 10), crowded)) as device:
+        assert devices.measure([one], on=device, into=store, on_event=see).measured == 1
+    assert [w.seconds for w in waits] == [1.0, 2.0]
+    assert all("other programs take its core from every run" in w.reason for w in waits)
+    with FakeDevice(trouble=dict.fromkeys(range(1, 100), crowded)) as device:
+        with pytest.raises(UnstableDevice) as caught:
+            devices.measure([one], on=device, into=store, again=True)
+        assert device.clock_s == 30.0
+    assert "fake is busy: other programs take its core from every run" in str(caught.value)
+    assert "still so after 30 s" in str(caught.value) and "provider" not in str(caught.value)
 
 
 def test_what_is_there_is_reused(tiny: TinySpace, store: data.MeasurementStore) -> None:
