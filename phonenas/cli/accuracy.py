@@ -168,6 +168,7 @@ def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
         NotEnoughData: Nothing of a run was quantised that has an error in float32.
     """
     from phonenas.search.accuracy.quantisation.change import Change
+    from phonenas.search.accuracy.quantisation.quantised import INTEGERS
     from phonenas.search.promotion.result import read_promoted
     from phonenas.search.run_folder import load
 
@@ -178,7 +179,8 @@ def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
         parts = [loaded.path / p for p in reversed(names) if len(names) > 1]
         folders = [p for p in parts if (p / "run.json").exists()] or [loaded.path]
         promoted = [found for folder in folders if (found := read_promoted(folder))]
-        files = [q for every in promoted for n in every.trained if (q := n.quantised_file)]
+        every = [q for p in promoted for n in p.trained if (q := n.quantised_file)]
+        files = [q for q in every if q.precision in INTEGERS and not q.not_run]
         if faultless := [q for q in files if q.float_top1 >= 1]:
             what = counted(len(faultless), "network")
             output.note(f"{what} of {run} without an error in float32: left out")

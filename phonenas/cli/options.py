@@ -109,13 +109,16 @@ Ray = Annotated[
 ]
 BrokenImages = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
 Quantise = Annotated[
-    str | None, typer.Option(help="int8: write each format in int8, too, and evaluate both files.")
+    str | None,
+    typer.Option(
+        help="int8 or another precision: write each format in that, too, and evaluate both files."
+    ),
 ]
 Calibrate = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Images that --quantise calibrates on, as --data; default: those trained on.",
+        help="Images that --quantise int8 calibrates on, as --data; default: those trained on.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]

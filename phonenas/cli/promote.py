@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import PhonenasError, UnstableDevice
-from phonenas.space.precision import FLOAT32
+from phonenas.space.errors import PhonenasError
+from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from .options import (
     Calibrate,
@@ -68,6 +68,7 @@ def promote(
     from phonenas import search as s
     from phonenas.search.cluster.device_workers import device_on
     from phonenas.search.cluster.workers import workers_from
+    from phonenas.search.exported_file import refuse_unstable
     from phonenas.search.promotion.promote import LatencySource
     from phonenas.search.promotion.promote import promote as promoted
     from phonenas.search.training.export.export import ExportSettings
@@ -84,7 +85,7 @@ def promote(
     run, of_run = loaded.path, loaded.precision
     if device is None:
         output.refuse("again", "measures again, and no device is named: give --device, too")
-    small = quantise or ("int8" if of_run == "int8" else None)
+    small = quantise or (of_run if of_run != FLOAT32 and of_run in PRECISIONS else None)
     if small is None:
         output.refuse("calibrate", "is of --quantise: give that, too")
     fitted = _model(output, loaded, db, model, device)
@@ -129,12 +130,15 @@ def promote(
     output.print(result.to_dict(), lambda: _text(result, run, part, db))
     if all(n.top1 is None for n in result.networks):
         raise typer.Exit(1)  # each was given up, and says why
+    if device is None:
+        return
+    networks = ""
     if unmeasured := [f"network {n.id}: {n.unmeasured}" for n in result.networks if n.unmeasured]:
-        raise UnstableDevice(
+        networks = (
             f"{len(unmeasured)} of {len(result.trained)} networks gave no stable measurement "
-            f"({'; '.join(unmeasured)}). What was trained and measured is kept; the same command "
-            "measures these again."
+            f"({'; '.join(unmeasured)})"
         )
+    refuse_unstable([(f"network {n.id}", n.file) for n in result.trained], networks)
 
 
 def _model(
@@ -266,10 +270,12 @@ def _ships(result: Promoted, part: str) -> str:
     if not images:
         return f"no file is in {of}: the front has the top-1 of float32"
     lacking = ", ".join(str(n.id) for n in result.trained if not n.in_precision)
+    changed = f"with its change in {of} on {max(images):,} {part} images"
+    if not max(images):
+        changed = f"of float32, since no runtime of this computer runs {of}"
     return (
-        f"the front is of the files in {of}, which ship: their latency, and the trained top-1 with "
-        f"its change in {of} on {max(images):,} {part} images"
-        + (f"; without a file in {of}, and not on it: {lacking}" if lacking else "")
+        f"the front is of the files in {of}, which ship: their latency, and the trained top-1 "
+        f"{changed}" + (f"; without a file in {of}, and not on it: {lacking}" if lacking else "")
     )
 
 

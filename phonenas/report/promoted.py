@@ -82,7 +82,7 @@ def promoted_section(run_dir: Path, page: Page) -> str:
 
 
 def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
-    """A table of the files in int8 beside those in float32; "" where there are none."""
+    """A table of quantised files beside those in float32; "" where there are none."""
     if not files:
         return ""
     rows = [
@@ -90,20 +90,28 @@ def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
             id_,
             q.file,
             f"{q.float_top1:.2%}",
-            f"{q.top1:.2%}",
-            f"{q.change:+z.2%} ± {q.change_error:.2%}",
-            f"{q.agreeing:.2%}",
+            *(
+                ("–", f"not evaluated: {q.not_run}", "–")
+                if q.not_run
+                else (
+                    f"{q.top1:.2%}",
+                    f"{q.change:+z.2%} ± {q.change_error:.2%}",
+                    f"{q.agreeing:.2%}",
+                )
+            ),
             f"{q.float_size / 1e6:.2f}",
             f"{q.size / 1e6:.2f}",
         )
         for id_, q in files
     ]
-    head = ("id", "file", "● top-1 in float32", "● top-1 in int8", "change", "decisions equal")
-    return table((*head, "float32, MB", "int8, MB"), rows) + (
-        f'<p class="soft">Quantised after training, calibrated on '
-        f"{counted(files[0][1].calibrated_on, 'image')}; each file run by its runtime on "
-        f"{counted(files[0][1].images, 'test image')}. ± after the change is one standard error."
-        "</p>"
+    first = files[0][1]
+    of, on = first.precision, first.calibrated_on
+    head = ("id", "file", "● top-1 in float32", f"● top-1 in {of}", "change", "decisions equal")
+    calibrated = f", calibrated on {counted(on, 'image')}" if on else ""
+    return table((*head, "float32, MB", f"{of}, MB"), rows) + (
+        f'<p class="soft">Quantised after training{calibrated}; each file run by its runtime on '
+        f"{counted(max(q.images for _, q in files), 'test image')}. ± after the change is one "
+        "standard error.</p>"
     )
 
 

@@ -38,7 +38,7 @@ from ..pareto import Candidate
 from ..run_folder import Loaded, lock_run
 from ..run_folder import load as load_run
 from ..training.export.export import WEIGHTS, ExportSettings, export
-from ..training.export.quantised import Quantisation
+from ..training.export.quantised import of_run
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
@@ -156,15 +156,15 @@ def promote(
         workers: Who trains; this process one by one by default. On other computers, a run folder
             that all of them see lets a training go on from its checkpoint.
         resources: What each training may use; by default `Resources()`.
-        exports: What is written of each. By default each format in float32; of a run in int8
-            always in int8, too, calibrated on the training images where nothing else is said. The
-            files in the precision of the run are those that ship.
+        exports: What is written of each. By default each format in float32; of a run in another
+            precision always in that, too, int8 calibrated on the training images where nothing
+            else is said. The files in the precision of the run are those that ship.
         on_event: Called with the events here, and those of `devices.measure`.
     Returns:
         What is in `promoted.json`, too.
     Raises:
-        InvalidArgument: top < 1, no test images, another device than the run's, or a GPU without
-            a share of one for workers.
+        InvalidArgument: top < 1, no test images, another device than the run's, a GPU without a
+            share of one for workers, or files in another precision than the run's.
         SettingsChanged: A network was promoted with other settings, or the device runs under
             other conditions than when the latencies were predicted.
         UnstableDevice, DeviceUnavailable: No latency was measured; the trainings are kept.
@@ -182,8 +182,9 @@ def promote(
     with lock_run(run.path):
         run.check_unchanged()
         exports = exports or ExportSettings()
-        if run.precision == "int8" and exports.quantise is None and exports.formats != ():
-            exports = replace(exports, quantise=Quantisation(job.images))
+        if exports.formats != ():
+            quantise = of_run(run.precision, exports.quantise, job.images)
+            exports = replace(exports, quantise=quantise)
         return _promoted(run, job, top, latency, workers, resources, exports, send)
 
 

@@ -86,7 +86,7 @@ class PromotedNetwork:
         sha256: Of the files that a phone runs, as they were exported: "onnx", "tflite", "onnx
             int8" … → 64 hexadecimal digits.
         precision: What was searched, and what ships.
-        quantised: The files in int8 beside those in float32, on the test images.
+        quantised: The files in another precision beside those in float32, on the test images.
         export_difference: Largest difference of a logit between these and torch.
         export_failed: Why an exported form is missing; "" where none is.
         failed: Why there is no trained network; "" where there is one.
@@ -132,7 +132,8 @@ class PromotedNetwork:
 
     @property
     def quantised_file(self) -> QuantisedModel | None:
-        """Of the files in int8 the one in the format that a device ran, else the first."""
+        """Of the files in another precision the one in the format that a device ran, else the
+        first."""
         form = "" if self.file is None else self.file.file.rpartition(".")[2]
         same = [q for q in self.quantised if q.name == form]
         return next(iter([*same, *self.quantised]), None)
@@ -147,14 +148,15 @@ class PromotedNetwork:
     def shipped(self) -> tuple[float, float]:
         """Top-1 of what ships, with its standard error; 0 where it failed.
 
-        Of a file in int8 that of the training, on all test images, and the change, on those of the
+        Of a quantised file that of training, on all test images, and the change, on those of the
         export. The error is that of both as if they were independent, which is rather too high:
-        the more of the images float32 names correctly, the more int8 can lose.
+        the more of the images float32 names correctly, the more int8 can lose. Of a file that no
+        runtime here runs it is that of the training.
         """
         q, error = self.quantised_file, self.top1_error or 0.0
         if self.top1 is None:
             return 0.0, 0.0
-        if q is None or q.precision != self.precision:
+        if q is None or q.precision != self.precision or q.not_run:
             return self.top1, error
         return min(max(self.top1 + q.change, 0.0), 1.0), math.hypot(error, q.change_error)
 

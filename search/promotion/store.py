@@ -136,7 +136,8 @@ class PromotionStore:
         # In a run in int8 the front is of these files, whether a network is among the best or not.
         needed = (must_agree or planned.precision != FLOAT32) and network.top1 is not None
         if needed and self.quantise is not None and quantised != self.quantise:
-            how = "in int8" if quantised is None else "with other images in int8"
+            of = self.quantise["precision"]
+            how = f"in {of}" if quantised is None else f"with other images in {of}"
             log.warning("network %d is exported again: %s, too", planned.id, how)
             self.again.add(planned.id)
             return None

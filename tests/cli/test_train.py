@@ -70,7 +70,8 @@ def test_a_trained_network_is_quantised(images: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--quantise float16 --out {u}", "--quantise float16 is not possible here; it is int8"),
+        ("--quantise float32 --out {u}", "--quantise float32 is not possible here; it is float16"),
+        ("--quantise float16 --calibrate {u} --out {u}", "--calibrate is of int8, and float16"),
         ("--calibrate {u} --out {u}", "--calibrate is of --quantise: give that, too"),
         ("--quantise int8 --calibrate {u}/no --out {u}", "no"),
         ("--quantise int8", "--quantise writes files: give --out, and an --export"),

@@ -3,8 +3,8 @@
     weights.safetensors   weights by the names of `to_torch`'s state (see `weights`)
     network.onnx          BatchNorm folded in, one image at a time, float32
     network.tflite        the same, where the extra `[litert]` is installed
-    network_int8.onnx     where quantisation is asked for: weights and feature maps of 8 bits
-    network_int8.tflite
+    network_int8.onnx     where quantisation is asked for: weights and feature maps of 8 bits, or
+    network_int8.tflite   another precision (`network_float16.onnx`)
     network.json          the network, its classes, how an image is prepared, results of the check
 
 Before a model gets its name, its runtime and torch both get the same images. Logits may differ
@@ -33,9 +33,16 @@ import numpy.typing as npt
 
 from phonenas.data.files import lock_folder, write_atomic
 from phonenas.space import Classifier
-from phonenas.space.errors import ExportDiffers, InvalidArgument, StoreError, UnknownName, install
+from phonenas.space.errors import (
+    ExportDiffers,
+    InvalidArgument,
+    MissingExtra,
+    StoreError,
+    UnknownName,
+    install,
+)
 from phonenas.space.lowering.weights_file import checked
-from phonenas.space.precision import FLOAT32
+from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from ...exported_file import ExportedFile
 from ..weights import save_weights
@@ -49,7 +56,7 @@ from .check import (
     logits_of,
     mismatch_reason,
 )
-from .formats import MAKERS, RUNNERS, Logits, preprocessing
+from .formats import MAKERS, RUNNERS, Logits, Runner, precisions_of, preprocessing
 from .quantised import Quantisation, QuantisedModel, beside_float, ranges_of
 
 if TYPE_CHECKING:
@@ -105,7 +112,8 @@ class ExportSettings:
 
     Args:
         formats: Of `FORMATS`. None: ONNX, and TFLite where its extra is installed.
-        quantise: Write each format in int8, too, and evaluate both on the same images.
+        quantise: Write each format in int8 or another precision, too, and evaluate both on the same
+            images. A format that does not have that precision is left out.
         check: How the models are compared with torch.
     """
 
@@ -125,7 +133,7 @@ class Exported:
         top1: Of torch on the same images, in [0, 1].
         images: How many they were.
         left_out: Formats that cannot be written here, with the reason.
-        quantised: The same in int8, where that was asked for.
+        quantised: The same in another precision, where that was asked for.
     """
 
     network: Classifier
@@ -207,6 +215,10 @@ def export(
     about = {"classes": list(images.classes), **_about(trained, recipe)}
     with lock_folder(Path(into)):
         files = _written(Path(into), network, arrays, chosen, about, some, settings)
+    if settings.quantise is not None:
+        there, of = {q.name for q in files.quantised}, settings.quantise.precision
+        lacking = [name for name in chosen if name not in there]
+        left_out |= {f"{name} {of}": f"{name} has no form in {of}" for name in lacking}
     return replace(files, left_out=left_out)
 
 
@@ -277,31 +289,43 @@ def _quantised(
     floats: tuple[Mapping[str, bytes], Mapping[str, Logits]],
     settings: ExportSettings,
 ) -> tuple[QuantisedModel, ...]:
-    """Write each format in int8. `floats`: the float32 files' contents, and their logits."""
+    """Write each format that has it in another precision. `floats`: the float32 files' contents,
+    and their logits."""
     check, quantise = settings.check, settings.quantise
     assert quantise is not None
-    contents, logits = floats
+    (contents, logits), of = floats, quantise.precision
     ranges, count = ranges_of(network, arrays, quantise)
-    made = {n: MAKERS[n](network, arrays, facts, quantise.precision, ranges) for n in contents}
-    runners = {name: RUNNERS[name](model, check.threads) for name, model in made.items()}
+    having = [name for name in contents if of in precisions_of(name)]
+    made = {name: MAKERS[name](network, arrays, facts, of, ranges) for name in having}
+    runners: dict[str, Runner] = {}
+    reasons: dict[str, str] = {}
+    for name, model in made.items():
+        try:
+            runners[name] = RUNNERS[name](model, check.threads)
+        except MissingExtra:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a runtime without such kernels
+            reasons[name] = " ".join(str(error).split())[:200] or type(error).__name__
     rows = [
         np.stack([run(image) for run in runners.values()])
-        for image in inputs_of(some, network.resolution_px)
+        for image in (inputs_of(some, network.resolution_px) if runners else ())
     ]
-    small = dict(zip(runners, np.stack(rows, axis=1), strict=True))
+    small = dict(zip(runners, np.stack(rows, axis=1), strict=True)) if rows else {}
     models = []
     for name, content in made.items():
-        path = write_atomic(folder / f"network_{quantise.precision}.{name}", content)
-        pair = (small[name], logits[name])
+        path = write_atomic(folder / f"network_{of}.{name}", content)
+        pair = (small.get(name), logits[name])
         sizes = (len(content), len(contents[name]))
-        written = (path, hashlib.sha256(content).hexdigest())
-        models.append(beside_float(written, pair, some.labels, sizes, count))
+        written = (path, hashlib.sha256(content).hexdigest(), of)
+        reason = reasons.get(name, "")
+        models.append(beside_float(written, pair, some.labels, sizes, count, reason))
     return tuple(models)
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of an earlier export: they may hold other weights."""
-    models = [f"{stem}.{form}" for stem in ("network", "network_int8") for form in FORMATS]
+    stems = ["network", *(f"network_{precision}" for precision in PRECISIONS)]
+    models = [f"{stem}.{form}" for stem in stems for form in FORMATS]
     for name in (CARD, *models):
         try:
             (folder / name).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from phonenas.space import Classifier
 from phonenas.space.errors import MissingExtra, install
 from phonenas.space.lowering.calibration import Ranges
 
-__all__ = ["MAKERS", "RUNNERS", "Logits", "Runner", "preprocessing"]
+__all__ = ["MAKERS", "RUNNERS", "Logits", "Runner", "precisions_of", "preprocessing"]
 
 Logits = npt.NDArray[np.float32]
 #: (1, 3, px, px) images to (classes,) logits.
@@ -96,6 +96,17 @@ def _litert(model: bytes, threads: int) -> Runner:
 
 MAKERS: Mapping[str, Callable[..., bytes]] = {"onnx": _onnx, "tflite": _tflite}
 RUNNERS: Mapping[str, Callable[[bytes, int], Runner]] = {"onnx": _onnxruntime, "tflite": _litert}
+
+
+def precisions_of(form: str) -> tuple[str, ...]:
+    """The precisions in which a format is written."""
+    if form == "onnx":
+        from phonenas.space.lowering.onnx import PRECISIONS as of_onnx
+
+        return of_onnx
+    from phonenas.space.lowering.tflite import PRECISIONS as of_tflite
+
+    return of_tflite
 
 
 def preprocessing(resolution_px: int) -> dict[str, Any]:

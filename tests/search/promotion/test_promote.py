@@ -524,6 +524,32 @@ def test_of_a_run_in_int8_the_int8_file_ships(run: Path, profiled: Path) -> None
     assert "● in int8" in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast")
+def test_of_a_run_in_float16_the_float16_file_ships(run: Path, profiled: Path) -> None:
+    document = undigested(json.loads((run / "run.json").read_text()))
+    document["settings"]["precision"] = document["model"]["conditions"]["precision"] = "float16"
+    (run / "run.json").write_text(json.dumps(document))
+    phone = FakeDevice()
+    phone.precision = "float16"
+    with data.MeasurementStore(profiled) as store:
+        latency = LatencySource(None, phone, store)
+        exports = ExportSettings(("onnx",))
+        found = promote(run, JOB, top=1, latency=latency, resources=CPU, exports=exports)
+    (n,) = found.networks
+    (q,) = n.quantised
+    file = OnnxFile.at(run / n.files["onnx float16"])
+    assert n.precision == file.precision == "float16" and n.file is not None
+    assert (n.file.file, n.file.precision) == ("network_float16.onnx", "")
+    assert n.measured_ms == n.file.measured_ms and (q.images, q.calibrated_on) == (20, 0)
+    assert n.shipped[0] == pytest.approx(q.top1)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "● in float16" in page and "Quantised after training; each file" in page
+    other = ExportSettings(("onnx",), Quantisation(IMAGES))
+    with pytest.raises(InvalidArgument, match="in float16, and its files are written in that, not"):
+        promote(run, JOB, top=1, resources=CPU, exports=other)
+
+
 def in_int8(form: str, top1: float, images: int = 100, error: float = 0.01) -> QuantisedModel:
     file = f"network_int8.{form}"
     return QuantisedModel(form, file, "int8", top1, 0.6, error, 0.9, 1, 4, images, 8, "")
@@ -538,6 +564,9 @@ def test_what_ships_has_the_trained_top1_and_the_change_of_the_form_that_ran() -
     assert ran.shipped[0] == pytest.approx(0.65) and ran.quantised_file == files[1]
     whole = replace(ran, precision="float32", file=FileLatency(file="network.tflite"))
     assert whole.shipped == (0.7, 0.02) and whole.quantised_file == files[1]
+    # Of a file that no runtime here runs it is that of the training.
+    not_run = replace(ran, quantised=(replace(files[1], not_run="no kernel"),))
+    assert not_run.shipped == (0.7, 0.02) and not_run.in_precision
     assert replace(n, top1=None).shipped == (0.0, 0.0)
 
 

@@ -23,6 +23,8 @@ from phonenas.space.errors import (
     UnknownName,
     UnsupportedFormat,
 )
+from phonenas.space.onnx_file import OnnxFile
+from phonenas.space.tflite_file import TfliteFile
 
 pytest.importorskip("torch", reason="torch is an optional extra: phonenas[torch]")
 pytest.importorskip("safetensors", reason="safetensors comes with phonenas[torch]")
@@ -127,7 +129,6 @@ def test_the_files_say_what_one_must_know(
 
     from phonenas.cli.networks import find
     from phonenas.latency_model.graphs.onnx_cut import cut
-    from phonenas.space.onnx_file import OnnxFile
 
     done = export(squeeze, tmp_path, test_images, recipe="0123456789ab")
     model = onnx.load(str(tmp_path / "network.onnx"))
@@ -430,11 +431,64 @@ def test_a_network_in_int8_beside_its_float_file(
     assert not path.exists(), "an older int8 file beside newer weights"
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8-dynamic", "float16-weights"])
+def test_a_network_in_another_precision_beside_its_float_file(
+    squeeze: Trained, test_images: ImageSet, tmp_path: Path, precision: str
+) -> None:
+    """Each format that has it; the other is told. What this computer cannot run is told, too."""
+    from phonenas.search.training.export.export import Quantisation
+
+    how = Quantisation(test_images, precision)
+    done = export(squeeze, tmp_path, test_images, settings=ExportSettings(quantise=how))
+    formats = [m.name for m in done.models]
+    having = {"float16": ("onnx", "tflite"), "int8-dynamic": ("onnx",)}.get(precision, ("tflite",))
+    assert [q.name for q in done.quantised] == [name for name in formats if name in having]
+    lacking = [name for name in formats if name not in having]
+    assert {k for k in done.left_out if precision in k} == {f"{n} {precision}" for n in lacking}
+    for q in done.quantised:
+        path = tmp_path / f"network_{precision}.{q.name}"
+        assert done.files[f"{q.name} {precision}"] == path and path.stat().st_size == q.size
+        assert q.size < 0.7 * q.float_size and q.calibrated_on == 0
+        file = OnnxFile.at(path) if q.name == "onnx" else TfliteFile.at(path)
+        assert file.precision == precision
+        if q.not_run:
+            assert (q.images, q.top1) == (0, q.float_top1) and "not evaluated here" in str(q)
+        else:
+            assert q.images == 24 and q.agreeing >= 0.9 and "calibrated" not in str(q)
+    if "onnx" in having:  # ONNX Runtime runs both
+        assert not done.quantised[0].not_run
+    again = export(squeeze, tmp_path, test_images)
+    assert not again.quantised and not list(tmp_path.glob("network_*"))
+
+
+def test_a_file_that_does_not_run_here_is_written_and_told(
+    squeeze: Trained, test_images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phonenas.search.training.export import export as module
+    from phonenas.search.training.export.export import Quantisation
+
+    plain = module.RUNNERS["onnx"]
+
+    def runner(model: bytes, threads: int) -> Any:
+        if len(model) < 0.7 * len(whole):
+            raise RuntimeError("no kernel of\nfloat16 here")
+        return plain(model, threads)
+
+    first = export(squeeze, tmp_path, test_images, settings=ExportSettings(("onnx",)))
+    whole = first.models[0].path.read_bytes()
+    monkeypatch.setattr(module, "RUNNERS", {"onnx": runner})
+    how = ExportSettings(("onnx",), Quantisation(test_images, "float16"))
+    (q,) = export(squeeze, tmp_path, test_images, settings=how).quantised
+    assert (q.not_run, q.images) == ("no kernel of float16 here", 0)
+    assert q.top1 == q.float_top1 and (tmp_path / "network_float16.onnx").exists()
+    assert "onnx in float16: not evaluated here (no kernel of float16 here)" in str(q)
+
+
 def test_quantisation_without_images_or_to_another_precision() -> None:
     from phonenas.search.training.export.export import Quantisation
 
-    with pytest.raises(InvalidArgument, match="--quantise float16 is not possible here"):
-        Quantisation(coloured(4, 32), "float16")
+    with pytest.raises(InvalidArgument, match="--quantise float32 is not possible here"):
+        Quantisation(coloured(4, 32), "float32")
     with pytest.raises(InvalidArgument, match="has no image to calibrate on"):
         Quantisation(coloured(4, 32).subset(np.array([], np.int64)))
     with pytest.raises(InvalidArgument, match="most_images: 1 or more, got 0"):
