@@ -26,6 +26,7 @@ __all__ = [
     "Limit",
     "OnDevice",
     "Target",
+    "devices_named",
     "parse_limit",
     "split_limit",
 ]
@@ -426,3 +427,17 @@ def parse_limit(
     """
     name, bound = split_limit(text)
     return Limit(named(name, model_of, memory_of), **bound)
+
+
+def devices_named(also: Sequence[str], limits: Sequence[str]) -> list[str]:
+    """The devices of objectives and limits that are a latency, `latency:DEVICE`, each once.
+
+    Raises:
+        InvalidArgument: As `split_limit`.
+
+    >>> devices_named(["macs", "latency:a"], ["latency:b<=12", "latency:a<=9"])
+    ['a', 'b']
+    """
+    names = [*also, *(split_limit(text)[0] for text in limits)]
+    of = [n.removeprefix("latency:") for n in names if n.startswith("latency:")]
+    return list(dict.fromkeys(of))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from phonenas.data.documents import Ms, Number, Text
 from phonenas.space import Classifier
+from phonenas.space.errors import UnstableDevice
 
-__all__ = ["ExportedFile", "FileLatency", "file_sha256"]
+__all__ = ["ExportedFile", "FileLatency", "file_sha256", "refuse_unstable"]
 
 _CHUNK = 1 << 20
 
@@ -125,6 +126,31 @@ class FileLatency:
         bar = "" if other.spread is None else f" ±{other.spread:.1%}"
         of = other.precision or "the precision of the device"
         return f"{other.file}{changed} takes {other.measured_ms:.2f} ms{bar} in {of}{ratio}"
+
+
+def refuse_unstable(files: Iterable[tuple[str, FileLatency | None]], networks: str = "") -> None:
+    """Raise where a device gave no stable time of a file, which was told before.
+
+    Args:
+        files: Names of networks, each with its file and those beside it. One of which the device
+            takes no form was not asked for.
+        networks: A sentence on networks without a stable time; "" for none.
+    Raises:
+        UnstableDevice: So it is of a file, or of these networks.
+    """
+    tried = [(name, f) for name, file in files if file for f in (file, *file.also) if f.sha256]
+    lacking = [f"{name}, {f.file}: {f.unmeasured}" for name, f in tried if f.unmeasured]
+    told = [networks] if networks else []
+    if lacking:
+        told.append(
+            f"{len(lacking)} of {len(tried)} exported files gave no stable measurement "
+            f"({'; '.join(lacking)})"
+        )
+    if told:
+        raise UnstableDevice(
+            f"{'; '.join(told)}. What was measured is kept. Close other programs, then give the "
+            "same command again."
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -103,6 +103,10 @@ class History:
         self.failures = 0
         self._parts: list[Evaluations] = []
         self._front: Floats | None = None
+        self._earlier = (
+            0,
+            np.empty((0, self.spec.loss_count)),
+        )  # networks, and losses of their front
         self._range = np.array([[np.inf], [-np.inf]])
         self._highest, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
 
@@ -156,16 +160,28 @@ class History:
         Args:
             last: How many networks; with none before them, or none within the constraints, it is 1.
         """
-        evaluated, whole = self.evaluations(), self.volume()
-        if evaluated is None or len(self) <= last or not whole:
+        if self._front is None or len(self) <= last:
             return 1.0
-        earlier = evaluated.take(range(len(self) - last))
-        earlier = earlier.take(np.flatnonzero(evaluated.comparable[: len(earlier)]))
-        losses = self.spec.losses(earlier)[self.spec.met(earlier)]
-        if not len(losses):
+        front = self._front_of(len(self) - last)
+        if not len(front):
             return 1.0
-        front = losses[non_dominated(losses)]
-        return 1 - self.spec.volume(front, self._highest, self._range) / whole
+        if np.array_equal(front, self._front):  # in many dimensions a volume takes long
+            return 0.0
+        whole = self.volume()
+        return 1 - self.spec.volume(front, self._highest, self._range) / whole if whole else 1.0
+
+    def _front_of(self, count: int) -> Floats:
+        """Losses of the front of the first networks, (n, losses)."""
+        evaluated = self.evaluations()
+        assert evaluated is not None
+        known, front = self._earlier
+        if count < known or EPOCHS in evaluated.further:  # of other networks, too
+            known, front = 0, front[:0]
+        rows = np.arange(known, count)
+        new = evaluated.take(rows[evaluated.comparable[known:count]])
+        both = np.concatenate([front, self.spec.losses(new)[self.spec.met(new)]])
+        self._earlier = count, both[non_dominated(both)]
+        return self._earlier[1]
 
     def note(self, seconds: float) -> Generation:
         """Add a generation to the log, and give its row."""

@@ -19,9 +19,19 @@ from .checkpoint import run_digests
 from .evaluations import COLUMNS, EPOCHS
 from .pareto import Candidate
 
-__all__ = ["DOCUMENT", "Estimate", "estimate_of", "model_file", "read_run", "settings_of"]
+__all__ = [
+    "DOCUMENT",
+    "VALIDATION",
+    "Estimate",
+    "estimate_of",
+    "model_file",
+    "named_in",
+    "read_run",
+    "settings_of",
+]
 
 DOCUMENT = Document("phonenas-run", 2, "run")
+VALIDATION = Document("phonenas-validation", 2, "validation")
 _AGAIN = "Search again, with another --out."
 
 
@@ -180,6 +190,22 @@ def settings_of(folder: Path) -> dict[str, Any] | None:
         UnsupportedFormat: It is damaged.
     """
     return dict(read_run(folder)["settings"]) if (folder / "run.json").exists() else None
+
+
+def named_in(folder: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """A validation with the names that its networks have in the folder of its run: `FOLDER:ID` of
+    the best, and the folder of each round. The folder may have been moved since it was written.
+    """
+
+    def place(row: Mapping[str, Any]) -> str:
+        return str(folder if row["round"] == 1 else folder / f"round{row['round']}")
+
+    named = dict(validation)
+    if "rounds" in validation:
+        named["rounds"] = [{**row, "folder": place(row)} for row in validation["rounds"]]
+    if "best" in validation:
+        named["best"] = [{**v, "name": f"{place(v)}:{v['id']}"} for v in validation["best"]]
+    return named
 
 
 @dataclass(frozen=True)

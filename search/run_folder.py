@@ -56,7 +56,7 @@ from .checkpoint import (
 )
 from .loaded import Loaded, load, lock_run
 from .pareto import ParetoFront
-from .run_document import DOCUMENT, model_file, read_run
+from .run_document import DOCUMENT, VALIDATION, model_file, named_in, read_run
 
 __all__ = ["Checkpoint", "Loaded", "RunFolder", "load", "lock_run"]
 
@@ -263,6 +263,7 @@ class RunFolder:
                     )
                 elif not (beside / path.name).exists():
                     _linked(str(path), str(beside / path.name))
+            self._name_anew(beside, kept)
             beside.replace(kept)
         except OSError as error:
             raise StoreError(
@@ -270,6 +271,16 @@ class RunFolder:
                 f"{error.strerror or error}. Free the disk, then give the command again."
             ) from error
         self.kept = kept
+
+    @staticmethod
+    def _name_anew(beside: Path, kept: Path) -> None:
+        """Let validations that are kept name their own networks: `RUN:3` is of the new front."""
+        for path in filter(Path.is_file, beside.rglob("validation.json")):
+            with suppress(UnsupportedFormat):  # a damaged one stays as it is
+                document = VALIDATION.read(path, "")
+                with VALIDATION.checking(path, ""):
+                    named = named_in(kept / path.parent.relative_to(beside), document or {})
+                VALIDATION.write(path, named)
 
     def _remove_of_first(self) -> None:
         """Remove what belongs to the front of a run before it went on, and was kept with it."""

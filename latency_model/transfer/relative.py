@@ -26,6 +26,7 @@ from phonenas.data.measurement import Conditions, Measurement, SubjectKind
 from phonenas.space import Architecture, Operator, SearchSpace
 from phonenas.space.errors import NotEnoughData
 from phonenas.space.precision import FLOAT32
+from phonenas.space.spaces import space_of
 
 from ..calibration import FEATURES, Calibration, operator_features
 from ..gaussian_process import Posterior, Prior, misfit, one_thread, optimise
@@ -144,6 +145,8 @@ class Unknowns:
         self.source, self.operators = source, list(operators)
         self.many = len(self.operators)
         self.ms = source.times.ms(self.operators)
+        # Of what the source predicts itself, relative; 0 of what it measured.
+        self.source_error = np.array([source.times.row(o)[-3] for o in self.operators]) / self.ms
         regressor = source.regressor
         own = regressor.hyperparameters if isinstance(regressor, OperatorRegressor) else EXPECTED
         self._hyperparameters = np.array(own, np.float64)
@@ -213,7 +216,8 @@ def fit_transfer(
         conditions: What the new device was measured under.
         measurements: Of the new device: operators that the source knows, and whole networks.
         space: Whose networks `expected_mape` is about, and whose operators the model shall know;
-            by default the operators that the source measured, and the networks of its score.
+            by default the operators that the source measured, those of their space that it
+            predicts, and the networks of its score.
     Raises:
         NotEnoughData: Fewer than 5 measurements, or no network at all to estimate an error on.
         UncoveredOperator: The source knows an operator neither from its table nor its regressor.
@@ -239,7 +243,7 @@ def fit_transfer(
             f"no whole network is known on which to estimate the error for {conditions.device}: "
             "measure some, or name the space"
         )
-    operators = dict.fromkeys(space.operators() if space is not None else source.table.ms)
+    operators = dict.fromkeys(space.operators() if space is not None else _known_to(source))
     operators.update(dict.fromkeys(table.ms))
     operators.update(dict.fromkeys(o for a in (*networks, *goals) for o in a.operators()))
     unknowns = Unknowns(source, list(operators))
@@ -273,6 +277,7 @@ def fit_transfer(
     factors = np.maximum(1 + e.mean[:many], _LEAST)
     operator_noise, network_noise = np.exp(2 * e.settings[3:5])
     error = np.sqrt(np.maximum(np.diag(e.covariance)[:many], 0) + operator_noise)
+    error = np.hypot(error, unknowns.source_error)
     error = np.hypot(error, factors - (1 + e.mean[:many])) / factors  # what was cut off is error
     pairs = zip((common * unknowns.ms * factors).tolist(), error.tolist(), strict=True)
     scale_alone, scale_whole = e.interval_scales
@@ -310,6 +315,16 @@ def fit_transfer(
     mean_error = TO_MEAN * float(np.mean(goal_error))
     of = source.conditions.precision if source.device == conditions.device else ""
     return TransferModel(model, source.device, mean_error, common, len(table), len(networks), of)
+
+
+def _known_to(source: LatencyModel) -> list[Operator]:
+    """The operators that a source device measured, and those of the same space that it predicts."""
+    measured, regressor = list(source.table.ms), source.regressor
+    space = None if regressor is None else space_of(measured)
+    if regressor is None or space is None:
+        return measured
+    others = [o for o in space.operators() if o not in source.table]
+    return [*measured, *(o for o in others if regressor.reaches(o))]
 
 
 @dataclass(frozen=True)

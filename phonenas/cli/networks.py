@@ -433,7 +433,7 @@ def refuse_other_precision(
         own = getattr(subject, "precision", on.precision)
         if own not in (on.precision, *taken_as(on.precision, on.runtime)):
             raise PrecisionDiffers(
-                f"{subject.key} computes in {own}, and --precision {precision} was given: a file "
+                f"{subject.key} computes in {own}, and --precision {precision} was given: it "
                 "is measured in its own precision. Leave --precision out"
             )
 

@@ -26,7 +26,7 @@ from .options import (
 )
 from .output import ANY, command_line, origin_note, search_lines, uncalibrated_note
 from .spaces import refuse_precision
-from .stores import device_of, find_model, find_models, models_of, open_store, precision_words
+from .stores import device_of, find_models, models_of, open_store, precision_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,17 +165,19 @@ def search(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Latency model file; default: the store's. Of several devices repeatable."
+            help="Latency model file; default: the store's. Repeatable: one a device, also of "
+            "latency:DEVICE."
         ),
     ] = None,
 ) -> None:
     """Search offline for networks that are accurate and fast, on one device or on several."""
     from phonenas import search as s
     from phonenas import space as spaces
-    from phonenas.report import gain_sentence, write_references
+    from phonenas.report import gain_sentence, measured_in, write_references
     from phonenas.search.accuracy.cache import kept
     from phonenas.search.accuracy.quantisation.quantised import INTEGERS
     from phonenas.search.accuracy.successive_halving import SuccessiveHalving
+    from phonenas.search.constraints import devices_named
     from phonenas.search.run_document import trained_for
     from phonenas.search.run_folder import load
     from phonenas.space.narrowed import PrecisionChoice
@@ -218,9 +220,11 @@ def search(
         output.refuse("model halving budget", f"is of one precision, not --precision {ANY}")
         every = find_models(db, names[0], output.quiet, out)
         _refuse_one_precision([*(also or ()), *(limit or ())])
-        searched, models = PrecisionChoice(searched, [*every.models]), [every.first]
+        searched, of = PrecisionChoice(searched, [*every.models]), {names[0]: every.first}
     else:
-        models = models_of(db, names, model or [], output.quiet, precision)
+        asked = [*names, *devices_named(also or (), limit or ())]
+        of = models_of(db, asked, model or [], output.quiet, precision)
+    models = [of[name] for name in names]
     fitted, goals = models[0], []
     precisions = [*every.models] if every else [fitted.conditions.precision]
     change = change_in_int8(output, precisions, quantised or ())
@@ -244,17 +248,14 @@ def search(
         weights = _weights(weight, names)
         devices = s.Devices(on, across or ("mean" if weights else ""), weights)
 
-    def model_of(other: str) -> LatencyModel:
-        return find_model(db, other, None, output.quiet, precision)
-
     @cache
     def memory_of() -> PeakMemory:
         found = _memory_of(fitted, db)
         output.note(str(found))
         return found
 
-    further = [s.objectives.named(name, model_of, memory_of) for name in also or ()]
-    limits = [s.parse_limit(text, model_of, memory_of) for text in limit or ()]
+    further = [s.objectives.named(name, of.__getitem__, memory_of) for name in also or ()]
+    limits = [s.parse_limit(text, of.__getitem__, memory_of) for text in limit or ()]
     with Bars(output.quiet) as bars, estimating(output, estimator, whole) as accuracy:
         if estimator.again:
             accuracy = kept(accuracy, out / "accuracy.db", again=True)
@@ -286,6 +287,7 @@ def search(
             known = known_beside(found.front, searched, times, accuracy)
             write_references(out, load(out).settings, known, accuracy.note)
     front = found.front
+    gained = gain_sentence(front, known, measured_in(load(out)))
     result = {
         "strategy": found.strategy,
         "evaluations": found.evaluations,
@@ -308,12 +310,12 @@ def search(
         "failed": dict(found.failed),
         "front": [{k: v for k, v in c.to_dict().items() if k != "measured_ms"} for c in front],
         "references": [asdict(r) for r in known],
-        "gain": gain_sentence(front, known),
+        "gain": gained,
     }
 
     def text() -> str:
         lines = [*search_lines(found, accuracy, out, devices), *ended_lines(found, rules)]
-        lines += [*known_lines(front, known, fitted.conditions.mark), f"written to {out}"]
+        lines += [*known_lines(gained, known, fitted.conditions.mark), f"written to {out}"]
         if found.kept is not None:
             lines.append(f"the run as it was before it went on is in {found.kept}")
         for m in models:

@@ -256,21 +256,23 @@ def find_models(db: str, device: str, quiet: bool, out: Path) -> PrecisionModels
 
 def models_of(
     db: str, devices: list[str], files: list[Path], quiet: bool, precision: str | None
-) -> list[LatencyModel]:
-    """The latency model of each device: from the file of it, or the store's.
+) -> dict[str, LatencyModel]:
+    """The latency model of each device, by its name: from the file of it, or the store's.
 
     Raises:
         InvalidArgument: Two files of one device, or one of another; and as `find_model`.
     """
+    devices = list(dict.fromkeys(devices))
     if len(devices) == 1 and len(files) < 2:
-        return [find_model(db, devices[0], files[0] if files else None, quiet, precision)]
+        (device,), file = devices, files[0] if files else None
+        return {device: find_model(db, device, file, quiet, precision)}
     own = {device_of(path): path for path in files}
     if len(own) < len(files) or not {*own} <= {*devices}:
         raise InvalidArgument(
             f"--model: one file for each of {' and '.join(devices)} at most, got models of "
             f"{', '.join(device_of(path) for path in files)}"
         )
-    return [find_model(db, d, own.get(d), quiet, precision) for d in devices]
+    return {d: find_model(db, d, own.get(d), quiet, precision) for d in devices}
 
 
 def device_of(path: Path) -> str:

@@ -400,21 +400,20 @@ def known_beside(
     return beside(front, known, first, top1_of, dict(zip(names, others, strict=True)))
 
 
-def known_lines(front: ParetoFront, known: Sequence[Reference], sign: str) -> list[str]:
+def known_lines(gained: str, known: Sequence[Reference], sign: str) -> list[str]:
     """What a search gained, and the known networks beside its front, for a terminal.
 
     Args:
-        front: Of the search.
+        gained: As `gain_sentence` says it.
         known: As `known_beside` or `read_references` gives them.
         sign: Of a measured latency.
     """
-    from phonenas.report.references import gain_sentence, reference_rows, reference_titles
+    from phonenas.report.references import reference_rows, reference_titles
 
     if not known:
         return []
     shown = table(reference_titles(known), reference_rows(known, sign))
-    sentence = gain_sentence(front, known)
-    return [*([f"{sentence}."] if sentence else []), "", shown, ""]
+    return [*([f"{gained}."] if gained else []), "", shown, ""]
 
 
 def entered_once(name: str) -> Device:

@@ -86,6 +86,7 @@ def train(
 ) -> None:
     """Train a network on your images. Several GPUs: torchrun -m phonenas train ..."""
     from phonenas.search.cluster.workers import workers_from
+    from phonenas.search.exported_file import refuse_unstable
     from phonenas.search.training.distributed import rank_and_world
     from phonenas.search.training.export.quantised import quantisation
     from phonenas.search.training.job import TrainingJob
@@ -155,6 +156,7 @@ def train(
     output.print(result, lambda: _as_text(network, trained, out, part, exported, over, file))
     if trained.diverged:
         raise typer.Exit(1)
+    refuse_unstable([(network, file)])
 
 
 @contextmanager
@@ -227,8 +229,7 @@ def _files(trained: Trained, out: Path | None, exported: Exported | None) -> dic
     if out is None:
         return {}
     names = {"result": "result.json", "curve": "curve.csv"}
-    if not trained.diverged:
-        names["weights"] = "weights.safetensors"
+    names |= {} if trained.diverged else {"weights": "weights.safetensors"}
     paths = {kind: str(out / name) for kind, name in names.items()}
     if exported is not None:
         paths |= {kind: str(path) for kind, path in exported.files.items()}
@@ -268,8 +269,7 @@ def _as_text(
         lines.append("it was trained already: nothing was done now")
     elif trained.resumed_from:
         lines.append(f"resumed at step {trained.resumed_from:,}")
-    for kind, path in _files(trained, out, exported).items():
-        lines.append(f"{kind}: {path}")
+    lines += [f"{kind}: {path}" for kind, path in _files(trained, out, exported).items()]
     for name_, why in ({} if exported is None else exported.left_out).items():
         lines.append(f"{name_}: left out, {why}")
     for form in () if exported is None else exported.models:

@@ -56,8 +56,9 @@ def validate(
     from phonenas.latency_model.calibration import DIVIDED
     from phonenas.latency_model.drift import upkeep
     from phonenas.latency_model.model import VERSION
-    from phonenas.report import gain_sentence, read_references
+    from phonenas.report import gain_sentence, measured_in, read_references
     from phonenas.search.device_view import of_device
+    from phonenas.search.exported_file import refuse_unstable
     from phonenas.search.validation.rounds import Ranked, RoundBegan
     from phonenas.search.validation.validate import SAID, counted
 
@@ -113,8 +114,7 @@ def validate(
         "origin": fitted.conditions.origin,
     }
     beside = read_references(whole)
-    rows = [v.to_dict() for v in last.networks]
-    result["gain"] = gained = gain_sentence(whole.front, beside, rows)
+    result["gain"] = gained = gain_sentence(whole.front, beside, measured_in(whole))
     result["references"] = [asdict(r) for r in beside]
     if rounds > 1:
         result |= {
@@ -211,13 +211,15 @@ def validate(
     output.print(result, text)
     if found.failed:
         raise UnstableDevice(f"{found.stopped} Earlier rounds are kept.")
+    networks = ""
     if unmeasured:
-        raise UnstableDevice(
+        networks = (
             f"{len(unmeasured)} of {len(unmeasured) + found.score.n} networks gave no stable "
-            f"measurement ({'; '.join(unmeasured)}). The others are in "
-            f"{loaded.path / 'validation.json'}. Close other programs, then give the same command "
-            "again."
+            f"measurement ({'; '.join(unmeasured)}; the others are in "
+            f"{loaded.path / 'validation.json'})"
         )
+    measured = [v for r in found.rounds for v in r.validation.networks]
+    refuse_unstable([(f"network {v.candidate.id}", v.file) for v in measured], networks)
 
 
 def searched_in(run: Loaded, precision: str | None) -> Loaded:

@@ -7,7 +7,7 @@ from .networks import Compared, NetworkRow, Timing, Top1
 from .networks_page import networks_page
 from .references import Reference, gain_sentence, read_references, write_references
 from .run import write_report
-from .validation import read_validation
+from .validation import measured_in, read_validation
 
 __all__ = [
     "Compared",
@@ -16,6 +16,7 @@ __all__ = [
     "Timing",
     "Top1",
     "gain_sentence",
+    "measured_in",
     "networks_page",
     "read_references",
     "read_validation",

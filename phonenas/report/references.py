@@ -217,13 +217,21 @@ def known_beside(run: Loaded) -> tuple[Reference, ...]:
 
 
 def gain_sentence(
-    front: ParetoFront, references: Sequence[Reference], validated: Sequence[Any] = ()
+    front: ParetoFront,
+    references: Sequence[Reference],
+    validated: Mapping[str, Sequence[Any]] | None = None,
 ) -> str:
     """What the search gained, in one sentence; "" where no known network compares.
 
     It is about the network that the target was given as; else about the most accurate known network
-    within the target. `validated`, rows of a validation with their measured latency, replaces the
-    predictions where the known network is measured too.
+    within the target.
+
+    Args:
+        front: Of the search.
+        references: Known networks beside it.
+        validated: Rows of validations with their `measured_ms`, as `validation.measured_in` gives
+            them. They replace the predictions where the known network is measured too: of several
+            devices it, and a network of the front that is no slower, on each of them.
 
     >>> gain_sentence(ParetoFront((), None, "", 0.0), ())
     ''
@@ -237,14 +245,11 @@ def gain_sentence(
     r = max(within, key=lambda r: r.top1)
     how, best = "predicted", next(c for c in front if c.id == r.candidate)
     outside = best.outside
-    if r.measured and not r.latencies:
-        known = [v for v in validated if v["measured_ms"] <= r.latency_ms]
-        if known:
-            ids = {int(v["id"]) for v in known}
-            best = max((c for c in front if c.id in ids), key=lambda c: c.top1)
-            error = math.hypot(best.top1_error, r.top1_error)
-            r = replace(r, candidate=best.id, gain=best.top1 - r.top1, gain_error=error)
-            how, outside = "measured", best.outside
+    if ids := _no_slower(r, validated or {}):
+        best = max((c for c in front if c.id in ids), key=lambda c: c.top1)
+        error = math.hypot(best.top1_error, r.top1_error)
+        r = replace(r, candidate=best.id, gain=best.top1 - r.top1, gain_error=error)
+        how, outside = "measured", best.outside
     assert r.gain is not None and r.bounds is not None
     low, high = r.bounds
     unclear = ", so that it is not clear which is more accurate" if low <= 0 <= high else ""
@@ -255,6 +260,22 @@ def gain_sentence(
         f"Network {r.candidate}: {abs(100 * r.gain):.1f} points {over} {r.name} at {at} "
         f"({how}; 90 %: {low:.1f} to {high:.1f}{unclear}{beyond})"
     )
+
+
+def _no_slower(r: Reference, validated: Mapping[str, Sequence[Any]]) -> set[int]:
+    """Ids of networks measured no slower than a known one, which is measured, too; of several
+    devices on each."""
+    known = dict(r.latencies)
+    measured = known.keys() <= set(r.measured_on)
+    if not known:
+        known, measured = {"": r.latency_ms}, r.measured
+    if not measured:
+        return set()
+    faster = [
+        {int(v["id"]) for v in validated.get(name, ()) if v["measured_ms"] <= ms}
+        for name, ms in known.items()
+    ]
+    return set.intersection(*faster)
 
 
 def _within(r: Reference, limit_ms: float, targets: Mapping[str, float | None]) -> bool:

@@ -33,7 +33,7 @@ from .references import (
 )
 from .rounds import rounds_section
 from .several import OfDevice, headline, of_devices
-from .validation import read_validation
+from .validation import measured_in, read_validation
 
 __all__ = ["write_report"]
 
@@ -137,7 +137,7 @@ def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
     known = known_beside(run)
     marks = ", ● is measured" * any(d.measurable for d in devices)
     body = [_headline(run, validation) if len(devices) == 1 else headline(devices)]
-    if said := gain_sentence(run.front, known, (validation or {}).get("networks", ())):
+    if said := gain_sentence(run.front, known, measured_in(run)):
         body.append(f"<p><b>{escape(said)}.</b></p>")
     if damages := _damages(run):
         body.append(f'<div class="notes">{"".join(f"<p>{escape(d)}</p>" for d in damages)}</div>')

@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phonenas.search.checkpoint import of_this_run
+from phonenas.search.run_document import named_in
+from phonenas.search.run_folder import Loaded
 from phonenas.search.validation.validate import SAID
 from phonenas.search.validation.validation_file import DOCUMENT, checked_validation
+from phonenas.space.errors import PhonenasError
 
-__all__ = ["read_validation"]
+from .several import of_devices
+
+__all__ = ["measured_in", "read_validation"]
 
 _NUMBERS = ("top1", "predicted_ms", "low_ms", "high_ms", "measured_ms", "spread", "error")
 _FLAGS = ("inside", "meets_target", "outside")
@@ -44,6 +50,7 @@ def read_validation(run_dir: Path) -> dict[str, Any] | None:
         for name in ("verdict", "conditions", "score", "model"):
             validation[name] = dict(validation.get(name) or {})
         validation["model"]["scores"] = dict(validation["model"].get("scores") or {})
+        validation = named_in(run_dir, validation)
         for name in ("rounds", "best"):
             validation[name] = [dict(row) for row in validation.get(name) or ()]
         for row in validation["rounds"]:
@@ -56,6 +63,28 @@ def read_validation(run_dir: Path) -> dict[str, Any] | None:
             v["verdict"] = _target_verdict(v)
         calibration_points(validation), operator_points(validation)
     return validation
+
+
+def measured_in(run: Loaded) -> dict[str, list[dict[str, Any]]]:
+    """The validated networks of a run on each of its devices, by the column of its latency, or ""
+    where it is of one device.
+
+    Of a validation that is damaged, or of another run, there are none: the report tells it.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for view in of_devices(run):
+        name = f"latency:{view.settings['device']}" if len(run.devices) > 1 else ""
+        path = view.path / "validation.json"
+        try:
+            validation = read_validation(view.path) or {}
+            of_this_run(path, validation.get("run"), view.settings, "")
+        except PhonenasError:
+            continue
+        there = {c.id: c.block_args for c in view.front}
+        found[name] = [
+            v for v in validation.get("networks", ()) if there.get(v["id"]) == v["block_args"]
+        ]
+    return found
 
 
 def _flag(value: Any) -> bool | None:

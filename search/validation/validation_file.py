@@ -11,19 +11,18 @@ from typing import Any
 import msgspec
 
 from phonenas.data import Conditions
-from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, strict
+from phonenas.data.documents import Count, Ms, Number, Share, Text, strict
 from phonenas.latency_model import LatencyModel
 
 from ..checkpoint import of_this_run, run_digest
 from ..exported_file import FileLatency
+from ..run_document import VALIDATION as DOCUMENT
 from ..run_folder import Loaded
 from .validate import Validation, score_of
 
 __all__ = ["DOCUMENT", "checked_validation", "document", "earlier"]
 
 log = logging.getLogger("phonenas")
-
-DOCUMENT = Document("phonenas-validation", 2, "validation")
 
 
 class _Network(msgspec.Struct):

@@ -49,6 +49,7 @@ import numpy.typing as npt
 from ..architecture import CLASSES, RESOLUTION_PX, Architecture, round_channels
 from ..errors import InvalidArchitecture, InvalidArgument
 from ..operator import Operator
+from ..precision import FLOAT32
 from .anchors import FIRST_ANCHORS, FURTHER_ANCHORS, anchors
 from .head_layer import HeadLayer, extra_layer, predictor
 
@@ -122,6 +123,11 @@ class SSDLite:
                 f"this detector would have {self.params:.2g} parameters, and {_MOST_PARAMS:.0e} is "
                 "the limit. Is a number in head, width or classes mistyped?"
             )
+
+    @property
+    def precision(self) -> str:
+        """What it is written in: detectors have no other form than that of float32."""
+        return FLOAT32
 
     @cached_property
     def tap(self) -> int:

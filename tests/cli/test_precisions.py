@@ -401,9 +401,15 @@ def saved(path: str) -> str:
 
 def test_a_file_is_measured_in_its_own_precision_alone(run: Run) -> None:
     words = ("profile", "--device", "fake", "--quick", "--precision", "int8")
+    to = ("--out", "d.onnx")
     code, _, err = run(*words, "--network", saved("float.onnx"))
     assert code == 1 and "computes in float32, and --precision int8 was given" in err
     assert "Leave --precision out" in err and err.count("\n") == 1
+    code, _, err = run(*words, "--network", "ssdlite:mnasnet-small")  # detectors have float32 alone
+    assert code == 1 and "computes in float32, and --precision int8 was given" in err
+    code, _, err = run("export-network", "ssdlite:mnasnet-small", "--precision", "int8", *to)
+    assert code == 2 and "precision of a detector: int8 is not possible here; it is float32" in err
+    assert err.count("\n") == 1 and not Path("d.onnx").exists()
     code, _, err = run(*words, "--kernels", "20")
     assert code == 2 and "--kernels draws kernels in float32" in err
     code, _, err = run(*words[:-1], "fp8")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from phonenas import data, latency_model
+from phonenas.cli import stores
 from phonenas.cli.search import _by_device, _weights
 from phonenas.devices.measuring import profiling
 from phonenas.devices.simulated import SimulatedPhone
@@ -74,6 +75,16 @@ def test_weights_are_numbers() -> None:
     assert _weights(["b=3"], ["a", "b"]) == [1.0, 3.0]
     with pytest.raises(InvalidArgument, match="DEVICE=NUMBER"):
         _weights(["b=much"], ["a", "b"])
+
+
+def test_a_models_file_is_of_the_device_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "device_of", lambda path: path.stem)
+    monkeypatch.setattr(stores, "find_model", lambda db, device, file, *_: (device, file))
+    little = Path("little.json")
+    found = stores.models_of("s.db", ["big", "little", "big"], [little], True, None)
+    assert list(found.items()) == [("big", ("big", None)), ("little", ("little", little))]
+    with pytest.raises(InvalidArgument, match="one file for each of big at most"):
+        stores.models_of("s.db", ["big"], [Path("big.json"), little], True, None)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +173,13 @@ def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> No
     assert code == 1 and "there is no latency model of little" in err
     models = ("--model", "r/model.json", "--model", "r/model2.json")
     assert run.json(*SEARCH, *targets, *models, "--out", "r")["front"] == found["front"]
+    # The file of a device that has a limit alone is given in the same way.
+    alone = ("search", "--device", "big", "--db", "s.db", "--quiet", *SEARCH[-5:-1])
+    limit = f"--limit=latency:little<={ms['little']:.3f}"
+    limited = run.json(*alone, limit, "--model", "gone", "--out", "alone")
+    assert all(c["values"]["latency:little"] <= ms["little"] + 1e-3 for c in limited["front"])
+    code, _, err = run(*alone, "--model", "gone", "--out", "other")
+    assert code == 2 and "gone is a model of little, not of big" in err
 
 
 @pytest.mark.slow

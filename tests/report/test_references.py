@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from phonenas.report import write_report
+from phonenas.report import measured_in, write_report
 from phonenas.report.networks import Timing, Top1
 from phonenas.report.references import (
     FILE,
@@ -98,13 +98,38 @@ def test_the_sentence_is_about_the_target_else_the_most_accurate_within_it() -> 
 
 def test_measured_beside_measured() -> None:
     """The most accurate network of the front was not measured; another was, and is no slower."""
-    rows = [{"id": 0, "measured_ms": 5.2}, {"id": 1, "measured_ms": 7.4}]
+    rows = {"": [{"id": 0, "measured_ms": 5.2}, {"id": 1, "measured_ms": 7.4}]}
     named = replace(FRONT, target="mobilenet-v2")
     assert gain_sentence(named, known(), rows) == (
         "Network 0: 1.2 points below mobilenet-v2 at its latency (measured; 90 %: -2.8 to 0.4, "
         "so that it is not clear which is more accurate)"
     )
     assert "(predicted;" in gain_sentence(FRONT, known(), rows)  # mnasnet-b1 is not measured
+
+
+def test_of_several_devices_it_is_measured_where_it_is_on_each() -> None:
+    """Network 0 is no slower than the known network on both, network 1 on one of them alone."""
+    several = [
+        replace(c, values={"latency:local": c.latency_ms, "latency:b": 2 * c.latency_ms})
+        for c in FRONT.candidates
+    ]
+    front = replace(FRONT, candidates=tuple(several), target="mobilenet-v2")
+    (v2,) = [r for r in known() if r.name == "mobilenet-v2"]
+    both = ("latency:local", "latency:b")
+    r = replace(v2, latencies=dict(zip(both, (7.2, 14.4), strict=True)), measured_on=both)
+    rows = {
+        "latency:local": [{"id": 0, "measured_ms": 5.2}, {"id": 1, "measured_ms": 7.1}],
+        "latency:b": [{"id": 0, "measured_ms": 10.0}, {"id": 1, "measured_ms": 14.5}],
+    }
+    assert gain_sentence(front, [r], rows) == (
+        "Network 0: 1.2 points below mobilenet-v2 at its latency on each device (measured; 90 %: "
+        "-2.8 to 0.4, so that it is not clear which is more accurate)"
+    )
+    one = {n: v for n, v in rows.items() if n == "latency:local"}
+    predicted = "Network 1: 1.8 points over mobilenet-v2 at its latency on each device (predicted;"
+    assert gain_sentence(front, [r], one).startswith(predicted)  # not validated on b
+    here = replace(r, measured_on=("latency:local",))
+    assert gain_sentence(front, [here], rows).startswith(predicted)
 
 
 def test_a_table_for_a_terminal() -> None:
@@ -142,10 +167,17 @@ def test_written_read_and_on_the_page(tmp_path: Path) -> None:
     put(run, document(run))
     page = Page(write_report(run.path).read_text(encoding="utf-8"))
     rows = document(run)["networks"]
-    assert gain_sentence(run.front, found, rows) in page.text
+    assert gain_sentence(run.front, found, {"": rows}) in page.text
     assert "at its latency (measured; 90 %" in page.text
     assert "Known networks beside it" in page.text and "known networks" in page.scripts[-1]
     assert all(r.name in page.text and f"{r.latency_ms:.2f}" in page.text for r in found)
+    # What else prints the sentence finds the same measurements, unless they are damaged.
+    there = measured_in(run)
+    assert [(v["id"], v["measured_ms"]) for v in there[""]] == [
+        (v["id"], v["measured_ms"]) for v in rows
+    ]
+    (run.path / "validation.json").write_text("{}")
+    assert measured_in(run) == {}
 
 
 @pytest.mark.fault(

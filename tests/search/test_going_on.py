@@ -21,6 +21,7 @@ from phonenas.data import MeasurementStore
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Surrogate
 from phonenas.search.evaluations import Evaluations, Generation
+from phonenas.search.run_document import VALIDATION
 from phonenas.search.run_folder import Checkpoint, RunFolder
 from phonenas.space import Architecture, SearchSpace
 from phonenas.space.errors import SettingsChanged, StoreError
@@ -352,7 +353,21 @@ def test_what_was_made_of_the_first_front_stays_with_it(go: Searching, tmp_path:
     left = {p.name for p in run.iterdir()}
     assert not left & {"validation.json", "references.json", "report.html", "round2", "promoted"}
     assert {"mine.txt", "accuracy.db"} <= left and not (kept / "accuracy.db").exists()
+    validated = {"round": 1, "id": 3, "name": f"{run}:3", "measured_ms": 5.0}
+    VALIDATION.write(
+        run / "validation.json",
+        {
+            "networks": [],
+            "rounds": [{"round": 1, "folder": str(run)}, {"round": 2, "folder": f"{run}/round2"}],
+            "best": [validated, {**validated, "round": 2, "name": f"{run}/round2:3"}],
+        },
+    )
     again = go("nsga2", 100, run)
+    # Names point to what was validated, not to the new front.
+    document = VALIDATION.read(run / "first80" / "validation.json", "")
+    assert document is not None
+    assert [r["folder"] for r in document["rounds"]] == [f"{run}/first80", f"{run}/first80/round2"]
+    assert [b["name"] for b in document["best"]] == [f"{run}/first80:3", f"{run}/first80/round2:3"]
     assert again.kept == run / "first80"
     assert not (again.kept / "first40").exists() and kept.is_dir()
     assert go("nsga2", 100, run).kept is None

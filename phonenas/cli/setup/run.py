@@ -23,6 +23,7 @@ import typer
 from phonenas.space.errors import Incomplete, PhonenasError, SettingsChanged
 
 from ..options import Output, command
+from ..output import ANY, command_line
 from .study import Step, Study
 from .study import commands as step_commands
 
@@ -167,7 +168,19 @@ def run(
             told.append({"step": step.name, "command": str(step), "before": before})
             told[-1] |= {"at": record.done[step.name].at, "made": made, "result": result}
     done = {"study": str(study), "out": str(asked.out), "steps": told}
-    output.print(done, lambda: f"all {len(told)} steps of {study} are done, in {asked.out}")
+    lines = [f"all {len(told)} steps of {study} are done, in {asked.out}", *_predicting(asked)]
+    output.print(done, lambda: "\n".join(lines))
+
+
+def _predicting(study: Study) -> list[str]:
+    """A line with the command that predicts by the study's model; none where it has no model, or
+    no network in one precision."""
+    of = {step.words[0]: step for step in reversed(study.steps)}
+    if not {"fit", "search"} <= of.keys() or ANY in of["search"].words:
+        return []
+    (model,), run = of["fit"].makes, of["search"].makes[0].parent
+    words = ("predict", f"{run}:0", "--device", study.device, "--model", str(model))
+    return [f"predict with its model:  {command_line(*words, db=study.shared['db'])}"]
 
 
 def _do(step: Step, output: Output, where: str) -> Any:

@@ -12,8 +12,6 @@ first table is of all steps::
     target = [6, "mobilenet-v2"]      # a run for each
     [validate]
     [report]
-
-Each step is that command, read as from a shell.
 """
 
 from __future__ import annotations
@@ -210,17 +208,22 @@ class Study:
                     refuse_ready(self.device)
 
     def _steps(self) -> Iterator[Step]:
+        from phonenas.devices import usual_precision
+        from phonenas.latency_model import model_path
+
         names, db = [t for t in _TABLES if t in self.content], self.shared["db"]
         before: tuple[str, ...] = ()
         if "profile" in names:
-            store = () if "://" in db else (Path(db),)
-            yield Step("profile", self._words("profile"), (), store)
+            yield Step("profile", self._words("profile"), (), () if "://" in db else (Path(db),))
             before = ("profile",)
         if "fit" in names:
             if "model" in self.content:
                 raise self._error("model", "is a finished model, and [fit] makes one: remove one")
-            model = self.out / "model.json"
-            yield Step("fit", (*self._words("fit"), "--out", str(model)), before, (model,))
+            words, model = self._words("fit"), self.out / "model.json"
+            if Path(db).parent == self.out:  # the study's own store: where commands look for it
+                own = self.content["fit"].get("precision", self.content.get("precision"))
+                model = model_path(db, self.device, own or usual_precision(self.device))
+            yield Step("fit", (*words, "--out", str(model)), before, (model,))
             self.shared["model"], before = str(model), (*before, "fit")
         if "search" not in names:
             return
@@ -382,9 +385,8 @@ class Study:
         with self._at("search.strategy and search.set"):
             settings = settings_of(given["set_"])
             s.get(given["strategy"], given["seed"], soft=given["soft"], given=settings)
-        kind = given["accuracy"].partition(":")[0]
         with self._at("search.accuracy"):
-            if kind not in ESTIMATORS.names():
+            if given["accuracy"].partition(":")[0] not in ESTIMATORS.names():
                 ESTIMATORS.get(given["accuracy"])
         with self._at("search.target"):
             targets = targets_of(given["target"], [self.device], given["soft"], given["chance"])

@@ -42,20 +42,21 @@ accuracy = "surrogate"
 top = 1
 [report]
 """
+MODEL = "all/phonenas.fake.model.json"
 STEPS = [
     "phonenas profile --db all/phonenas.db --device fake --space mine.toml --networks 12",
-    "phonenas fit --db all/phonenas.db --device fake --out all/model.json",
-    "phonenas search --db all/phonenas.db --device fake --space mine.toml --model all/model.json "
+    f"phonenas fit --db all/phonenas.db --device fake --out {MODEL}",
+    f"phonenas search --db all/phonenas.db --device fake --space mine.toml --model {MODEL} "
     "--target 250 --evaluations 16 --accuracy surrogate --strategy nsga2 --seed 0 "
     "--out all/nsga2-250-seed0",
     "phonenas validate all/nsga2-250-seed0 --db all/phonenas.db --device fake "
-    "--model all/model.json --top 1",
+    f"--model {MODEL} --top 1",
     "phonenas report all/nsga2-250-seed0",
-    "phonenas search --db all/phonenas.db --device fake --space mine.toml --model all/model.json "
+    f"phonenas search --db all/phonenas.db --device fake --space mine.toml --model {MODEL} "
     "--target 300.5 --evaluations 16 --accuracy surrogate --strategy nsga2 --seed 0 "
     "--out all/nsga2-300.5-seed0",
     "phonenas validate all/nsga2-300.5-seed0 --db all/phonenas.db --device fake "
-    "--model all/model.json --top 1",
+    f"--model {MODEL} --top 1",
     "phonenas report all/nsga2-300.5-seed0",
     "phonenas report all/nsga2-250-seed0 all/nsga2-300.5-seed0 --out all/comparison.html",
 ]
@@ -122,6 +123,12 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
         assert code == 0, err
     for target, front in zip(("250", "300.5"), fronts, strict=True):
         assert search.load(f"by-hand/nsga2-{target}-seed0").front.to_frame().equals(front)
+
+    # Commands find the study's model beside its store; the one that is printed is a whole command.
+    (printed,) = [line for line in out.splitlines() if line.startswith("predict with its model:")]
+    predicted = run.json(*shlex.split(printed)[5:])
+    network = "all/nsga2-250-seed0:0"
+    assert run.json("predict", network, "--device", "fake", "--db", "all/phonenas.db") == predicted
 
     # A step whose keys changed is done again, with what rests on it, and nothing else is.
     Path("study.toml").write_text(STUDY.replace("top = 1", "top = 2"), encoding="utf-8")
@@ -219,6 +226,12 @@ def test_a_wrong_file_is_refused_with_its_key(
     assert not Path("all").exists()
 
 
+def test_a_store_elsewhere_keeps_its_own_model(run: Run, study: Path) -> None:
+    study.write_text(f'db = "lab.db"\n{STUDY}', encoding="utf-8")
+    fit = shlex.split(run.json("run", "--commands")[1])
+    assert fit[1] == "fit" and fit[-2:] == ["--out", "all/model.json"]
+
+
 def test_numbers_are_written_in_all_their_digits(run: Run, study: Path) -> None:
     targets = "[1234.567, 1234.568, 1234567.5, 8.0]"
     study.write_text(STUDY.replace("[250, 300.5]", targets), encoding="utf-8")
@@ -243,7 +256,9 @@ def test_a_step_may_have_its_own_precision(run: Run, study: Path) -> None:
         "validate": "int8",
     }
     assert "--model" not in of["search"]  # it takes those of all precisions, from the store
-    assert of["validate"][of["validate"].index("--model") + 1] == "all/model.json"
+    assert of["validate"][of["validate"].index("--model") + 1] == MODEL.replace(
+        ".json", ".int8.json"
+    )
 
 
 @pytest.fixture
@@ -278,7 +293,7 @@ def test_a_step_is_done_again_where_what_it_reads_changed(run: Run, counted: Pat
     for change in (
         lambda: Path("known.csv").write_text("b", encoding="utf-8"),
         lambda: (images / "2.png").write_bytes(b"2"),
-        lambda: Path("all/model.json").write_text("another", encoding="utf-8"),
+        lambda: Path(MODEL).write_text("another", encoding="utf-8"),
         lambda: Path("all/nsga2-250-seed0/checkpoint.npz").unlink(),
     ):
         change()
@@ -397,7 +412,7 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
     run = "nsga2-100-seed0"
     moments = (
         "phonenas.db",
-        "model.json",
+        "phonenas.fake.model.json",
         "study.json",
         f"{run}/run.json",
         f"{run}/validation.json",

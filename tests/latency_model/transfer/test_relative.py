@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from fakes import TinySpace
 
+from phonenas import space
 from phonenas.data import Conditions, Measurement, Round
 from phonenas.devices.simulated.roofline import Roofline
 from phonenas.latency_model import LatencyModel
 from phonenas.latency_model.calibration import FEATURES, Calibration
+from phonenas.latency_model.fitting import fit_measurements
 from phonenas.latency_model.lookup_table import LookupTable
 from phonenas.latency_model.model import OperatorTimes
 from phonenas.latency_model.transfer.relative import TransferModel, fit_transfer
 from phonenas.latency_model.transfer.source_devices import choose_measurements, split
+from phonenas.latency_model.units.regressor import OperatorRegressor, TransferRegressor
 from phonenas.space import Architecture, Operator
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UncoveredOperator
 
@@ -117,6 +120,29 @@ def test_operators_alone_are_enough_to_fit() -> None:
     assert found.networks == 0 and found.model.scores == {}
     # Nothing shows how its networks differ from their sums: the expected error is larger.
     assert found.expected_mape > fitted(24).expected_mape
+
+
+def test_a_source_measured_in_part_gives_what_it_predicts_too() -> None:
+    macro, phone = space.get("nasbench-macro"), Roofline(seed=1)
+    every = macro.operators()
+    part = [o for i, o in enumerate(every) if i % 4]
+    networks = [macro.decode(g) for g in macro.sample(np.random.default_rng(5), 14)]
+    measured = [
+        Measurement(kind, subject, OLD, (Round((phone.time_ms(phone.costs(model)),)),))
+        for kind, subject, model in (
+            *(("operator", o.key, o) for o in part),
+            *(("network", str(a), a) for a in networks),
+        )
+    ]
+    whole = fit_measurements(OLD, measured)
+    assert isinstance(whole.regressor, OperatorRegressor)
+    lacking = [o for o in every if o not in whole.table and whole.regressor.reaches(o)]
+    assert len(lacking) > 3
+    found = fit_transfer(whole, NEW, Other().measure(part[:8], networks[:8])).model.regressor
+    assert isinstance(found, TransferRegressor)
+    assert all(found.reaches(o) for o in [*part, *lacking])
+    # The source's own error is part of theirs.
+    assert (found.standard_error(lacking) >= whole.regressor.standard_error(lacking)).all()
 
 
 def test_a_phone_unlike_its_source_expects_a_large_error() -> None:

@@ -14,10 +14,11 @@ import onnx
 import pytest
 
 from phonenas.data import MeasurementStore
-from phonenas.search.exported_file import ExportedFile, FileLatency
+from phonenas.search.exported_file import ExportedFile, FileLatency, refuse_unstable
 from phonenas.search.pareto import Candidate, ParetoFront
 from phonenas.search.validation.validate import measure_file, validate
 from phonenas.space import Architecture
+from phonenas.space.errors import UnstableDevice
 from phonenas.space.lowering.write import write_network
 from phonenas.testing import FakeDevice
 
@@ -215,6 +216,18 @@ def test_a_file_that_gives_no_time_is_told(
         found = measure_file(file, on=phone, into=store)
     assert found.measured_ms is None and found.differs is None
     assert "the limit is ±25%" in found.unmeasured and found.file == "network.onnx"
+    # A command that asked for it ends with an error; not for a file in a form that is not taken.
+    refuse_unstable([("network 1", FileLatency(file="network.tflite", unmeasured="no form"))])
+    refuse_unstable([("network 1", None), ("network 2", replace(found, unmeasured=""))])
+    good = FileLatency(file="network.tflite", sha256="0", measured_ms=1.0, also=(found,))
+    with pytest.raises(UnstableDevice) as caught:
+        refuse_unstable([("network 1", good), ("network 2", found)], "1 of 3 networks gave none")
+    assert str(caught.value).startswith(
+        "1 of 3 networks gave none; 2 of 3 exported files gave no stable measurement (network 1, "
+        "network.onnx: "
+    )
+    with pytest.raises(UnstableDevice, match="^1 of 3 networks gave none. What was measured is"):
+        refuse_unstable([], "1 of 3 networks gave none")
 
 
 def test_a_file_of_another_precision_is_not_compared(
