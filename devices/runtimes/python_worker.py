@@ -249,8 +249,8 @@ def _limit_s(files: Sequence[Path]) -> float:
 def _reading(answer: dict[str, Any], name: str) -> Reading:
     if "error" in answer:
         lost = answer.get("preempted")
-        preempted = lost if type(lost) is int and 0 <= lost <= MOST_MS else 0
-        return Reading(preempted=preempted, error=plain(str(answer["error"]), 500))
+        count = lost if type(lost) is int and 0 <= lost <= MOST_MS else 0
+        return Reading(preempted=count, error=plain(str(answer["error"]), 500))
     try:
         samples, beside = _numbers(answer["samples_ms"]), _numbers(answer["sentinel_ms"])
         preempted, first_ms, clock_mhz, busy_s = rest = _numbers(
