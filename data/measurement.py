@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Meta
 
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.naming import counted
 
 from .documents import Count, Ms, strict
 
@@ -304,6 +305,12 @@ class Measurement:
     series: int = 0
     purpose: str = "profile"
     entry: Entry = NO_ENTRY
+
+    def __repr__(self) -> str:
+        bar = f" ±{self.spread:.1%}" if self.spread == self.spread else ""
+        rounds = counted(len(self.rounds), "round")
+        where = self.conditions.device
+        return f"Measurement({self.subject!r}, {self.latency_ms:.3f} ms{bar}, {rounds} on {where})"
 
     @cached_property
     def medians_ms(self) -> tuple[float, ...]:

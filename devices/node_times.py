@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from phonenas.data.documents import Ms, Number, Text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["NodeTime", "Trace"]
 
@@ -54,6 +58,15 @@ class Trace:
     def __post_init__(self) -> None:
         if not self.nodes or self.runs < 1:
             raise ValueError("a trace has nodes and runs")
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.nodes)} nodes, {self.plain_ms:.3f} ms a run of {self.runs})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a node, in the order in which they ran: the fields of `NodeTime`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(n) for n in self.nodes])
 
     @property
     def nodes_ms(self) -> float:

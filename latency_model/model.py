@@ -80,6 +80,14 @@ class LatencyModel:
     source: Mapping[str, str] = field(default_factory=dict)
     kernels: LatencyModel | None = None
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.table)} operators, " if self.by_operators else ""
+        mape = f", MAPE {s.mape:.1%}" if (s := self.scores.get("model")) else ""
+        return (
+            f"LatencyModel({self.device}, {self.conditions.precision}, {parts}"
+            f"{self.calibration.networks} networks{mape})"
+        )
+
     @property
     def conditions(self) -> Conditions:
         """What it was measured under; it predicts for nothing else."""

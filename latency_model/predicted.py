@@ -37,6 +37,10 @@ class Predicted:
     high_ms: Array
     covered: npt.NDArray[np.bool_]
 
+    def __repr__(self) -> str:
+        ends = f", {self.ms.min():.3g} to {self.ms.max():.3g} ms" if len(self.ms) else ""
+        return f"Predicted({len(self.ms)}{ends})"
+
     def to_frame(self) -> pd.DataFrame:
         """One row a network: latency_ms, low_ms, high_ms, covered."""
         import pandas as pd

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from phonenas.space import Genomes
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.naming import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CHANCE", "COLUMNS", "EPOCHS", "Evaluations", "Generation"]
 
@@ -76,6 +80,19 @@ class Evaluations:
 
     def __len__(self) -> int:
         return len(self.genomes)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failed)} without an accuracy" if self.failed else ""
+        return f"Evaluations({counted(len(self), 'network')}: {', '.join(self.columns)}{failed})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network, without its genes: `columns`, then failed (the reason, or "")."""
+        import pandas as pd
+
+        columns = {**{name: getattr(self, name) for name in COLUMNS}, **self.further}
+        return pd.DataFrame(
+            {**columns, "failed": [self.failed.get(i, "") for i in range(len(self))]}
+        )
 
     @property
     def has_top1(self) -> npt.NDArray[np.bool_]:

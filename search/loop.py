@@ -11,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from phonenas.latency_model import LatencyModel
 from phonenas.space import SearchSpace
 from phonenas.space.errors import InvalidArgument, StoreError, UnsupportedFormat, reading
+from phonenas.space.naming import counted
 from phonenas.space.narrowed import PrecisionChoice
 
 from .accuracy import AccuracyEstimator
@@ -37,6 +39,9 @@ from .rungs import RungEvaluator
 from .spec import Spec
 from .strategies.base import State, Strategy
 from .strategies.start_from import StartFrom
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Estimated", "Evaluated", "Searched", "run", "search"]
 
@@ -111,6 +116,15 @@ class Searched:
     runs: Mapping[str, Path] = field(default_factory=dict)
     rungs: Mapping[int, int] = field(default_factory=dict)
     trained_s: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Searched({counted(self.evaluations, 'network')} by {self.strategy}, {self.front!r})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The front: see `ParetoFront.to_frame`."""
+        return self.front.to_frame()
 
 
 def run(

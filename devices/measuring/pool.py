@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasError, StoreError
 
 from ..device import Device
 from .events import Event, Measured
 from .profiling import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["DevicePool", "PoolOutcome"]
 
@@ -35,6 +39,16 @@ class PoolOutcome:
 
     outcomes: Mapping[str, Outcome]
     failures: Mapping[str, PhonenasError]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a measurement of any device: `device`, then as `Outcome.to_frame`."""
+        import pandas as pd
+
+        frames = [o.to_frame().assign(device=name) for name, o in self.outcomes.items()]
+        if not frames:
+            return pd.DataFrame()
+        frame = pd.concat(frames, ignore_index=True)
+        return frame[["device", *frame.columns[:-1]]]
 
 
 class DevicePool:

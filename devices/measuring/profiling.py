@@ -71,6 +71,13 @@ class Outcome:
     results: Mapping[str, Measurement]
     slowdown: float | None = None
 
+    def __repr__(self) -> str:
+        given_up = f", {len(self.unstable)} given up" if self.unstable else ""
+        return (
+            f"Outcome({self.measured} measured, {self.reused} in the store already{given_up}, on "
+            f"{self.conditions.device}; {self.verdict.text})"
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """One row a measurement: kind, subject, latency_ms, spread (its error bar, relative; NaN
         for a single round), rounds, series, at (of the last round), origin."""

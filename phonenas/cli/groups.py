@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any, cast, get_args
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["group"]
+__all__ = ["SCHEMA", "group"]
 
 # What a help text names in braces, and the registry that lists it.
 _REGISTRIES = {
@@ -29,6 +30,30 @@ _REGISTRIES = {
     "{estimators}": "phonenas.search.accuracy:ESTIMATORS",
 }
 _NO_NUMBER = re.compile(r"[^\x00-\x7f]|nan|inf|_", re.IGNORECASE)
+
+
+def _print_schema(context: typer.Context, given: bool) -> None:
+    """Print the schema of a command's document, and end."""
+    if not given:
+        return
+    from .documents import schema_of
+
+    words: list[str] = []
+    place: Any = context
+    while place.parent is not None:
+        words.insert(0, place.info_name)
+        place = place.parent
+    print(json.dumps(schema_of(" ".join(words)), indent=1))
+    raise typer.Exit
+
+
+#: Every command takes it; what it needs of the command line is its name alone.
+SCHEMA = typer.Option(
+    "--json-schema",
+    is_eager=True,
+    callback=_print_schema,
+    help="Print the JSON Schema of what --json prints.",
+)
 
 
 class _Command(TyperCommand):

@@ -19,6 +19,7 @@ from phonenas.space.errors import InvalidArgument, PhonenasError, foreign
 from phonenas.space.naming import legible, plain_name
 from phonenas.space.precision import PRECISIONS
 
+from .groups import SCHEMA
 from .output import completed, legend
 
 __all__ = [
@@ -294,7 +295,6 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 _CONTEXT = _option("context", typer.Context, inspect.Parameter.empty)
-
 _OUTPUT = [
     _option(name, Annotated[bool, typer.Option(word, help=text)], False)
     for name, word, text in (
@@ -304,6 +304,7 @@ _OUTPUT = [
     )
 ]
 _STORE = [_option("db", Db, DEFAULT_DB)]
+_JSON_SCHEMA = _option("json_schema", Annotated[bool, SCHEMA], False)
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
@@ -418,7 +419,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*values: Any, **given: Any) -> None:
-        context = given.pop("context", None)
+        context, _ = given.pop("context", None), given.pop("json_schema", None)
         switches = {p.name: given.pop(p.name, False) for p in _OUTPUT}
         output = Output(**switches, given=_given(context, given))
         store = (given.pop("db", DEFAULT_DB),) if stored else ()
@@ -443,7 +444,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as stop:
             raise Stopped from stop  # typer would end without a word
 
-    parameters = [*expanded, *added, _CONTEXT]
+    parameters = [*expanded, *added, _JSON_SCHEMA, _CONTEXT]
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

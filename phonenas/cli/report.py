@@ -144,11 +144,9 @@ def compare(
 
         write_atomic(out, networks_page(compared))
     if csv is not None:
-        import pandas as pd
-
         from phonenas.data.export import to_csv
 
-        write_atomic(csv, to_csv(pd.DataFrame(list(n.columns(compared)))))
+        write_atomic(csv, to_csv(compared.to_frame()))
     written = [f"written to {file}" for file in (out, csv) if file is not None]
     output.print(result, lambda: "\n".join([_text(compared), *written]))
     if all(row.failed for row in rows):

@@ -182,6 +182,7 @@ def search(
     from phonenas.search.run_folder import load
     from phonenas.space.narrowed import PrecisionChoice
 
+    from .documents.runs import searched_on
     from .networks import networks_to_start_from
     from .progress import Bars, ended_lines, seconds_of
     from .timing import DeviceTimes, known_beside, known_lines
@@ -294,14 +295,12 @@ def search(
         "seconds": round(found.seconds, 3),
         "hypervolume": front.hypervolume,
         "target_ms": front.target_ms,
-        **({} if devices is None else devices.settings),
         "resumed_from": found.resumed_from,
         "ended": found.ended or None,
         "rungs": [{"epochs": e, "networks": n} for e, n in found.rungs.items()],
         "trained_s": round(found.trained_s, 3),
         "kept": None if found.kept is None else str(found.kept),
-        "origin": fitted.conditions.origin,
-        "precision": (every or fitted).conditions.precision,
+        **searched_on(devices, [every] if every else models),
         "runs": {name: str(folder) for name, folder in found.runs.items()},
         "accuracy": accuracy.name,
         "quantity": accuracy.quantity,

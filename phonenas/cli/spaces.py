@@ -232,7 +232,7 @@ def _show_run(
         "networks": rows,
         "references": [asdict(r) for r in known],
         "gain": gained,
-        "origin": run.front.origin,
+        "origin": " and ".join(dict.fromkeys(of_device(run, d).front.origin for d in run.devices)),
         "csv": None if csv is None else str(csv),
         **({} if parquet is None else {"parquet": str(parquet)}),
     }

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ from phonenas.search.evaluations import Evaluations
 from phonenas.search.pareto import Candidate, hypervolume, non_dominated
 from phonenas.search.run_folder import Loaded, load
 from phonenas.space.errors import InvalidArgument, PhonenasError, UnsupportedFormat
+from phonenas.space.naming import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Comparison", "Course", "Mean", "Row", "Scale", "Setting", "Spot", "compare"]
 
@@ -169,6 +173,15 @@ class Comparison:
     courses: tuple[Course, ...]
     left_out: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Comparison({counted(len(self.rows), 'run')}, {counted(len(self.scales), 'scale')})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a run: the fields of `Row`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
 
 def compare(run_dirs: Sequence[Path]) -> Comparison:
     """Compare finished runs; one that cannot be read is in `left_out`, with the reason.
@@ -220,15 +233,9 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
         for c in run.front
     )
     means = [_mean(_label(runs, members, groups), [rows[i] for i in members]) for members in groups]
-    ordered = tuple(rows[i] for i in range(len(runs)))
+    ordered, told = tuple(rows[i] for i in range(len(runs))), tuple(map(str, failures))
     return Comparison(
-        ordered,
-        tuple(means),
-        tuple(scales),
-        _settings(runs),
-        spots,
-        tuple(courses),
-        tuple(map(str, failures)),
+        ordered, tuple(means), tuple(scales), _settings(runs), spots, tuple(courses), told
     )
 
 
@@ -390,15 +397,9 @@ def _mean(label: str, rows: Sequence[Row]) -> Mean:
             return None, None
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
-    return Mean(
-        label,
-        tuple(r.name for r in rows),
-        *over("hypervolume"),
-        *over("of_joint"),
-        *over("best_top1"),
-        over("joint_share")[0],
-        statistics.fmean(r.seconds for r in rows),
-    )
+    pairs = [v for name in ("hypervolume", "of_joint", "best_top1") for v in over(name)]
+    names, seconds = tuple(r.name for r in rows), statistics.fmean(r.seconds for r in rows)
+    return Mean(label, names, *pairs, over("joint_share")[0], seconds)
 
 
 def _label(runs: Sequence[Loaded], members: Sequence[int], groups: Sequence[list[int]]) -> str:
@@ -430,9 +431,8 @@ def _settings(runs: Sequence[Loaded]) -> tuple[Setting, ...]:
         for r in runs
     ]
     settings = []
-    for name in dict.fromkeys(k for own in listed for k in own):
-        if name == "columns":  # they follow from other settings
-            continue
+    # "columns" follow from other settings.
+    for name in dict.fromkeys(k for own in listed for k in own if k != "columns"):
         different = {str(own[name]) for own in listed if name in own}
         kind: Literal["differs", "some", "same"] = "differs" if len(different) > 1 else "same"
         if kind == "same" and any(name not in own for own in listed):

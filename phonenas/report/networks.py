@@ -8,7 +8,8 @@ predictions of one model is too careful: they share part of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -19,8 +20,11 @@ from phonenas.latency_model.calibration import LATER_JOB
 from phonenas.latency_model.metrics import Z90
 from phonenas.space import Architecture, NetworkGraph
 from phonenas.space.errors import Incomplete
+from phonenas.space.naming import counted
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.space import Classifier
 
@@ -293,6 +297,48 @@ class Compared:
     devices: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
     scale: str = ""
+
+    def __repr__(self) -> str:
+        names = ", ".join(r.name for r in self.rows[:3]) + ", …" * (len(self.rows) > 3)
+        return f"Compared({counted(len(self.rows), 'network')}: {names}; {', '.join(self.devices)})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network and device: the fields of `NetworkRow` and `Timing` as plain values,
+        with top1_published, top1_source, top1_estimated, top1_error, top1_scale and outside, the
+        prediction's error, and how it compares with the first network."""
+        import pandas as pd
+
+        return pd.DataFrame([line for row in self.rows for line in self._lines(row)])
+
+    def _lines(self, row: NetworkRow) -> Iterator[dict[str, Any]]:
+        published, estimated = row.published, row.estimated
+        own: dict[str, Any] = {
+            "network": row.name,
+            "text": row.text,
+            "macs": row.macs,
+            "params": row.params,
+            "resolution_px": row.resolution_px,
+            "size_bytes": row.size_bytes,
+            "peak_activation_bytes": row.peak_activation_bytes,
+            "top1_published": None if published is None else published.top1,
+            "top1_source": None if published is None else published.source,
+            "top1_estimated": None if estimated is None else estimated.top1,
+            "top1_error": None if estimated is None else estimated.error,
+            "top1_scale": None if estimated is None else estimated.schedule,
+            "outside": None if estimated is None else estimated.outside,
+        }
+        for place, t in enumerate(row.timings):
+            ratio = against(self, row, place)
+            yield {
+                **own,
+                **asdict(t),
+                "notes": "; ".join(t.notes),
+                "error": t.error,
+                "inside": t.inside,
+                "times_the_first": None if ratio is None else ratio.times,
+                "than_the_first": None if ratio is None else ratio.verdict,
+                "reason": t.reason,
+            }
 
 
 @dataclass(frozen=True)

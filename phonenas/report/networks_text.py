@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ from phonenas.space.naming import counted
 
 from .networks import Compared, against, alike, scored, top1_gain
 
-__all__ = ["as_json", "columns", "reasons", "sentences", "shortened"]
+__all__ = ["as_json", "reasons", "sentences", "shortened"]
 
 _LONGEST = 300
 
@@ -69,39 +68,6 @@ def reasons(compared: Compared) -> list[str]:
 def shortened(text: str) -> str:
     """A message of 300 characters at most, as of the nearest of a hundred names."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1].rstrip()}…"
-
-
-def columns(compared: Compared) -> Iterator[dict[str, Any]]:
-    """A flat row a network and device, ready for a table of plain values."""
-    for row in compared.rows:
-        published, estimated = row.published, row.estimated
-        own: dict[str, Any] = {
-            "network": row.name,
-            "text": row.text,
-            "macs": row.macs,
-            "params": row.params,
-            "resolution_px": row.resolution_px,
-            "size_bytes": row.size_bytes,
-            "peak_activation_bytes": row.peak_activation_bytes,
-            "top1_published": None if published is None else published.top1,
-            "top1_source": None if published is None else published.source,
-            "top1_estimated": None if estimated is None else estimated.top1,
-            "top1_error": None if estimated is None else estimated.error,
-            "top1_scale": None if estimated is None else estimated.schedule,
-            "outside": None if estimated is None else estimated.outside,
-        }
-        for place, t in enumerate(row.timings):
-            ratio = against(compared, row, place)
-            yield {
-                **own,
-                **asdict(t),
-                "notes": "; ".join(t.notes),
-                "error": t.error,
-                "inside": t.inside,
-                "times_the_first": None if ratio is None else ratio.times,
-                "than_the_first": None if ratio is None else ratio.verdict,
-                "reason": t.reason,
-            }
 
 
 def as_json(compared: Compared) -> dict[str, Any]:

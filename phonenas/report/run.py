@@ -21,6 +21,7 @@ from phonenas.search.strategies import names, options_given
 from phonenas.space.errors import PhonenasError, UnsupportedFormat
 
 from .front import course_section, drawings_section, front_table, objectives_plot
+from .heat_map import heat_map_section
 from .page import TARGET, YES, Page, listed, number, table, told
 from .promoted import exported_files, promoted_section
 from .references import (
@@ -160,7 +161,11 @@ def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
                 f"operators: <code>{escape(shlex.join(words))}</code></p>"
             )
         body += [told(text, d.origin) if d.several else text for text in part]
-    body += [drawings_section(devices, _model(run)), front_table(devices)]
+    models = [_model(run, d.device) for d in devices]
+    body += [drawings_section(devices, models[0]), front_table(devices)]
+    for d, model in zip(devices, models, strict=True):
+        part = heat_map_section(run, model, d.heading)
+        body.append(told(part, d.origin) if d.several else part)
     return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
 
 
@@ -177,10 +182,10 @@ def _front(d: OfDevice, page: Page, known: Sequence[Reference]) -> str:
     return page.draw(f"front{d.suffix}", front, d.origin)
 
 
-def _model(run: Loaded) -> LatencyModel | None:
-    """The model that predicted; None where it cannot be read, which `_damages` told."""
+def _model(run: Loaded, device: str) -> LatencyModel | None:
+    """The model that predicted on a device; None where it cannot be read, which `_damages` told."""
     try:
-        return load_model(run.path / "model.json")
+        return load_model(run.path / model_file(run.settings, device))
     except PhonenasError:
         return None
 

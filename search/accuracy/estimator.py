@@ -18,11 +18,14 @@ import numpy.typing as npt
 
 from phonenas.space import Architecture, Genomes, SearchSpace
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.naming import counted
 
 from ..cluster.workers import Workers
 from ..training.resources import Resources
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from phonenas.data.images import ImageSet
 
 __all__ = ["Accuracy", "AccuracyEstimator", "Request", "refuse_foreign"]
@@ -124,6 +127,22 @@ class Accuracy:
     def well(self) -> npt.NDArray[np.bool_]:
         """Which networks have an accuracy, (n,)."""
         return ~np.isnan(self.top1)
+
+    def __repr__(self) -> str:
+        failed = f", {n} without one" if (n := int((~self.well).sum())) else ""
+        known = self.top1[self.well]
+        ends = f", {known.min():.1%} to {known.max():.1%}" if len(known) else ""
+        return f"Accuracy({counted(len(self), 'network')}{ends}{failed})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network: top1, standard_error, outside, failed (the reason, or ""), seconds
+        (NaN where they are not measured)."""
+        import pandas as pd
+
+        columns = {name: getattr(self, name) for name in ("top1", "standard_error", "outside")}
+        failed = list(self.failed or ("",) * len(self))
+        seconds = list(self.seconds or (np.nan,) * len(self))
+        return pd.DataFrame({**columns, "failed": failed, "seconds": seconds})
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Accuracy:
         """Some of the networks, in the order of their numbers."""

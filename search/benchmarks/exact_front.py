@@ -13,13 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from phonenas.space import AdditiveTable, Genomes, SearchSpace
 from phonenas.space.errors import InvalidArgument
+from phonenas.space.naming import counted
 from phonenas.space.narrowed import ConfinedSpace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ExactFront", "exact_front"]
 
@@ -40,6 +45,16 @@ class ExactFront:
 
     def __len__(self) -> int:
         return len(self.cost)
+
+    def __repr__(self) -> str:
+        return f"ExactFront({counted(len(self), 'network')})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a network, by rising cost: cost, gain, genome (its options' places)."""
+        import pandas as pd
+
+        genomes = [tuple(row) for row in self.genomes.tolist()]
+        return pd.DataFrame({"cost": self.cost, "gain": self.gain, "genome": genomes})
 
 
 @dataclass

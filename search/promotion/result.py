@@ -24,6 +24,7 @@ from phonenas.data.documents import Count, Document, Ms, Number, Share, Text, st
 from phonenas.devices.measuring.protocol import Verdict
 from phonenas.latency_model import Score, kendall_tau
 from phonenas.space import Architecture
+from phonenas.space.naming import counted
 from phonenas.space.precision import FLOAT32
 
 from ..exported_file import ExportedFile, FileLatency
@@ -260,6 +261,13 @@ class Promoted:
     def shipping(self) -> tuple[PromotedNetwork, ...]:
         """The trained ones that have a file in the precision of the run; all, if none has."""
         return tuple(n for n in self.trained if n.in_precision) or self.trained
+
+    def __repr__(self) -> str:
+        best = max((n.shipped[0] for n in self.trained), default=0.0)
+        return (
+            f"Promoted({len(self.trained)} of {counted(len(self.networks), 'network')} trained, "
+            f"top-1 up to {best:.1%}, for {self.device})"
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row a network, the fields of `PromotedNetwork`, by rising id."""

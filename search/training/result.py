@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from phonenas.space import Classifier
+from phonenas.space.naming import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Began", "Epoch", "Event", "Stepped", "Trained"]
 
@@ -128,6 +132,16 @@ class Trained:
     steps: int = 0
     resumed_from: int = 0
     recipe: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        what = f"diverged: {self.diverged}" if self.diverged else f"top-1 {self.top1:.2%}"
+        return f"Trained({what}, {counted(len(self.curve), 'epoch')}, {self.network})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The learning curve, one row an epoch: the fields of `Epoch`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(e) for e in self.curve])
 
     def to_dict(self) -> dict[str, Any]:
         """All but the weights, as JSON takes it."""

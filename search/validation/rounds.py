@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from phonenas.data import MeasurementStore
 from phonenas.devices import Device
 from phonenas.devices.measuring.events import Event
@@ -37,10 +39,10 @@ from phonenas.space.errors import Infeasible, InvalidArgument, UnstableDevice
 from ..candidate_selection import chances
 from ..checkpoint import run_digest
 from ..device_view import of_device, written
+from ..evaluations import Evaluations
 from ..pareto import ParetoFront
 from ..promotion.result import read_promoted
 from ..run_folder import Loaded, lock_run
-from ..strategies.reward import reward
 from .rerank import evaluated_of, rerank
 from .round_model import round_model
 from .validate import Unmeasured, Validated, Validation, score_of, validate
@@ -128,7 +130,8 @@ class Round:
 class Best:
     """One of the final choice, with the round that predicted it.
 
-    `reward` is of the measured latency; without a target it is top-1.
+    `reward` is that of the run with the measured latency: of several devices with the measured one
+    of this device and the predicted ones of the others. Without a target it is top-1.
     """
 
     round: int
@@ -308,7 +311,7 @@ def _validated_rounds(
         here.with_measured(
             {c.id: measured_ms[c.block_args] for c in here.front if c.block_args in measured_ms}
         )
-    result = Rounds(tuple(done), _best(done, run.front.target_ms, top), stopped, failed)
+    result = Rounds(tuple(done), _best(done, run, top), stopped, failed)
     if rounds > 1:
         path = run.path / "validation.json"
         of_all = {"rounds": [r.to_dict() for r in done], "stopped": stopped}
@@ -317,19 +320,35 @@ def _validated_rounds(
     return result
 
 
-def _best(rounds: Sequence[Round], target_ms: float | None, top: int) -> tuple[Best, ...]:
-    def value(v: Validated) -> float:
-        top1 = v.candidate.top1
-        return top1 if target_ms is None else float(reward([top1], [v.measured_ms], target_ms)[0])
-
+def _best(rounds: Sequence[Round], run: Loaded, top: int) -> tuple[Best, ...]:
+    validated = [(r, v) for r in rounds for v in r.validation.networks]
+    rewards = _rewards(run, [v for _, v in validated])
     measured = [
-        Best(r.number, f"{r.folder}:{v.candidate.id}", v, value(v))
-        for r in rounds
-        for v in r.validation.networks
+        Best(r.number, f"{r.folder}:{v.candidate.id}", v, reward)
+        for (r, v), reward in zip(validated, rewards, strict=True)
     ]
     rank = {"unclear": 1, "misses": 2}
     measured.sort(key=lambda b: (rank.get(b.validated.verdict or "", 0), -b.reward))
     return tuple(measured[:top])
+
+
+def _rewards(run: Loaded, validated: Sequence[Validated]) -> list[float]:
+    """See `Best`."""
+    if run.front.target_ms is None:
+        return [v.candidate.top1 for v in validated]
+    own = f"latency:{run.settings['device']}"
+    measured_ms = np.array([v.measured_ms for v in validated])
+    values = [{**v.candidate.values, own: v.measured_ms} for v in validated]
+    names = values[0].keys() if values else ()
+    networks = Evaluations(
+        np.empty((len(validated), 0), np.int8),
+        measured_ms,
+        np.array([v.candidate.top1 for v in validated]),
+        np.array([v.candidate.top1_error for v in validated]),
+        np.array([v.candidate.outside for v in validated]),
+        {name: np.array([row[name] for row in values]) for name in names},
+    )
+    return [float(reward) for reward in run.spec.rewards(networks)]
 
 
 def _changed(number: int, old: ParetoFront, new: ParetoFront, shift: float) -> Ranked:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import check_document
 from fakes import FakeDevice, TinySpace
 from patience import PATIENCE_S
 
@@ -37,7 +38,9 @@ class Run:
     def json(self, *words: str) -> Any:
         code, out, err = self(*words, "--json")
         assert code == 0, err
-        return json.loads(out)
+        document = json.loads(out)
+        check_document(words, document)
+        return document
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from phonenas import data, latency_model
 from phonenas.cli import stores
+from phonenas.cli.live.state import RunState
 from phonenas.cli.search import _by_device, _weights
 from phonenas.devices.measuring import profiling
 from phonenas.devices.simulated import SimulatedPhone
@@ -123,6 +124,8 @@ def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> No
     found = run.json(*SEARCH, *targets, "--out", "r")
     assert [d["device"] for d in found["devices"]] == ["big", "little"]
     assert found["across"] == "worst"
+    assert (found["origin"], found["precision"]) == ("simulated", "float32")
+    assert {(d["origin"], d["precision"]) for d in found["devices"]} == {("simulated", "float32")}
     for c in found["front"]:
         for d, target in ms.items():
             assert c["values"][f"latency:{d}"] <= round(target, 3)
@@ -146,6 +149,22 @@ def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> No
             assert v["verdict"] in ("meets", "likely", "unclear", "misses")
     again = run.json("validate", "r", "--device", "little", "--top", "3", "--rounds", "2", *at)
     assert [r["folder"] for r in again["rounds"]] == ["r/device2", "r/device2/round2"]
+    values = {c["block_args"]: c["values"]["latency:big"] for c in found["front"]}
+    for v in again["networks"]:
+        # The reward of the worst of both: predicted on the one, measured on the other.
+        ratio = max(values[v["block_args"]] / ms["big"], v["measured_ms"] / ms["little"])
+        assert v["reward"] == pytest.approx(v["top1"] * ratio**-0.07, abs=1e-4)
+    state = RunState(Path("r")).read()
+    assert [p["device"] for p in state["plots"]] == ["big", "little"]
+    for plot, device, told in zip(state["plots"], ("big", "little"), (first, other), strict=True):
+        assert plot["target"] == pytest.approx(ms[device], abs=1e-3)
+        shown = sorted(c["values"][f"latency:{device}"] for c in found["front"])
+        assert [at[0] for at in plot["front"]] == pytest.approx(shown, abs=1e-4)
+        measured = {round(v["measured_ms"], 4) for v in told["networks"]}
+        assert measured <= {at[0] for at in plot["measured"]}
+    facts = dict(state["facts"])
+    assert facts["measured on big"] == "3 networks" and "networks" in facts["measured on little"]
+    assert state["rows"]["head"][:2] == ["latency on big", "latency on little"]
     assert json.loads(Path("r/device2/round2/run.json").read_text())["settings"]["device"] == (
         "little"
     )
@@ -180,6 +199,48 @@ def test_one_front_for_two_phones_validated_on_both(run: Run, there: None) -> No
     assert all(c["values"]["latency:little"] <= ms["little"] + 1e-3 for c in limited["front"])
     code, _, err = run(*alone, "--model", "gone", "--out", "other")
     assert code == 2 and "gone is a model of little, not of big" in err
+
+
+STUDY = """
+out = "all"
+device = ["big", "little"]
+space = "tests.cli.test_precisions:OneBlock"
+db = "s.db"
+[profile]
+networks = 20
+[fit]
+[search]
+target = {big = 9, little = 40}
+evaluations = 36
+[validate]
+top = 2
+[report]
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_both(run: Run, there: None) -> None:
+    Path("study.toml").write_text(STUDY)
+    done = run.json("run", "--quiet")["steps"]
+    assert [s["step"].split()[0] for s in done] == [
+        "profile",
+        "fit",
+        "fit",
+        "search",
+        *("validate", "validate", "report"),
+    ]
+    searched, *validated = (s["result"] for s in done[3:6])
+    assert [d["target_ms"] for d in searched["devices"]] == [9, 40]
+    for result, device in zip(validated, ("big", "little"), strict=True):
+        for v in result["networks"]:
+            assert v["measured_ms"] == pytest.approx(truth_ms(device, v["block_args"]), rel=0.05)
+    assert "Validated networks on little" in Path(done[-1]["made"]).read_text()
+    assert all(s["before"] for s in run.json("run")["steps"])
+    # A phone whose table changed is measured again, and what rests on it is done again.
+    toml = Path("devices.toml")
+    toml.write_text(toml.read_text() + "wait_below_c = 90\n")
+    before = [s["before"] for s in run.json("run", "--quiet")["steps"]]
+    assert before == [False] * 7
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from phonenas.report.networks import (
     top1_gain,
 )
 from phonenas.report.networks_page import networks_page
-from phonenas.report.networks_text import as_json, columns, reasons, sentences
+from phonenas.report.networks_text import as_json, reasons, sentences
 from tests.report.test_hostile import EVIL, OURS, texts
 from tests.report.test_run import Page
 
@@ -140,10 +140,11 @@ def test_documents_hold_what_tables_show() -> None:
     assert last["failed"] and last["timings"][0]["reason"] == "no network is called 'nope'"
     assert second["timings"][0]["against_the_first"]["verdict"] == "slower"
     assert document["devices"][0]["score"]["n"] == 2
-    rows = list(columns(compared()))
-    assert [r["network"] for r in rows] == ["first", "same macs", "fitted", "guess", "nope"]
-    assert [r["than_the_first"] for r in rows] == [None, "slower", "faster", "slower", None]
-    assert rows[0]["error"] == pytest.approx(0.05) and rows[2]["fitted_on"]
+    frame = compared().to_frame()
+    assert frame.network.tolist() == ["first", "same macs", "fitted", "guess", "nope"]
+    assert frame.than_the_first.fillna("").tolist() == ["", "slower", "faster", "slower", ""]
+    assert frame.error[0] == pytest.approx(0.05) and frame.fitted_on[2]
+    assert repr(compared()) == "Compared(5 networks: first, same macs, fitted, …; local)"
 
 
 def test_a_reason_of_all_is_told_once() -> None:

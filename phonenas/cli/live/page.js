@@ -121,7 +121,9 @@ const show = job => {
     fact.append(element("dt", label), element("dd", value));
     return fact;
   }));
-  parts.plot.replaceChildren(...(job.plot ? [drawing(job.plot, job.name), legend(job.plot)] : []));
+  parts.plot.replaceChildren(...job.plots.flatMap(plot => [
+    ...(plot.device ? [element("h3", plot.device)] : []),
+    drawing(plot, [job.name, plot.device].filter(Boolean).join(", ")), legend(plot)]));
   parts.rows.hidden = !job.rows?.rows.length;
   if (!parts.rows.hidden) {
     parts.rows.setAttribute("aria-label", job.rows.title);

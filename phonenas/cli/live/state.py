@@ -2,8 +2,8 @@
 
 A job's state is a table ready for JSON: `kind`, `name`, `state` (a word), `told` (a sentence, or
 ""), `who` (the process at work, or ""), `facts` (labels with values), `share` (of the work that is
-done, in [0, 1], or None), `plot` (points in ms and per cent, or None) and `rows` (a header and
-rows, or None).
+done, in [0, 1], or None), `plots` (of each device: points in ms and per cent) and `rows` (a
+header and rows, or None).
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phonenas.space.errors import PhonenasError
 from phonenas.space.naming import counted
 
+if TYPE_CHECKING:
+    from phonenas.search.evaluations import Evaluations
+    from phonenas.search.spec import Spec
+
 __all__ = ["RunState", "StoreState", "state_of"]
 
 _MOST_POINTS = 1_500  # of all evaluated networks; the front is whole
-_MOST_ROWS, _MOST_BYTES = 12, 4 << 20
+_MOST_ROWS, _MOST_BYTES, _MOST_DEVICES = 12, 4 << 20, 50
 _READ = ("run.json", "checkpoint.npz", "validation.json", "promoted.json")
 log = logging.getLogger("phonenas")
 Facts = list[tuple[str, str]]
+# A device where there are several, else ""; what gives latencies on it, in ms; its target in ms.
+_Column = tuple[str, Callable[["Evaluations"], Any], float | None]
 
 
 def _job(kind: str, name: str, state: str, **more: Any) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def _job(kind: str, name: str, state: str, **more: Any) -> dict[str, Any]:
         "who": "",
         "facts": [],
         "share": None,
-        "plot": None,
+        "plots": [],
         "rows": None,
     }
     return {"kind": kind, "name": name, "state": state, **empty, **more}
@@ -71,7 +77,8 @@ class RunState:
             if not (self.path / "run.json").exists():
                 told = "No search has begun here yet; the page shows it as soon as it begins."
                 return _job("run", name, "not begun", told=told)
-            seen = [self._stamp(f) for f in _READ]
+            others = sorted(self.path.glob("device*/validation.json"))[:_MOST_DEVICES]
+            seen = [(str(f), self._stamp(f)) for f in (*(self.path / n for n in _READ), *others)]
             if seen != self._seen:
                 self._found, self._seen = self._search(), seen
             found, (works, who) = dict(self._found), at_work(self.path)
@@ -84,9 +91,10 @@ class RunState:
         except OSError as error:  # removed while it was read, and the like
             return _job("run", name, "unreadable", told=f"{name}: {error.strerror or error}")
 
-    def _stamp(self, name: str) -> tuple[int, int] | None:
+    @staticmethod
+    def _stamp(path: Path) -> tuple[int, int] | None:
         try:
-            about = (self.path / name).stat()
+            about = path.stat()
         except OSError:
             return None
         return about.st_mtime_ns, about.st_size
@@ -136,18 +144,14 @@ class RunState:
             facts.append(("hypervolume", f"{log[-1].hypervolume:.4f}"))
         if failed := n - len(known):
             facts.append((f"without {quantity}", f"{failed:,}"))
-        even = np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_POINTS)).astype(int))
-        measured = self._measured()
-        if measured:
-            facts.append(("measured", counted(len(measured), "network")))
-        best = _points(zip(front.latency_ms, front.top1, strict=True))
-        plot = {
-            "quantity": f"{quantity}, %",
-            "target": None if spec.target is None else spec.target.ms,
-            "cloud": _points(zip(known.latency_ms[even], known.top1[even], strict=True)),
-            "front": best,
-            "measured": _points(measured),
-        }
+        plots = [
+            self._plot(place, column, settings, known, front)
+            for place, column in enumerate(_columns(spec))
+        ]
+        for plot in plots:
+            where = f"measured on {plot['device']}" if plot["device"] else "measured"
+            if plot["measured"]:
+                facts.append((where, counted(len(plot["measured"]), "network")))
         return _job(
             "run",
             str(self.path),
@@ -156,15 +160,42 @@ class RunState:
             throughput=throughput,
             facts=[*facts, *about],
             share=share,
-            plot=plot,
-            rows=_rows(best, quantity),
+            plots=plots,
+            rows=_rows(front, spec, quantity),
         )
 
-    def _measured(self) -> list[tuple[float, float]]:
+    def _plot(
+        self,
+        place: int,
+        column: _Column,
+        settings: dict[str, Any],
+        known: Evaluations,
+        front: Evaluations,
+    ) -> dict[str, Any]:
+        """The networks by their latency on a device."""
+        import numpy as np
+
+        from phonenas.search.run_document import estimate_of
+
+        device, of, target_ms = column
+        own = device in ("", settings["device"])
+        folder = self.path if own else self.path / f"device{place + 1}"
+        even = np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_POINTS)).astype(int))
+        return {
+            "device": device,
+            "quantity": f"{estimate_of(settings).quantity}, %",
+            "target": target_ms,
+            "cloud": _points(zip(of(known)[even], known.top1[even], strict=True)),
+            "front": _points(zip(of(front), front.top1, strict=True)),
+            "measured": _points(self._measured(folder)),
+        }
+
+    @staticmethod
+    def _measured(folder: Path) -> list[tuple[float, float]]:
         """Measured latency, in ms, and estimated top-1 of each network of the validation."""
         from phonenas.search.validation.validation_file import DOCUMENT, checked_validation
 
-        path, again = self.path / "validation.json", "Validate again."
+        path, again = folder / "validation.json", "Validate again."
         document = DOCUMENT.read(path, again)
         if document is None:
             return []
@@ -211,16 +242,32 @@ def _points(pairs: Iterable[tuple[float, float]]) -> list[list[float]]:
     return sorted([round(float(ms), 4), round(100 * float(top1), 3)] for ms, top1 in pairs)
 
 
-def _rows(front: list[list[float]], quantity: str) -> dict[str, Any]:
+def _columns(spec: Spec) -> list[_Column]:
+    """Of each of several devices, or of the one: its name, latencies and target."""
+    if spec.devices is None:
+        target_ms = None if spec.target is None else spec.target.ms
+        return [("", lambda e: e.latency_ms, target_ms)]
+    return [
+        (name.partition(":")[2], lambda e, name=name: e.further[name], ms)
+        for name, ms in spec.devices.targets_ms.items()
+    ]
+
+
+def _rows(front: Evaluations, spec: Spec, quantity: str) -> dict[str, Any]:
     """Networks of the front, evenly spaced."""
-    last = min(len(front), _MOST_ROWS) - 1
-    places = [round(i * (len(front) - 1) / last) for i in range(last + 1)] if last > 0 else [0]
-    some = [front[i] for i in places] if front else []
-    of = "" if len(some) == len(front) else f", {len(some)} of {len(front)}, evenly spaced"
+    columns = _columns(spec)
+    latencies = [of(front) for _, of, _ in columns]
+    order = sorted(range(len(front)), key=lambda i: (latencies[0][i], front.top1[i]))
+    last = min(len(order), _MOST_ROWS) - 1
+    places = [round(i * (len(order) - 1) / last) for i in range(last + 1)] if last > 0 else [0]
+    some = [order[i] for i in places] if order else []
+    of = "" if len(some) == len(order) else f", {len(some)} of {len(order)}, evenly spaced"
     return {
         "title": f"The front as predicted{of}",
-        "head": ["latency", quantity],
-        "rows": [[f"{ms:.2f} ms", f"{top1:.1f} %"] for ms, top1 in some],
+        "head": [*(f"latency on {d}" if d else "latency" for d, _, _ in columns), quantity],
+        "rows": [
+            [*(f"{ms[i]:.2f} ms" for ms in latencies), f"{100 * front.top1[i]:.1f} %"] for i in some
+        ],
     }
 
 

@@ -24,8 +24,9 @@ from phonenas.space.errors import Incomplete, PhonenasError, SettingsChanged
 
 from ..options import Output, command
 from ..output import ANY, command_line
-from .study import Step, Study
-from .study import commands as step_commands
+from .step import Step
+from .step import commands as step_commands
+from .study import Study
 
 __all__ = ["run"]
 
@@ -87,12 +88,12 @@ class _Done:
 
 
 def _digest(step: Step) -> str:
-    """A digest of the files and folders among what a step reads, and of its device's table."""
+    """A digest of the files and folders among what a step reads, and of its devices' tables."""
     from phonenas.devices.settings import read_settings
 
     digest = hashlib.sha256()
-    if step.device:
-        digest.update(repr(read_settings().get(step.device)).encode())
+    for device in step.devices:
+        digest.update(repr(read_settings().get(device)).encode())
     for text in step.reads:
         for name in dict.fromkeys((text, text.partition(":")[2], text.rpartition(":")[0])):
             for part in _parts(name) if name else ():
@@ -179,7 +180,7 @@ def _predicting(study: Study) -> list[str]:
     if not {"fit", "search"} <= of.keys() or ANY in of["search"].words:
         return []
     (model,), run = of["fit"].makes, of["search"].makes[0].parent
-    words = ("predict", f"{run}:0", "--device", study.device, "--model", str(model))
+    words = ("predict", f"{run}:0", "--device", of["fit"].devices[0], "--model", str(model))
     return [f"predict with its model:  {command_line(*words, db=study.shared['db'])}"]
 
 

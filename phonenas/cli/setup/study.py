@@ -12,40 +12,34 @@ first table is of all steps::
     target = [6, "mobilenet-v2"]      # a run for each
     [validate]
     [report]
+
+Each step is that command, read as from a shell. `device` may be a list: the search is then for all
+of them, and those that can be measured are profiled, fitted and validated on, each.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from phonenas.space.errors import InvalidArgument, PhonenasError, StoreError, UnknownName, nearest
+from phonenas.space.errors import InvalidArgument, PhonenasError, UnknownName, nearest
 
-from ..devices import profile
-from ..groups import group
-from ..latency import fit
 from ..options import refuse_unusable, settings_of
-from ..output import ANY, command_line
-from ..promote import promote
-from ..report import report
-from ..search import milliseconds, search, targets_of
-from ..stores import known_device, refuse_ready
-from ..validate import validate
+from ..output import ANY
+from ..search import milliseconds, targets_of
+from ..stores import device_of, known_device, refuse_ready
+from .step import Step, commands, options_of, plain, read_study, written
 
 if TYPE_CHECKING:
     from phonenas.space import SearchSpace
 
-__all__ = ["Step", "Study", "commands", "refuse_unknown"]
+__all__ = ["Study", "refuse_unknown"]
 
 #: The options of a whole study, and the steps that take each.
 _SHARED: dict[str, tuple[str, ...]] = {
@@ -58,60 +52,8 @@ _SHARED: dict[str, tuple[str, ...]] = {
     "model": ("search", "validate", "promote"),
 }
 _TABLES = ("profile", "fit", "search", "validate", "promote", "report")
-_OF_ALL = ("json", "verbose", "quiet", "help")  # options of every command, given to `run`
 _SEVERAL = ("strategy", "target", "seed")  # of search: each value of a list is a run
-_MOST_BYTES, _MOST_STEPS = 1 << 20, 1_000
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,39}")
-
-
-@cache
-def commands() -> dict[str, Any]:
-    """The commands of the steps, by name, as the command line has them."""
-    functions = [profile, fit, search, validate, promote, report]
-    found: Any = typer.main.get_command(group("The steps of a study.", functions))
-    return dict(found.commands)
-
-
-@cache
-def _options(name: str) -> dict[str, Any]:
-    """The options of a step's command that a study may give, by name."""
-    return {
-        word.removeprefix("--"): param
-        for param in commands()[name].params
-        for word in param.opts
-        if word.startswith("--") and word.removeprefix("--") not in _OF_ALL
-    }
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of a study.
-
-    Args:
-        name: Of the step: "search nsga2-6-seed0".
-        words: Of the command, without `phonenas`.
-        after: Names of the earlier steps that it rests on.
-        makes: The files that are there when it is done.
-        reads: Values of its options that may be files or folders which it reads.
-        device: On which device it is, by name; "" of none.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    after: tuple[str, ...]
-    makes: tuple[Path, ...]
-    reads: tuple[str, ...] = ()
-    device: str = ""
-
-    def __str__(self) -> str:
-        return command_line(*self.shown)
-
-    @property
-    def shown(self) -> list[str]:
-        """The words, without a password."""
-        from phonenas.data.files import without_password
-
-        return [without_password(word) for word in self.words]
+_MOST_STEPS = 1_000
 
 
 class _Measured(Exception):
@@ -125,6 +67,7 @@ class Study:
         file: The file; its paths are read as a command reads them, from the working folder.
         out: The study's folder, instead of the one that the file names.
     Attributes:
+        devices: By name, in the order of the file.
         out: The study's folder; `runs/` and the file's name without a suffix where none is named.
         steps: In the order in which they are done.
     Raises:
@@ -134,18 +77,19 @@ class Study:
     """
 
     def __init__(self, file: Path, out: Path | None = None) -> None:
-        self.file, self.content = file, _read(file)
+        self.file, self.content = file, read_study(file)
         self._check_keys()
         named = self._text("out", str(Path("runs") / file.stem))
         self.out = out or Path(named)
-        self.device = self._text("device", "local")
+        self.devices = self._devices()
         self.shared = {k: v for k, v in self.content.items() if k in _SHARED}
         self.shared |= {
-            "device": self.device,
+            "device": [*self.devices],
             "db": self._text("db", str(self.out / "phonenas.db")),
         }
         self.shared.setdefault("space", "mnasnet")
-        self._check_device()
+        self.measured = self._measured()
+        self.models: dict[str, Path] = {}  # that [fit] makes, by device
         self.steps = tuple(map(self._read_by, self._steps()))
         for step in self.steps:
             self._check(step)
@@ -178,8 +122,8 @@ class Study:
                 if key == "out" or (table in _of(key) and key != "precision"):
                     words = "is of the whole study: write it above the first table"
                     raise self._error(f"{table}.{key}", words)
-                if key not in _options(table):
-                    own = [o for o in _options(table) if o != "out" and table not in _of(o)]
+                if key not in options_of(table):
+                    own = [o for o in options_of(table) if o != "out" and table not in _of(o)]
                     known = nearest(key, own, f"phonenas {table} --help")
                     raise UnknownName(f"{self.file}: {table}.{key[:80]}: unknown key. {known}")
         if not any(t in self.content for t in _TABLES):
@@ -189,28 +133,42 @@ class Study:
             if table in self.content and "search" not in self.content:
                 raise self._error(table, "is about the run of a search: add  [search]")
 
+    def _devices(self) -> tuple[str, ...]:
+        """The devices that the file names: one, or a list of several."""
+        given = self.content.get("device", "local")
+        if not isinstance(given, list):
+            return (self._text("device", "local"),)
+        if not given or not all(isinstance(d, str) and d.strip() for d in given):
+            raise self._error("device", f"is {given!r:.80}; it must be a text, or a list of texts")
+        if twice := sorted({d for d in given if given.count(d) > 1}):
+            raise self._error("device", f"each device once; given twice: {', '.join(twice)}")
+        return tuple(given)
+
     def _text(self, key: str, default: str) -> str:
         value = self.content.get(key, default)
         if not isinstance(value, str) or not value.strip():
             raise self._error(key, f"is {value!r:.80}; it must be a text")
         return value
 
-    def _check_device(self) -> None:
+    def _measured(self) -> tuple[str, ...]:
+        """Those of the devices that can be measured: a ready phone is predicted alone."""
         from phonenas.latency_model import ready
 
-        with self._at("device"):
-            refuse_unknown(self.device)
-        if self.device not in ready.names():
-            return
+        for device in self.devices:
+            with self._at("device"):
+                refuse_unknown(device)
+        there = tuple(d for d in self.devices if d not in ready.names())
         for table in ("profile", "fit", "validate"):
-            if table in self.content:
+            if table in self.content and not there:
                 with self._at(table):
-                    refuse_ready(self.device)
+                    refuse_ready(self.devices[0])
+        return there
+
+    def _of_device(self, device: str) -> str:
+        """What a step's name ends in: the device, where there are several."""
+        return f" {device}" if len(self.devices) > 1 else ""
 
     def _steps(self) -> Iterator[Step]:
-        from phonenas.devices import usual_precision
-        from phonenas.latency_model import model_path
-
         names, db = [t for t in _TABLES if t in self.content], self.shared["db"]
         before: tuple[str, ...] = ()
         if "profile" in names:
@@ -219,12 +177,13 @@ class Study:
         if "fit" in names:
             if "model" in self.content:
                 raise self._error("model", "is a finished model, and [fit] makes one: remove one")
-            words, model = self._words("fit"), self.out / "model.json"
-            if Path(db).parent == self.out:  # the study's own store: where commands look for it
-                own = self.content["fit"].get("precision", self.content.get("precision"))
-                model = model_path(db, self.device, own or usual_precision(self.device))
-            yield Step("fit", (*words, "--out", str(model)), before, (model,))
-            self.shared["model"], before = str(model), (*before, "fit")
+            profiled = before
+            self.models = {d: self._model(d) for d in self.measured}
+            for device, model in self.models.items():
+                words = (*self._words("fit", on=device), "--out", str(model))
+                step = Step(f"fit{self._of_device(device)}", words, profiled, (model,))
+                yield step
+                before = (*before, step.name)
         if "search" not in names:
             return
         ends: list[str] = []
@@ -235,14 +194,9 @@ class Study:
             searched = Step(f"search {folder.name}", words, before, made_there)
             yield searched
             rests: tuple[str, ...] = (searched.name,)
-            for name in ("validate", "promote", "report"):
-                if name in names:
-                    words = (name, str(folder), *self._words(name)[1:])
-                    made = {"validate": "validation", "promote": "promoted"}
-                    file = f"{made[name]}.json" if name in made else "report.html"
-                    step = Step(f"{name} {folder.name}", words, rests, (folder / file,))
-                    yield step
-                    rests = (*rests, step.name)
+            for step in self._of_run(folder, names):
+                yield replace(step, after=rests)
+                rests = (*rests, step.name)
             ends += rests
             runs.append(folder)
         if "report" in names and len(runs) > 1:
@@ -250,14 +204,41 @@ class Study:
             words = ("report", *map(str, runs), "--out", str(page))
             yield Step("report", words, tuple(ends), (page,))
 
+    def _model(self, device: str) -> Path:
+        """The file of the model that [fit] makes of a device."""
+        from phonenas.devices import usual_precision
+        from phonenas.latency_model import model_path
+
+        db, several = self.shared["db"], len(self.devices) > 1
+        if Path(db).parent == self.out:  # the study's own store: where commands look for it
+            own = self.content["fit"].get("precision", self.content.get("precision"))
+            return model_path(db, device, own or usual_precision(device))
+        return self.out / (f"model.{plain(device)}.json" if several else "model.json")
+
+    def _of_run(self, folder: Path, names: list[str]) -> Iterator[Step]:
+        """The steps behind a search: each device is measured, one of them is trained for."""
+        for device in self.measured if "validate" in names else ():
+            words = ("validate", str(folder), *self._words("validate", on=device)[1:])
+            place = self.devices.index(device)
+            made = (folder / f"device{place + 1}" if place else folder) / "validation.json"
+            yield Step(f"validate {folder.name}{self._of_device(device)}", words, (), (made,))
+        if "promote" in names:
+            # The run's latencies are of its first device.
+            on = self.devices[0] if self.devices[0] in self.measured else None
+            words = ("promote", str(folder), *self._words("promote", on=on)[1:])
+            yield Step(f"promote {folder.name}", words, (), (folder / "promoted.json",))
+        if "report" in names:
+            words = ("report", str(folder), *self._words("report")[1:])
+            yield Step(f"report {folder.name}", words, (), (folder / "report.html",))
+
     def _runs(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The folder and the table of each run of the study."""
         table = self.content["search"]
         values: list[list[Any]] = []
         for key in _SEVERAL:
-            given = table.get(key, _options("search")[key].default)
+            given = table.get(key, options_of("search")[key].default)
             values.append(given if isinstance(given, list) else [given])
-            if not values[-1] or len({*map(_written, values[-1])}) < len(values[-1]):
+            if not values[-1] or len({*map(written, values[-1])}) < len(values[-1]):
                 raise self._error(f"search.{key}", "a list has one value or more, each once")
         count = len(values[0]) * len(values[1]) * len(values[2])
         if count * 4 > _MOST_STEPS:
@@ -265,20 +246,33 @@ class Study:
         folders: set[str] = set()
         for chosen in product(*values):
             strategy, target, seed = chosen
-            aim = "no-target" if target is None else _plain(target)
+            aim = "no-target" if target is None else plain(target)
             own = {k: v for k, v in zip(_SEVERAL, chosen, strict=True) if v is not None}
-            folder = self.out / f"{_plain(strategy)}-{aim}-seed{_plain(seed)}"
+            folder = self.out / f"{plain(strategy)}-{aim}-seed{plain(seed)}"
             if str(folder).casefold() in folders:
                 raise self._error("search", f"two of its runs would be in {folder}")
             folders.add(str(folder).casefold())
             yield folder, {**table, **own}
 
-    def _words(self, name: str, table: dict[str, Any] | None = None) -> tuple[str, ...]:
-        """The words of a command: its name, what the study shares, and its table's keys."""
+    def _words(
+        self, name: str, table: dict[str, Any] | None = None, on: str | None = None
+    ) -> tuple[str, ...]:
+        """The words of a command: its name, what the study shares, and its table's keys.
+
+        Args:
+            name: Of the command.
+            table: Its table; None for that of the file.
+            on: Of a command of one device, that device; None for those of several or of none.
+        """
         words = [name]
         shared = {k: v for k, v in self.shared.items() if name in _SHARED[k]}
-        if name == "promote" and self.device.count("/"):
-            del shared["device"]  # a ready phone is not measured
+        if name in ("fit", "validate", "promote"):
+            shared["device"] = on
+        if name == "profile":
+            shared["device"] = [*self.measured]
+        if name in _of("model"):
+            shared["model"] = self._models_for(name, on)
+        shared = {k: v for k, v in shared.items() if v is not None}
         own = self.content.get(name, {}) if table is None else table
         if "precision" in own:
             shared.pop("precision", None)
@@ -286,10 +280,26 @@ class Study:
             if "fit" in self.content and own["precision"] != fitted:
                 shared.pop("model", None)  # it is of another precision: the store's is used
         for key, value in shared.items():
-            words += self._option(key, _options(name)[key], value)
+            words += self._option(key, options_of(name)[key], value)
         for key, value in own.items():
-            words += self._option(f"{name}.{key}", _options(name)[key], value)
+            words += self._option(f"{name}.{key}", options_of(name)[key], value)
         return tuple(words)
+
+    def _models_for(self, name: str, on: str | None) -> Any:
+        """What `--model` of a step is: the files of a search, else that of the step's device."""
+        files = self.models
+        if not files and len(self.devices) == 1:
+            return self.shared.get("model")
+        if not files and "model" in self.shared:
+            given = self.shared["model"]
+            if not isinstance(given, list) or not all(isinstance(m, str) for m in given):
+                raise self._error("model", "is a list of files, one for each of several devices")
+            with self._at("model"):
+                files = {device_of(Path(m)): Path(m) for m in given}
+        if name == "search":
+            return [*map(str, files.values())] or None
+        of = on or self.devices[0]
+        return str(files[of]) if of in files else None
 
     def _option(self, key: str, option: Any, value: Any) -> list[str]:
         """The words of one option."""
@@ -299,14 +309,16 @@ class Study:
                 raise self._error(key, f"is {value!r:.80}; it must be true or false")
             return [word] if value else []
         values = value if isinstance(value, list) and option.multiple else [value]
+        named = value if isinstance(value, dict) and option.multiple else {}
+        values = [*named.values()] if named else values
         for one in values:
             if isinstance(one, bool) or not isinstance(one, str | int | float):
                 several = ", or a list of them" if option.multiple else ""
                 what = f"it must be a number or a text{several}"
                 raise self._error(key, f"is {one!r:.80}; {what}")
-            if not _written(one).strip():
+            if not written(one).strip():
                 raise self._error(key, "is empty")
-        texts = map(_written, values)
+        texts = [f"{k}={written(v)}" for k, v in named.items()] or map(written, values)
         return [w for t in texts for w in ([f"{word}={t}"] if t.startswith("-") else [word, t])]
 
     def _given(self, step: Step) -> dict[str, Any]:
@@ -315,7 +327,7 @@ class Study:
         try:
             return dict(commands()[name].make_context(name, [*step.words[1:]]).params)
         except typer.BadParameter as error:
-            known = {id(p): key for key, p in _options(name).items()}
+            known = {id(p): key for key, p in options_of(name).items()}
             key = self._key(name, known.get(id(error.param), ""))
             raise self._error(key, str(error.format_message())) from error
 
@@ -331,7 +343,8 @@ class Study:
         values = [v for key, v in given.items() if key not in written]
         each = [v for value in values for v in (value if isinstance(value, list) else [value])]
         reads = tuple(str(v) for v in each if isinstance(v, str | Path))
-        return replace(step, reads=reads, device=self.device if given.get("device") else "")
+        on = given.get("device") or ()
+        return replace(step, reads=reads, devices=(on,) if isinstance(on, str) else tuple(on))
 
     def _check(self, step: Step) -> None:
         """Refuse what a step would refuse, before the first one is begun.
@@ -389,7 +402,11 @@ class Study:
             if given["accuracy"].partition(":")[0] not in ESTIMATORS.names():
                 ESTIMATORS.get(given["accuracy"])
         with self._at("search.target"):
-            targets = targets_of(given["target"], [self.device], given["soft"], given["chance"])
+            devices = [*self.devices]
+            targets = targets_of(given["target"], devices, given["soft"], given["chance"])
+            if targets and (without := [d for d in devices if d not in targets]):
+                every = ", ".join(f"{d} = 8" for d in devices)
+                raise InvalidArgument(f"{without[0]} has none. Write  target = {{ {every} }}")
             for target in targets.values():
                 if milliseconds(target) is None:
                     find(target, 1.0, searched.resolution_px)
@@ -401,6 +418,8 @@ class Study:
             for text in given[key] or ():
                 with self._at(f"search.{key}"), contextlib.suppress(_Measured):
                     parse(text, model_of, memory_of)
+        if given["precision"] == ANY and len(self.devices) > 1:
+            raise self._error("search.precision", f"{ANY} is of one device: name one alone")
         if given["precision"] == ANY and given["model"]:
             raise self._error("search.precision", f"{ANY} takes several models: remove  model")
 
@@ -410,41 +429,9 @@ def _of(option: str) -> tuple[str, ...]:
     return _SHARED.get(option, ())
 
 
-def _written(value: Any) -> str:
-    """A value as a word: a number in all its digits, 8.0 as 8.
-
-    >>> _written(8.0), _written(1234567.5), _written("a")
-    ('8', '1234567.5', 'a')
-    """
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
 def refuse_unknown(device: str) -> None:
     """Refuse the name of no device and of no ready phone."""
     from phonenas.latency_model import ready
 
     if device not in ready.names():
         known_device(device)
-
-
-def _plain(value: Any) -> str:
-    """A value as part of a folder's name; its hash where it is none."""
-    text = _written(value)
-    return text if _PLAIN.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError as error:
-        words = f"there is no study file {path}. Write one:  phonenas init study"
-        raise UnknownName(words) from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-    if len(content) > _MOST_BYTES:
-        raise InvalidArgument(f"{path} is larger than 1 MiB, so it describes no study")
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:  # not UTF-8, or no TOML: the line is named
-        raise InvalidArgument(f"{path} is not a TOML file: {error}") from error

@@ -21,6 +21,7 @@ from typing import Any
 import browser
 import numpy as np
 import pytest
+from documents import check_document
 from fakes import undigested
 from patience import PATIENCE_S, wait_for
 
@@ -82,7 +83,7 @@ def test_the_front_of_a_run_is_of_networks_trained_as_long(
     stopped = Checkpoint({}, halved, 0, 4.0, (Generation(80, 0, 0.25, 1.0, 0.7, 4.0),))
     monkeypatch.setattr("phonenas.search.checkpoint.read_checkpoint", lambda *a, **k: stopped)
     state = RunState(tmp_path / "run").read()
-    assert [at[0] for at in state["plot"]["front"]] == [
+    assert [at[0] for at in state["plots"][0]["front"]] == [
         pytest.approx(known.latency_ms[longest], abs=1e-4)
     ]
 
@@ -93,7 +94,7 @@ def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
     assert state.read()["state"] == "not begun"
     under_way(finished, folder, 0)
     first = state.read()
-    assert (first["state"], first["share"], first["plot"]) == ("stopped", 0.0, None)
+    assert (first["state"], first["share"], first["plots"]) == ("stopped", 0.0, [])
     budget = finished.settings["evaluations"]
     for n in (40, 80):
         under_way(finished, folder, n)
@@ -104,9 +105,9 @@ def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
         assert facts["evaluated"] == f"{n} of {budget:,}" and facts["hypervolume"] == "0.2500"
         assert facts["rate"] == f"{n / 4:,.3g} a second" and "left" in facts
         assert seen["share"] == n / budget
-        assert seen["plot"]["front"] == best_of(finished, n)
-        assert len(seen["plot"]["cloud"]) == n
-        assert facts["on the front"] == str(len(seen["plot"]["front"]))
+        assert seen["plots"][0]["front"] == best_of(finished, n)
+        assert len(seen["plots"][0]["cloud"]) == n
+        assert facts["on the front"] == str(len(seen["plots"][0]["front"]))
     seen = state.read()
     assert seen["state"] == "stopped" and not {"rate", "left"} & set(dict(seen["facts"]))
     (folder / "run.json").write_text("{", encoding="utf-8")
@@ -116,11 +117,11 @@ def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
 def test_a_finished_run_and_its_trainings(finished: Loaded) -> None:
     seen = RunState(finished.path).read()
     assert seen["state"] == "finished" and seen["share"] == 1.0
-    assert seen["plot"]["front"] == [
+    assert seen["plots"][0]["front"] == [
         [pytest.approx(c.latency_ms, abs=1e-4), pytest.approx(100 * c.top1, abs=1e-3)]
         for c in finished.front
     ]
-    assert seen["plot"]["target"] == finished.front.target_ms
+    assert seen["plots"][0]["target"] == finished.front.target_ms
     for name, lines in (("0", 4), ("12", 2)):
         (finished.path / "promoted" / name).mkdir(parents=True)
         (finished.path / "promoted" / name / "curve.csv").write_text("epoch\n" * lines)
@@ -346,7 +347,9 @@ def test_the_command_prints_its_address_and_ends_by_ctrl_c(
     )
     try:
         assert job.stdout is not None
-        url = json.loads("".join(iter(job.stdout.readline, "}\n")) + "}")["url"]
+        told = json.loads("".join(iter(job.stdout.readline, "}\n")) + "}")
+        check_document(("serve",), told)
+        url = told["url"]
         host, _, path = url.removeprefix("http://").partition("/")
         connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
         connection.request("GET", f"/state?{path.partition('?')[2]}")

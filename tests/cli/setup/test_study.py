@@ -161,7 +161,9 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
         ('out = "all"', "out = 7", "out: is 7; it must be a text"),
         ('"fake"', '"fak"', "device: no device is called 'fak'"),
         ('"fake"', '"pixel4/tflite/cpu-1large/float32"', "profile: pixel4/tflite/cpu-1large/"),
-        ('"fake"', '["fake"]', "device: is ['fake']; it must be a text"),
+        ('"fake"', "[7]", "device: is [7]; it must be a text, or a list of texts"),
+        ('"fake"', "[]", "device: is []; it must be a text, or a list of texts"),
+        ('"fake"', '["fake", "fake"]', "device: each device once; given twice: fake"),
         ("mine.toml", "yours.toml", "space: there is no search space file yours.toml"),
         ("mine.toml", "study.toml", "space: study.toml: "),
         ("mine.toml", "mnasnt", "space: no search space is called 'mnasnt'. Did you mean 'mnasnet"),
@@ -230,6 +232,44 @@ def test_a_store_elsewhere_keeps_its_own_model(run: Run, study: Path) -> None:
     study.write_text(f'db = "lab.db"\n{STUDY}', encoding="utf-8")
     fit = shlex.split(run.json("run", "--commands")[1])
     assert fit[1] == "fit" and fit[-2:] == ["--out", "all/model.json"]
+
+
+READY = "pixel4/tflite/cpu-1large/float32"
+SEVERAL = STUDY.replace('"fake"', f'["big", "{READY}", "little"]').replace(
+    "target = [250, 300.5]", f'target = {{big = 9, little = 40.5, "{READY}" = 30}}'
+)
+
+
+def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One search for all; each that can be measured is profiled, fitted and validated on."""
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    study.write_text(SEVERAL, encoding="utf-8")
+    at, folder = "--db all/phonenas.db --device", "all/nsga2-9-40.5-30-seed0"
+    validate = f"phonenas validate {folder} {at}"
+    expected = [
+        f"phonenas profile {at} big --device little --space mine.toml --networks 12",
+        f"phonenas fit {at} big --out all/phonenas.big.model.json",
+        f"phonenas fit {at} little --out all/phonenas.little.model.json",
+        f"phonenas search {at} big --device {READY} --device little --space mine.toml "
+        "--model all/phonenas.big.model.json --model all/phonenas.little.model.json "
+        f"--target big=9 --target little=40.5 --target {READY}=30 --evaluations 16 --accuracy surrogate "
+        f"--strategy nsga2 --seed 0 --out {folder}",
+        f"{validate} big --model all/phonenas.big.model.json --top 1",
+        f"{validate} little --model all/phonenas.little.model.json --top 1",
+        f"phonenas report {folder}",
+    ]
+    assert [words_of(s) for s in run.json("run", "--commands")] == [words_of(s) for s in expected]
+    for old, new, says in (
+        ("little = 40.5, ", "", "search.target: little has none. Write  target = { big = 8, "),
+        ("big = 9", "bg = 9", "search.target: --target bg=9: a device of this search"),
+        ("big = 9", "big = true", "search.target: is True; it must be a number or a text"),
+        ("evaluations = 16", 'precision = "any"', "search.precision: any is of one device"),
+        ("[fit]\n", "", "model: is a list of files, one for each of several devices"),
+    ):
+        text = SEVERAL.replace(old, new)
+        study.write_text(('model = "m.json"\n' * (old == "[fit]\n")) + text, encoding="utf-8")
+        code, _, err = run("run")
+        assert code == 2 and says in err, err
 
 
 def test_numbers_are_written_in_all_their_digits(run: Run, study: Path) -> None:
