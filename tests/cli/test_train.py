@@ -25,6 +25,7 @@ from phonenas.space.errors import (
     StoreError,
     TaskFailed,
     UnknownName,
+    UnstableDevice,
 )
 from phonenas.testing import FakeDevice
 
@@ -157,6 +158,15 @@ def test_the_exported_file_is_measured(
     text = run(*words)
     assert digest[:12] in text and "agree" in text and "random weights" in text
     assert [p.readings for p in phones][1] == 12  # the second time the sentinel alone
+
+    class Refusing(Even):
+        @staticmethod
+        def _is_no_model(path: Path) -> bool:
+            return path.resolve().name == "network.onnx"
+
+    monkeypatch.setattr(devices, "connect", lambda name: Refusing())
+    with pytest.raises(UnstableDevice, match="1 of 1 exported files gave no .*3 times: no model"):
+        run(*words[:-1], str(tmp_path / "other.db"))
 
 
 @pytest.mark.parametrize(

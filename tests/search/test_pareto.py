@@ -126,6 +126,14 @@ def test_five_losses_are_sampled_the_same_each_time() -> None:
     assert hypervolume(rows, [0] * 5, [1] * 5) == share
 
 
+def test_sampled_points_are_those_that_some_network_beats_in_every_loss() -> None:
+    rows = np.random.default_rng(3).random((40, 6))
+    rows[:3, 0] = 0.0, 0.0, 0.999999  # below all points, and beyond almost all
+    points = np.random.default_rng(0).random((100_000, 6))
+    beaten = (rows[:, None, :] <= points[None, :, :]).all(axis=2).any(axis=0)
+    assert hypervolume(rows, [0] * 6, [1] * 6) == beaten.mean()
+
+
 # -- candidates and fronts ----------------------------------------------------------------------
 
 

@@ -102,6 +102,8 @@ def test_the_estimator_says_what_float32_has_and_the_change() -> None:
     assert "in int8 the errors grow by" in small.note and small.settings["estimator"] == base.name
     for floats in ("float32", "float16", "float16-weights"):
         assert in_precision(base, floats) is base
+    # Feature maps of 8 bits, whose range is found as they are computed, lose as much.
+    assert in_precision(base, "int8-dynamic").digest == small.digest
 
 
 def test_ranks_are_left_as_they_are() -> None:

@@ -1,0 +1,75 @@
+"""What a search knows of all networks so far: how much the latest of them added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import TinySpace
+
+from phonenas import search
+from phonenas.search.evaluations import Evaluations
+from phonenas.search.history import History
+from phonenas.search.objectives import Function
+
+ALSO = [Function(name, lambda _: 0.0) for name in ("a", "b", "c")]
+
+
+def evaluated(tiny: TinySpace, n: int, seed: int = 0) -> Evaluations:
+    """Networks with random numbers, some without an accuracy, all different."""
+    rng = np.random.default_rng(seed)
+    genomes = tiny.sample(rng, 4 * n)
+    _, first = np.unique(np.array(tiny.keys(genomes)), return_index=True)
+    genomes = genomes[np.sort(first)[:n]]
+    assert len(genomes) == n
+    top1 = rng.uniform(0.3, 0.7, n)
+    top1[::17] = np.nan
+    further = {o.name: rng.uniform(1, 9, n) for o in ALSO}
+    failed = dict.fromkeys(range(0, n, 17), "diverged")
+    zero = np.zeros(n)
+    ms = rng.uniform(5, 20, n)
+    return Evaluations(genomes, ms, top1, zero + 0.01, zero > 0, further, failed=failed)
+
+
+def history(tiny: TinySpace) -> History:
+    return History(tiny, search.Spec(search.Target(18.0), also=ALSO), "phone", "measured")
+
+
+def test_what_the_latest_added_does_not_depend_on_when_it_was_asked(tiny: TinySpace) -> None:
+    known = evaluated(tiny, 60)
+    often = history(tiny)
+    for end in range(10, 61, 10):
+        often.remember(known.take(range(end - 10, end)))
+        once = history(tiny)
+        once.remember(known.take(range(end)))
+        assert often.grown(15) == once.grown(15)
+        # A longer share asks for fewer of the first ones than before.
+        assert often.grown(25) == once.grown(25) >= once.grown(15)
+    losses = often.spec.losses(known.take(np.flatnonzero(known.has_top1)))
+    assert losses.shape[1] == 5 and 0 < often.grown(15) < 1
+    again = replace(evaluated(tiny, 60, seed=1), genomes=known.genomes)
+    often.update(again)  # other numbers of the same networks
+    once = history(tiny)
+    once.remember(again)
+    assert often.grown(15) == once.grown(15)
+
+
+def test_what_leaves_the_front_as_it_was_added_nothing(
+    tiny: TinySpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No volume is computed for it: in many dimensions that takes long."""
+    known = evaluated(tiny, 30)
+    whole = history(tiny)
+    whole.remember(known)
+    assert whole.grown(30) == whole.grown(31) == 1.0  # none before them
+    worst = {"latency_ms": np.full(30, 19.0), "top1": np.full(30, 0.1), "failed": {}}
+    others = evaluated(tiny, 60).take(range(30, 60))
+    whole.remember(Evaluations(**{**vars(others), **worst}))
+
+    def volume(*_: Any) -> float:
+        raise AssertionError("a volume")
+
+    monkeypatch.setattr(search.Spec, "volume", volume)
+    assert whole.grown(30) == 0.0
