@@ -22,7 +22,8 @@ _ROUNDS, _MUTANTS, _BEST = 3, 100, 25  # of further candidates, from the best so
 _GREEDY = 100  # candidates that a turn's later proposals are chosen from
 _MEMORY = 1000  # networks that a model rests on; its cost grows with their cube
 _SETTLED = 1.2  # growth after which hyperparameters are optimised further
-_EVOLVED, _BLIND = 30, 40  # of so many proposals one is a mutant of the front, or random
+# Places of proposals, of ten, that are random, or mutants of the front, whatever the models say.
+_BLIND, _EVOLVED, _OF = (0, 5), (7,), 10
 _SAMPLES = 64  # of the predicted losses, with three objectives and more
 
 Floats = npt.NDArray[np.float64]
@@ -35,11 +36,11 @@ class SurrogateAssisted(Strategy):
     categories (`Portfolio`), are fitted to all evaluations, each trusted by its errors so far; a
     turn proposes the networks of greatest expected gain of hypervolume, each given those before it.
     Candidates are random networks, mutants of the front, and mutants of the best of these. One
-    proposal in 30 is a mutant of the front and one in 40 is random, whatever the models say. With
-    a target, what lies beyond it gains nothing; limits have a model of their own, and each gain is
-    weighed by the chance to keep them. With three objectives or more the gain is that of a
-    weighted greatest loss, with new weights for each proposal (ParEGO). A proposal costs 0.05 to
-    0.5 s; for many cheap evaluations take `nsga2`.
+    proposal in five is random and one in ten a mutant of the front, whatever the models say: models
+    of what was flat so far would look nowhere else. With a target, what lies beyond it gains
+    nothing; limits have a model of their own, and each gain is weighed by the chance to keep them.
+    With three objectives or more the gain is that of a weighted greatest loss, with new weights for
+    each proposal (ParEGO). A proposal costs 0.05 to 0.5 s; for many cheap evaluations take `nsga2`.
 
     Args:
         seed: Of all chance.
@@ -75,10 +76,10 @@ class SurrogateAssisted(Strategy):
         front, corner = self._front()
         proposed = self._proposed(front, corner, count)
         for i in range(len(proposed)):  # whatever the models say
-            place = observed + i
-            if place % _BLIND == 0:
+            place = (observed + i) % _OF
+            if place in _BLIND:
                 other = self.space.sample(self.rng, 10)
-            elif place % _EVOLVED == 0 and len(front):
+            elif place in _EVOLVED and len(front):
                 parents = self._genomes[front[self.rng.integers(0, len(front), 10)]]
                 other = self.space.mutate(parents, self.rng, ONE_GENE)
             else:

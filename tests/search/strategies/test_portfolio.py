@@ -172,6 +172,31 @@ def test_gain_of_a_weighted_greatest_loss() -> None:
     assert gain == pytest.approx([0, 1 / 3 + 0.05, 0])
 
 
+def test_some_proposals_are_random_or_mutants_of_the_front_whatever_the_models_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, strategy = table(0), search.get("surrogate", 0)
+    strategy.start(case.space)
+    first = case.space.genomes[:20]
+    best = np.full((20, 2), 0.9)
+    best[7] = 0.1  # the front is one network
+    strategy.tell(first, best, np.zeros(20))
+    monkeypatch.setattr(strategy, "_learn", lambda: None)
+    model = case.space.genomes[600:601]
+    monkeypatch.setattr(strategy, "_proposed", lambda front, corner, n: model.repeat(n, axis=0))
+    asked: list[Any] = []
+    while len(asked) < 60:
+        genomes = strategy.ask(1000)
+        asked.extend(genomes)
+        strategy.tell(genomes, np.full((len(genomes), 2), 0.9), np.zeros(len(genomes)))
+    other = np.flatnonzero((np.array(asked) != model).any(axis=1))
+    assert len(other) == 18  # of 60: one in five, and one in ten
+    apart = (np.array(asked)[other] != first[7]).sum(axis=1)
+    mutants = other % 10 == 7
+    assert mutants.sum() == 6 and (apart[mutants] == 1).all()
+    assert apart[~mutants].mean() > 2
+
+
 def table(seed: int) -> Table:
     """1,024 genomes; options of each gene numbered and named by the seed."""
     rng = np.random.default_rng(0)
