@@ -87,6 +87,7 @@ def test_a_run_of_each_precision(
         assert part.precision == part.conditions.precision == precision
         assert part.latency_model is not None
         assert part.latency_model.digest == models.models[precision].digest
+        assert part.settings["evaluations"] == len(part.evaluations())
         assert not any(c.block_args.startswith("int8") for c in part.front)
         assert ("quantisation" in part.settings) == (precision == "int8")
         # What is on the front of all is on that of its precision, with the same numbers.
@@ -183,6 +184,8 @@ def test_what_cannot_be_chosen_among(models: PrecisionModels, fitted: LatencyMod
     bare = replace(small, calibration=replace(small.calibration, networks=0))
     with pytest.raises(InvalidArgument, match=r"model of \w+ in int8 is of operators alone"):
         PrecisionModels({"float32": fitted, "int8": bare})
+    sums = replace(fitted, calibration=replace(fitted.calibration, networks=0))
+    assert PrecisionModels({"float32": sums, "int8": bare}).first is sums  # sums of both compare
     own = TinySpace(resolution=32)
     own.__dict__["decisions"] = {**own.decisions, "precision": ("high", "low")}
     with pytest.raises(InvalidArgument, match="tiny has a decision precision of its own"):

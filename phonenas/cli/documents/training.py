@@ -34,7 +34,8 @@ class _Form(msgspec.Struct, kw_only=True):
 
 
 class _Quantised(msgspec.Struct, kw_only=True):
-    """A quantised file beside the float32 one; size and float_size in bytes."""
+    """A quantised file beside the float32 one; size and float_size in bytes. not_run says why this
+    computer does not run it; then its top1 is that of the float32 file."""
 
     name: str
     file: str
@@ -49,6 +50,7 @@ class _Quantised(msgspec.Struct, kw_only=True):
     images: int
     calibrated_on: int
     sha256: str
+    not_run: str
 
 
 class TrainedNetwork(msgspec.Struct, kw_only=True):
