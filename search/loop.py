@@ -209,7 +209,8 @@ def search(
     """
     budget = evaluations if isinstance(evaluations, Budget) else Budget(evaluations)
     limit, spec = budget.evaluations, spec or Spec()
-    several = isinstance(latency, PrecisionModels), isinstance(accuracy, InPrecisions)
+    whole = accuracy.estimator if isinstance(accuracy, SuccessiveHalving) else accuracy
+    several = isinstance(latency, PrecisionModels), isinstance(whole, InPrecisions)
     if len({*several, isinstance(space, PrecisionChoice)}) > 1:
         raise InvalidArgument(
             "a search over precisions takes a PrecisionChoice as its space, PrecisionModels for "
@@ -253,7 +254,6 @@ def search(
     began = time.monotonic()
     evaluator: Evaluator
     if isinstance(accuracy, SuccessiveHalving):
-        assert isinstance(latency, LatencyModel)  # of one precision, as the accuracy
         if budget.patience is not None:
             raise InvalidArgument(
                 "patience goes without halving, where networks gain long after they were begun: "
@@ -380,7 +380,8 @@ def search(
         if folder is not None and isinstance(latency, PrecisionModels):
             evaluated = evaluator.evaluations()
             assert evaluated is not None
-            assert isinstance(space, PrecisionChoice) and isinstance(accuracy, InPrecisions)
+            assert isinstance(space, PrecisionChoice)
+            assert isinstance(accuracy, InPrecisions | SuccessiveHalving)
             runs = write_runs(folder, space, latency, accuracy, evaluated, spec)
         counts = (len(evaluator), evaluator.repeats)
         kept_as = None if folder is None else folder.kept

@@ -23,6 +23,7 @@ from phonenas.space.errors import Infeasible, InvalidArgument, NotEnoughData
 from phonenas.space.narrowed import PrecisionChoice
 
 from .accuracy.quantisation.quantised import InPrecisions
+from .accuracy.successive_halving import SuccessiveHalving
 from .checkpoint import BUDGET, RULES
 from .evaluations import Evaluations
 from .history import History, Intervals
@@ -133,7 +134,7 @@ def write_runs(
     run: RunFolder,
     space: PrecisionChoice,
     models: PrecisionModels,
-    accuracy: InPrecisions,
+    accuracy: InPrecisions | SuccessiveHalving,
     evaluated: Evaluations,
     spec: Spec,
 ) -> dict[str, Path]:

@@ -25,6 +25,7 @@ from .accuracy.successive_halving import SuccessiveHalving
 from .evaluations import EPOCHS, Evaluations, Generation
 from .evaluator import Evaluator
 from .learning_curve import expected_top1
+from .precisions import PrecisionModels
 from .spec import Spec
 
 __all__ = ["RungEvaluator", "promotable"]
@@ -42,7 +43,11 @@ class RungEvaluator(Evaluator):
     """
 
     def __init__(
-        self, space: SearchSpace, latency: LatencyModel, accuracy: SuccessiveHalving, spec: Spec
+        self,
+        space: SearchSpace,
+        latency: LatencyModel | PrecisionModels,
+        accuracy: SuccessiveHalving,
+        spec: Spec,
     ) -> None:
         super().__init__(space, latency, accuracy.steps[0], spec)
         self._rungs, self._factor = np.array(accuracy.rungs), accuracy.factor

@@ -218,7 +218,9 @@ def search(
     every: PrecisionModels | None = None
     whole = searched
     if precision == ANY:
-        output.refuse("model halving budget", f"is of one precision, not --precision {ANY}")
+        output.refuse("model", f"is of one precision, not --precision {ANY}: leave it out")
+        shared = f"counts trainings, which precisions share with --precision {ANY}: give --time"
+        output.refuse("budget", shared)
         every = find_models(db, names[0], output.quiet, out)
         _refuse_one_precision([*(also or ()), *(limit or ())])
         searched, of = PrecisionChoice(searched, [*every.models]), {names[0]: every.first}

@@ -16,7 +16,7 @@ from phonenas.space.errors import InvalidArgument
 
 from .cache import Cached
 from .estimator import Accuracy, AccuracyEstimator
-from .quantisation.quantised import Quantised
+from .quantisation.quantised import InPrecisions, Quantised
 
 __all__ = ["SuccessiveHalving", "rungs_of"]
 
@@ -88,10 +88,15 @@ class SuccessiveHalving(AccuracyEstimator):
         """The same, with what it does kept in the folder of a run."""
         return SuccessiveHalving(self.estimator, self.factor, self.least, folder)
 
+    def of(self, precision: str) -> SuccessiveHalving:
+        """The same in one of the precisions that its estimator is of."""
+        assert isinstance(self.estimator, InPrecisions)
+        return SuccessiveHalving(self.estimator.of(precision), self.factor, self.least)
+
     @property
     def caches(self) -> tuple[Cached, ...]:
         """Those of its steps that keep their answers."""
-        steps = [s.base if isinstance(s, Quantised) else s for s in self.steps]
+        steps = [s.base if isinstance(s, Quantised | InPrecisions) else s for s in self.steps]
         return tuple(step for step in steps if isinstance(step, Cached))
 
     def networks(self, first: int) -> tuple[int, ...]:
@@ -126,10 +131,11 @@ class SuccessiveHalving(AccuracyEstimator):
 
 
 def _kept(step: AccuracyEstimator, path: Path) -> AccuracyEstimator:
-    """A step with its answers in a file; one in int8 keeps those of float32.
+    """A step with its answers in a file; one in int8, or in several precisions, keeps those of
+    float32.
 
     Also those of a quick step: a run that stopped goes on by them.
     """
-    if isinstance(step, Quantised):
+    if isinstance(step, Quantised | InPrecisions):
         return step.cached(path)
     return step if isinstance(step, Cached) else Cached(step, path)

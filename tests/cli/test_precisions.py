@@ -333,6 +333,7 @@ def test_a_search_over_precisions_is_measured_in_each(run: Run, at: tuple[str, .
         (("--also", "file_size"), "file_size is of one precision"),
         (("--limit", "latency:x<=3"), "latency:x is of one precision"),
         (("--model", "m.json"), "--model is of one precision"),
+        (("--budget", "8h"), "--budget counts trainings, which precisions share"),
     ):
         code, _, err = run("search", *any_, *more, "--out", "x")
         assert code == 2 and words_ in err

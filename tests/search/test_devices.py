@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import TinySpace
+from killed import ends_alike
 
 from phonenas import search
 from phonenas.data.measurement import Conditions
 from phonenas.latency_model import LatencyModel, ready
 from phonenas.latency_model.operator_times import OperatorTimes
-from phonenas.search.accuracy import Surrogate
+from phonenas.search.accuracy import SuccessiveHalving, Surrogate
 from phonenas.search.device_view import of_device
 from phonenas.search.pareto import non_dominated
 from phonenas.search.validation.rerank import rerank
+from phonenas.space import Architecture
 from phonenas.space.errors import (
     Infeasible,
     InvalidArgument,
@@ -27,6 +29,7 @@ from phonenas.space.errors import (
     UncoveredOperator,
     UnsupportedFormat,
 )
+from phonenas.testing import SimulatedTraining
 from tests.cli.test_precisions import OneBlock
 
 SPACE = TinySpace(resolution=224)
@@ -76,8 +79,9 @@ def searched(
     models: tuple[LatencyModel, LatencyModel], spec: search.Spec, **more: Any
 ) -> search.Searched:
     given: dict[str, Any] = {"evaluations": EVERY, "strategy": search.RandomSearch(seed=0), **more}
+    accuracy = given.pop("accuracy", None) or Surrogate()
     return search.search(
-        given.pop("space", SPACE), latency=models[0], accuracy=Surrogate(), spec=spec, **given
+        given.pop("space", SPACE), latency=models[0], accuracy=accuracy, spec=spec, **given
     )
 
 
@@ -256,6 +260,43 @@ def test_more_evaluations_go_on_to_the_same_front(
 
 def nsga2() -> search.Strategy:
     return search.NSGA2(seed=1, population=20)
+
+
+@pytest.mark.parametrize("across", ["worst", "each"])
+def test_by_halving_those_that_meet_every_target_go_on(
+    across: str,
+    models: tuple[LatencyModel, LatencyModel],
+    truth: dict[str, np.ndarray],
+    targets: tuple[float, float],
+    tmp_path: Path,
+) -> None:
+    def top1_of(network: Architecture) -> float:
+        return 0.5 + 0.3 * (network.macs % 1_000_003) / 1_000_003
+
+    def find(into: Path, evaluations: int) -> search.Searched:
+        accuracy = SuccessiveHalving(SimulatedTraining(top1_of, 9, slow=True), 3)
+        spec = both(models, targets, across)
+        return searched(models, spec, accuracy=accuracy, evaluations=evaluations, into=into)
+
+    front = find(tmp_path / "whole", 90).front
+    known = search.load(tmp_path / "whole", SPACE).evaluations()
+    row = {n: i for i, n in enumerate(truth["network"])}
+    at = [row[SPACE.text(g)] for g in known.genomes]
+    within = (truth["b"][at] <= targets[0]) & (truth["l"][at] <= targets[1])
+    epochs = known.further["epochs"]
+    assert 10 < within.sum() < 80 and {*epochs[within]} == {1.0, 3.0, 9.0}
+    assert (epochs[~within] == 1).all()
+    assert known.further[f"latency:{LITTLE}"] == pytest.approx(truth["l"][at])
+    whole = SimulatedTraining(top1_of, 9)
+    for c in front:
+        assert c.values["epochs"] == 9
+        assert c.top1 == whole.estimate([c.architecture]).top1[0]
+        assert c.values[f"latency:{LITTLE}"] == pytest.approx(truth["l"][row[c.block_args]])
+    view = of_device(search.load(tmp_path / "whole", SPACE), LITTLE)
+    assert [c.latency_ms for c in view.front] == [c.values[f"latency:{LITTLE}"] for c in front]
+    find(tmp_path / "r", 37)
+    find(tmp_path / "r", 90)
+    ends_alike(tmp_path / "r", tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from fakes import FakeDevice, TinySpace, old_run
+from killed import ends_alike
 from patience import PATIENCE_S
 
 from phonenas import search
@@ -64,16 +64,6 @@ class Searching:
 @pytest.fixture
 def go(fitted: LatencyModel, surrogate: Surrogate, tiny: TinySpace) -> Searching:
     return Searching(tiny, fitted, surrogate)
-
-
-def ends_alike(some: Path, other: Path) -> None:
-    """Whether two runs have the same front, evaluations and log, to the bit."""
-    runs = [search.load(some), search.load(other)]
-    assert runs[0].front == runs[1].front
-    tables = [pd.read_parquet(path / "evaluations.parquet") for path in (some, other)]
-    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
-    logs = [[row[:-1] for row in run.log()] for run in runs]  # without the seconds
-    assert logs[0] == logs[1]
 
 
 def stop_at(evaluations: int) -> Any:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import TinySpace
+from killed import ends_alike
 
 from phonenas import search
 from phonenas.data import files
 from phonenas.latency_model import LatencyModel
 from phonenas.report import write_report
-from phonenas.search.accuracy import Surrogate
+from phonenas.search.accuracy import AccuracyEstimator, SuccessiveHalving, Surrogate
+from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import InPrecisions
 from phonenas.search.precisions import PrecisionModels
 from phonenas.search.run_folder import lock_run
@@ -23,6 +25,7 @@ from phonenas.search.spec import Spec
 from phonenas.space import Architecture, spaces
 from phonenas.space.errors import InvalidArgument, PhonenasError, StoreError
 from phonenas.space.narrowed import PrecisionChoice, narrow
+from phonenas.testing import SimulatedTraining
 
 SPACE = PrecisionChoice(TinySpace(resolution=32), ("float32", "int8"))
 FASTER = 0.6
@@ -39,12 +42,17 @@ def models(fitted: LatencyModel) -> PrecisionModels:
 
 
 def searched(
-    models: PrecisionModels, surrogate: Surrogate, into: Path, strategy: str = "nsga2", n: int = 300
+    models: PrecisionModels,
+    accuracy: AccuracyEstimator,
+    into: Path,
+    strategy: str = "nsga2",
+    n: int = 300,
 ) -> search.Searched:
+    halving = isinstance(accuracy, SuccessiveHalving)
     return search.search(
         SPACE,
         latency=models,
-        accuracy=InPrecisions(surrogate),
+        accuracy=accuracy if halving else InPrecisions(accuracy),
         strategy=search.get(strategy, 0),
         spec=Spec(),
         evaluations=n,
@@ -97,6 +105,40 @@ def test_a_run_of_each_precision(
             if c.block_args.startswith("int8 ") == (precision == "int8"):
                 assert own[name] == (c.latency_ms, c.top1)
     assert any(n.startswith("int8 ") for n in whole.to_frame().network)
+
+
+def test_by_halving_the_best_of_all_precisions_go_on(
+    models: PrecisionModels, tmp_path: Path
+) -> None:
+    def top1_of(network: Architecture) -> float:
+        return 0.5 + 0.3 * (network.macs % 1_000_003) / 1_000_003
+
+    def find(into: Path, n: int) -> search.Searched:
+        training = SimulatedTraining(top1_of, 9, slow=True)
+        return searched(models, SuccessiveHalving(InPrecisions(training), 3), into, n=n)
+
+    found = find(tmp_path / "whole", 120)
+    known = search.load(tmp_path / "whole", SPACE).evaluations()
+    small = np.array([SPACE.text(g).startswith("int8 ") for g in known.genomes])
+    for precision in (small, ~small):
+        assert {*known.further["epochs"][precision]} == {1.0, 3.0, 9.0}
+    whole = SimulatedTraining(top1_of, 9)
+    for c in found.front:
+        assert c.values["epochs"] == 9
+        full = whole.estimate([c.architecture]).top1[0]
+        drop = 0.0388 * (1 - full) if c.block_args.startswith("int8 ") else 0.0
+        assert c.top1 == pytest.approx(full - drop, abs=1e-4)
+    for precision, folder in found.runs.items():
+        part = search.load(folder, TinySpace(resolution=32))
+        assert {c.values["epochs"] for c in part.front} == {9.0}
+        assert ("quantisation" in part.settings) == (precision == "int8")
+        assert part.settings["halving"] == 3
+    # Both precisions of a network are one training, kept once.
+    names = [t for t, *_ in kept_rows(tmp_path / "whole" / "accuracy.db", whole.after(1).digest)]
+    assert len(names) == len({*names}) < 120
+    find(tmp_path / "r", 50)
+    find(tmp_path / "r", 120)
+    ends_alike(tmp_path / "r", tmp_path / "whole")
 
 
 def test_the_run_of_a_precision_has_the_lock_of_its_run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,17 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import TinySpace
+from killed import ends, ends_alike, kill_at_random
 
 from phonenas import search
+from phonenas.data.images import ImageSet
 from phonenas.latency_model import LatencyModel
-from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
+from phonenas.search.accuracy import Cached, ImageNet, ShortTraining, SuccessiveHalving
 from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import Quantised
 from phonenas.search.accuracy.successive_halving import rungs_of
+from phonenas.search.checkpoint import read_checkpoint
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.loop import Estimated
 from phonenas.search.run_document import estimate_of, trained_for
-from phonenas.search.rungs import promotable
+from phonenas.search.rungs import RungEvaluator, promotable
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument
 from phonenas.testing import EstimatorContract, SimulatedTraining
@@ -216,45 +221,148 @@ def test_a_search_goes_on_as_if_all_had_been_given_at_once(
     again = go(tiny, fitted, halving(slow=True), first, tmp_path / "r")
     assert again.evaluations == first
     go(tiny, fitted, halving(slow=True), 80, tmp_path / "r")
-    runs = [search.load(tmp_path / name) for name in ("whole", "r")]
-    assert runs[0].front == runs[1].front
-    tables = [pd.read_parquet(tmp_path / n / "evaluations.parquet") for n in ("whole", "r")]
-    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    ends_alike(tmp_path / "r", tmp_path / "whole")
 
 
 class _Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "at", [30, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 51, 65))]
-)
-def test_a_run_killed_in_the_middle_of_a_rung_ends_the_same(
-    tiny: TinySpace, fitted: LatencyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+@pytest.mark.parametrize("rung", [3, 9])
+def test_a_run_killed_in_the_middle_of_a_rung_goes_on_from_there(
+    tiny: TinySpace,
+    fitted: LatencyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rung: int,
 ) -> None:
-    go(tiny, fitted, halving(slow=True), 50, tmp_path / "whole")
-    read, asked = SimulatedTraining._read, 0
-
-    def dies(self: SimulatedTraining, network: Architecture) -> object:
-        nonlocal asked
-        asked += 1
-        if asked == at:
-            raise _Killed
-        return read(self, network)
-
+    """Killed between two networks that go on together, in a later generation than the first."""
     monkeypatch.setattr("phonenas.search.run_folder._INTERVAL_S", 0.0)
     monkeypatch.setattr("phonenas.search.run_folder._SHARE", 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(SimulatedTraining, "_read", dies)
-        with pytest.raises(_Killed):
-            go(tiny, fitted, halving(slow=True), 50, tmp_path / "r")
-    checkpointed = (tmp_path / "r" / "checkpoint.npz").exists()
-    again = go(tiny, fitted, halving(slow=True), 50, tmp_path / "r")
-    assert (again.resumed_from > 0) == checkpointed
-    runs = [search.load(tmp_path / name) for name in ("whole", "r")]
-    assert runs[0].front == runs[1].front
-    tables = [pd.read_parquet(tmp_path / n / "evaluations.parquet") for n in ("whole", "r")]
-    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    # Each answer is handed over, and kept, as soon as it is there.
+    monkeypatch.setattr(SimulatedTraining, "cost_s", 100.0)
+    read, asked, dies_at = SimulatedTraining._read, list[tuple[str, int]](), -1
+
+    def listen(self: SimulatedTraining, network: Architecture) -> object:
+        if len(asked) == dies_at:
+            raise _Killed
+        asked.append((str(network), self.read_at))
+        return read(self, network)
+
+    monkeypatch.setattr(SimulatedTraining, "_read", listen)
+    go(tiny, fitted, halving(slow=True), 80, tmp_path / "whole")
+    whole = list(asked)
+    pairs = [i for i in range(1, len(whole)) if whole[i - 1][1] == whole[i][1] == rung]
+    dies_at = pairs[-1]
+    asked.clear()
+    with pytest.raises(_Killed):
+        go(tiny, fitted, halving(slow=True), 80, tmp_path / "r")
+    assert asked == whole[:dies_at]
+    # What it left: generations that ended, and of the one after them a part of a rung.
+    stopped = read_checkpoint(tmp_path / "r", search.load(tmp_path / "whole").settings)
+    assert stopped is not None and len(stopped.log) >= 2
+    texts = map(tiny.text, stopped.evaluations.genomes)
+    reached = dict(zip(texts, stopped.evaluations.further["epochs"].tolist(), strict=True))
+    (last, _), (missing, _) = whole[dies_at - 1 : dies_at + 1]
+    step = SimulatedTraining(top1_of, 9).after(rung)
+    kept = {text for text, *_ in kept_rows(tmp_path / "r" / "accuracy.db", step.digest)}
+    assert last in kept and missing not in kept
+    assert reached.get(last, 1) < rung and 0 < len(reached) < 80
+    assert rung in reached.values()
+    # What it does then: no more than what is missing, in the same order, to the same end.
+    resumed: list[int] = []
+    resume = RungEvaluator.resume
+
+    def heard(self: RungEvaluator, evaluated: Evaluations, log: object, timed: bool) -> None:
+        resumed.append(len(evaluated))
+        resume(self, evaluated, log, timed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RungEvaluator, "resume", heard)
+    dies_at = -1
+    asked.clear()
+    again = go(tiny, fitted, halving(slow=True), 80, tmp_path / "r")
+    assert resumed == [len(stopped.evaluations)] == [again.resumed_from]
+    assert asked == whole[pairs[-1] :]
+    ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+_JOB = """
+import sys, time
+sys.path[:0] = {tests!r}
+from fakes import TinySpace
+from test_rungs import {made}
+from phonenas import latency_model, search
+from phonenas.search.run_folder import RunFolder
+RunFolder.due = lambda self: True
+accuracy = {made}()
+print("ready", flush=True)
+search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}), accuracy=accuracy,
+    strategy=search.get({strategy!r}, seed=1), evaluations={evaluations}, into={into!r})
+print("done", flush=True)
+"""
+
+
+def slowly() -> SuccessiveHalving:
+    """Trainings that are simulated, some milliseconds each, and kept one by one."""
+
+    class Slowly(SimulatedTraining):
+        cost_s = 100.0  # type: ignore[assignment]
+
+        def _read(self, network: Architecture) -> tuple[float, float, float, str]:
+            time.sleep(0.003)
+            return super()._read(network)
+
+    return SuccessiveHalving(Slowly(top1_of, 9, slow=True), 3)
+
+
+def trained() -> SuccessiveHalving:
+    """Trainings of nine epochs on few images, which pause in the folder of the run."""
+    from phonenas.search.training.recipe import SMALL
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    pixels = rng.integers(60, 196, (120, 32, 32, 3))
+    pixels[..., 0] += (labels * 50)[:, None, None]
+    images = ImageSet.of(pixels.astype(np.uint8), labels, ("cold", "warm"))
+    recipe = SMALL.changed(epochs=9, batch=16, learning_rate=0.4)
+    return SuccessiveHalving(ShortTraining(images, recipe=recipe, hold_out=0.5), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("made", "strategy", "evaluations", "times"),
+    [("slowly", "nsga2", 80, 20), ("slowly", "surrogate", 60, 6), ("trained", "random", 18, 6)],
+)
+def test_killed_at_random_moments_it_ends_the_same(
+    fitted: LatencyModel,
+    tmp_path: Path,
+    environment: dict[str, str],
+    made: str,
+    strategy: str,
+    evaluations: int,
+    times: int,
+) -> None:
+    if made == "trained":
+        pytest.importorskip("torch")
+    here = Path(__file__).parent
+    given = {
+        "tests": [str(here), str(here.parent)],
+        "model": str(fitted.save(tmp_path / "m.json")),
+        "made": made,
+        "strategy": strategy,
+        "evaluations": evaluations,
+    }
+
+    def command(into: Path) -> list[str]:
+        return [sys.executable, "-c", _JOB.format(into=str(into), **given)]
+
+    ends(command(tmp_path / "whole"), environment)
+    assert {1.0, 3.0, 9.0} == {*search.load(tmp_path / "whole").evaluations().further["epochs"]}
+    left = kill_at_random(command, tmp_path, environment, times=times, begun="accuracy.db*")
+    assert left >= times // 2
+    for into in tmp_path.glob("r[0-9]*"):
+        ends(command(into), environment)
+        ends_alike(into, tmp_path / "whole")
 
 
 def test_patience_is_refused(tiny: TinySpace, fitted: LatencyModel, tmp_path: Path) -> None:

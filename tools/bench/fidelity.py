@@ -5,8 +5,10 @@
 Networks of NAS-Bench-Macro, with their published accuracies and the latency that the model of a
 ready phone predicts. Learning curves to these accuracies are simulated
 (`testing.SimulatedTraining`, 9 epochs, noise of 1,000 images and of seeds). Each strategy searches
-twice with the same number of epochs: each network trained in full, and by halving. What is found is
-scored by the published accuracies. The searches are those of the product, from loop to front.
+twice: each network trained in full, and by halving. What is found is scored by the published
+accuracies. The searches are those of the product, from loop to front. Each is given as many networks
+as keep its trainings within the same number of epochs: in full these come to all of them, by
+halving to a few less.
 """
 
 from __future__ import annotations
@@ -79,21 +81,48 @@ class Benchmark:
     def training(self, seed: int) -> SimulatedTraining:
         return SimulatedTraining(lambda a: self.known[str(a)], EPOCHS, seed)
 
-    def found(self, name: str, accuracy: AccuracyEstimator, epochs: float, seed: int) -> Floats:
-        """Share of the exact front's hypervolume, epochs trained, networks, of one search."""
-        end = search.search(
-            self.space,
-            latency=self.latency,
-            accuracy=accuracy,
-            strategy=search.get(name, seed),
-            evaluations=search.Budget(10**6, training_s=epochs),
-        )
+    def halved(self, seed: int) -> SuccessiveHalving:
+        return SuccessiveHalving(self.training(seed), FACTOR)
+
+    def found(
+        self, name: str, accuracy: Callable[[], AccuracyEstimator], epochs: int, seed: int
+    ) -> Floats:
+        """Share of the exact front's hypervolume, epochs trained and networks begun, of a search.
+
+        Args:
+            accuracy: Makes an estimator that has trained nothing.
+            epochs: The search begins as many networks as keep its trainings within so many.
+        """
+        ends: list[int] = []
+
+        def searched(budget: search.Budget) -> search.Searched:
+            ends.clear()
+            return search.search(
+                self.space,
+                latency=self.latency,
+                accuracy=accuracy(),
+                strategy=search.get(name, seed),
+                evaluations=budget,
+                on_event=lambda event: ends.append(event.evaluations),  # type: ignore[union-attr]
+            )
+
+        # Of the last generation, which passes the epochs, as much as fits.
+        over = searched(search.Budget(10**6, training_s=epochs))
+        passed = over.trained_s > epochs
+        end = searched(search.Budget([1, *ends][-2])) if passed else over
+        while passed and over.evaluations - end.evaluations > 1:
+            way = (epochs - end.trained_s) / (over.trained_s - end.trained_s)
+            networks = end.evaluations + int(way * (over.evaluations - end.evaluations))
+            networks = min(max(networks, end.evaluations + 1), over.evaluations - 1)
+            one = searched(search.Budget(networks))
+            end, over = (one, over) if one.trained_s <= epochs else (end, one)
+        assert end.trained_s <= epochs
         share = self.volume([self.row[c.block_args] for c in end.front]) / self.whole
         return np.array([share, end.trained_s, end.evaluations])
 
     def coverage(self, first: int, seed: int) -> Floats:
         """Of predicted last readings: share within 1.645 errors, and root of the mean square."""
-        halving = SuccessiveHalving(self.training(seed), FACTOR)
+        halving = self.halved(seed)
         rng = np.random.default_rng(seed)
         networks = [self.networks[i] for i in rng.choice(len(self.networks), first, replace=False)]
         read = np.column_stack([step.estimate(networks).top1 for step in halving.steps])
@@ -122,20 +151,20 @@ def bench_fidelity(
         say("successive halving", "not measured", "the table is not there")
         return
     bench = Benchmark(path, PHONE)
-    one = SuccessiveHalving(bench.training(0), FACTOR)
+    one = bench.halved(0)
     firsts, last = one.steps[0].estimate(bench.networks), one.steps[-1].estimate(bench.networks)
     tau = pd.Series(firsts.top1).corr(pd.Series(last.top1), method="kendall")
     say(f"order after 1 epoch and after {EPOCHS}: Kendall's tau, all networks", f"{tau:.3f}")
     for count in first:
-        epochs = one.epochs_in_all(count)
+        epochs = one.epochs_in_all(count) // EPOCHS * EPOCHS  # of trainings in full
         for name in names:
             for how in ("in full", "halving"):
                 rows = []
                 for seed in range(seeds):
-                    training: AccuracyEstimator = bench.training(seed)
+                    made: Callable[[], AccuracyEstimator] = partial(bench.training, seed)
                     if how == "halving":
-                        training = SuccessiveHalving(training, FACTOR)
-                    rows.append(bench.found(name, training, epochs, seed))
+                        made = partial(bench.halved, seed)
+                    rows.append(bench.found(name, made, epochs, seed))
                 shares, trained, networks = np.array(rows).T
                 say(
                     f"{name}, {how}: share of the exact front, {epochs:,} epochs",

@@ -118,7 +118,7 @@ class InPrecisions(AccuracyEstimator):
             )
         self.base, self._small = base, Quantised(base, change)
         self.name, self.quantity, self.schedule = base.name, base.quantity, base.schedule
-        self.note, self.options = self._small.note, base.options
+        self.note, self.options, self.epochs = self._small.note, base.options, base.epochs
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,6 +131,13 @@ class InPrecisions(AccuracyEstimator):
     @property
     def cost_s(self) -> float:
         return self.base.cost_s
+
+    def after(self, epochs: int, folder: Path | None = None) -> InPrecisions:
+        """By the base's accuracy then."""
+        return InPrecisions(self.base.after(epochs, folder), self._small.change)
+
+    def epoch_s(self, architectures: Sequence[Architecture]) -> float:
+        return self.base.epoch_s(architectures)
 
     def of(self, precision: str) -> AccuracyEstimator:
         """The estimator of one precision."""
