@@ -219,8 +219,7 @@ def search(
     whole = searched
     if precision == ANY:
         output.refuse("model", f"is of one precision, not --precision {ANY}: leave it out")
-        shared = f"counts trainings, which precisions share with --precision {ANY}: give --time"
-        output.refuse("budget", shared)
+        output.refuse("budget", "counts trainings, which precisions share: give --time")
         every = find_models(db, names[0], output.quiet, out)
         _refuse_one_precision([*(also or ()), *(limit or ())])
         searched, of = PrecisionChoice(searched, [*every.models]), {names[0]: every.first}
