@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import TinySpace
-from killed import ends_alike
+from resumed import ends_alike
 
 from phonenas import search
 from phonenas.data.measurement import Conditions

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeDevice, TinySpace, old_run
-from killed import ends_alike
 from patience import PATIENCE_S
+from resumed import ends_alike
 
 from phonenas import search
 from phonenas.data import MeasurementStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import TinySpace
-from killed import ends_alike
+from resumed import ends_alike
 
 from phonenas import search
 from phonenas.data import files

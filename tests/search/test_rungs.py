@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import TinySpace
-from killed import ends, ends_alike, kill_at_random
+from resumed import ends_alike
 
 from phonenas import search
 from phonenas.latency_model import LatencyModel
@@ -283,54 +281,6 @@ def test_a_run_killed_in_the_middle_of_a_rung_goes_on_from_there(
     assert resumed == [len(stopped.evaluations)] == [again.resumed_from]
     assert asked == whole[pairs[-1] :]
     ends_alike(tmp_path / "r", tmp_path / "whole")
-
-
-_JOB = """
-import sys, time
-sys.path[:0] = {tests!r}
-from fakes import TinySpace
-from test_rungs import slowly
-from phonenas import latency_model, search
-from phonenas.search.run_folder import RunFolder
-RunFolder.due = lambda self: True
-accuracy = slowly()
-print("ready", flush=True)
-search.search(TinySpace(resolution=32), latency=latency_model.load({model!r}), accuracy=accuracy,
-    strategy=search.get("surrogate", seed=1), evaluations=60, into={into!r})
-print("done", flush=True)
-"""
-
-
-def slowly() -> SuccessiveHalving:
-    """Trainings that are simulated, some milliseconds each, and kept one by one."""
-
-    class Slowly(SimulatedTraining):
-        cost_s = 100.0  # type: ignore[assignment]
-
-        def _read(self, network: Architecture) -> tuple[float, float, float, str]:
-            time.sleep(0.003)
-            return super()._read(network)
-
-    return SuccessiveHalving(Slowly(top1_of, 9, slow=True), 3)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_the_same(
-    fitted: LatencyModel, tmp_path: Path, environment: dict[str, str]
-) -> None:
-    here = Path(__file__).parent
-    given = {"tests": [str(here), str(here.parent)], "model": str(fitted.save(tmp_path / "m.json"))}
-
-    def command(into: Path) -> list[str]:
-        return [sys.executable, "-c", _JOB.format(into=str(into), **given)]
-
-    ends(command(tmp_path / "whole"), environment)
-    assert {1.0, 3.0, 9.0} == {*search.load(tmp_path / "whole").evaluations().further["epochs"]}
-    left = kill_at_random(command, tmp_path, environment, times=6, begun="accuracy.db*")
-    assert left >= 3
-    for into in tmp_path.glob("r[0-9]*"):
-        ends(command(into), environment)
-        ends_alike(into, tmp_path / "whole")
 
 
 def test_patience_is_refused(tiny: TinySpace, fitted: LatencyModel, tmp_path: Path) -> None:
