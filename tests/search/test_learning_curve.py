@@ -38,6 +38,19 @@ def test_what_is_known_stays_and_has_no_error() -> None:
     assert (error == 0).all()
 
 
+def test_an_error_shrinks_where_all_end_alike() -> None:
+    """What the first step leaves open does not matter where the second ends at 0.7 for all."""
+    rng = np.random.default_rng(4)
+    top1 = np.empty((90, 3))
+    top1[:, 0] = rng.uniform(0.3, 0.5, 90)
+    top1[:, 1] = top1[:, 0] + 0.1 + rng.normal(0, 0.05, 90)
+    top1[:, 2] = 0.7 + rng.normal(0, 0.002, 90)
+    top1[60:, 2] = top1[80:, 1] = np.nan
+    _, error = expected_top1(top1, np.ones(90))
+    assert 0 < error[60:80].max() < 0.025
+    assert 0 < error[80:].max() < 0.03  # after a step whose gains scatter by 0.05
+
+
 def test_a_network_without_any_has_none() -> None:
     top1 = np.array([[0.5, 0.6], [np.nan, np.nan]])
     expected, _ = expected_top1(top1, np.array([1.0, 2.0]))
