@@ -100,10 +100,10 @@ def heat_map_section(run: Loaded, model: LatencyModel | None, heading: str = "")
     except PhonenasError:  # a space of one's own that is not installed here
         operators = list(model.table.ms)
     try:
-        ms = model.operators(operators).ms if operators else ()
+        ms = model.operators(operators).ms.tolist() if operators else []
     except PhonenasError:  # the page tells of a model that does not fit elsewhere
         return ""
-    cells = cells_of(dict(zip(operators, map(float, ms), strict=True)), model.table.ms)
+    cells = cells_of(dict(zip(operators, ms, strict=True)), model.table.ms)
     return _html(cells, heading) if cells else ""
 
 

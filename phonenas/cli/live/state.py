@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,9 +249,13 @@ def _columns(spec: Spec) -> list[_Column]:
         target_ms = None if spec.target is None else spec.target.ms
         return [("", lambda e: e.latency_ms, target_ms)]
     return [
-        (name.partition(":")[2], lambda e, name=name: e.further[name], ms)
+        (name.partition(":")[2], partial(_further, name), ms)
         for name, ms in spec.devices.targets_ms.items()
     ]
+
+
+def _further(name: str, evaluated: Evaluations) -> Any:
+    return evaluated.further[name]
 
 
 def _rows(front: Evaluations, spec: Spec, quantity: str) -> dict[str, Any]:
