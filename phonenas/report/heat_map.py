@@ -20,7 +20,16 @@ from phonenas.space.naming import counted
 __all__ = ["Cell", "cells_of", "heat_map_section"]
 
 # Cividis, which colour-blind readers see as others do: blue is fast, yellow is slow.
-_SCALE = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369")
+_SCALE: tuple[str, ...] = (
+    "#00224e",
+    "#123570",
+    "#3b496c",
+    "#575d6d",
+    "#707173",
+    "#8a8678",
+    "#a59c74",
+    "#c3b369",
+)
 _SCALE += ("#e1cc55", "#fee838")
 _LIGHT = 5  # from this colour on the ink is dark: 4.5 to 1 at least
 _NAMES = {
