@@ -397,9 +397,9 @@ def _mean(label: str, rows: Sequence[Row]) -> Mean:
             return None, None
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
-    pairs = [v for name in ("hypervolume", "of_joint", "best_top1") for v in over(name)]
+    volume, joint, top1 = map(over, ("hypervolume", "of_joint", "best_top1"))
     names, seconds = tuple(r.name for r in rows), statistics.fmean(r.seconds for r in rows)
-    return Mean(label, names, *pairs, over("joint_share")[0], seconds)
+    return Mean(label, names, *volume, *joint, *top1, over("joint_share")[0], seconds)
 
 
 def _label(runs: Sequence[Loaded], members: Sequence[int], groups: Sequence[list[int]]) -> str:

@@ -164,8 +164,8 @@ def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
     models = [_model(run, d.device) for d in devices]
     body += [drawings_section(devices, models[0]), front_table(devices)]
     for d, model in zip(devices, models, strict=True):
-        part = heat_map_section(run, model, d.heading)
-        body.append(told(part, d.origin) if d.several else part)
+        shown = heat_map_section(run, model, d.heading)
+        body.append(told(shown, d.origin) if d.several else shown)
     return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
 
 
