@@ -265,14 +265,17 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
 
 def _ships(result: Promoted, part: str) -> str:
     """What the front of a run in another precision than float32 is of."""
-    of, files = result.precision, [n.quantised_file for n in result.shipping if n.in_precision]
-    images = [q.images for q in files if q is not None]
-    if not images:
+    of, files = result.precision, {n.id: n.quantised_file for n in result.shipping}
+    there = {id_: q for id_, q in files.items() if q is not None and q.precision == of}
+    if not there:
         return f"no file is in {of}: the front has the top-1 of float32"
+    not_run = ", ".join(str(id_) for id_, q in there.items() if q.not_run)
+    images = max(q.images for q in there.values())
+    changed = f"of float32, since no runtime of this computer runs {of}"
+    if images:
+        changed = f"with its change in {of} on {images:,} {part} images"
+        changed += f" (of float32, since not evaluated in {of}: {not_run})" if not_run else ""
     lacking = ", ".join(str(n.id) for n in result.trained if not n.in_precision)
-    changed = f"with its change in {of} on {max(images):,} {part} images"
-    if not max(images):
-        changed = f"of float32, since no runtime of this computer runs {of}"
     return (
         f"the front is of the files in {of}, which ship: their latency, and the trained top-1 "
         f"{changed}" + (f"; without a file in {of}, and not on it: {lacking}" if lacking else "")

@@ -86,7 +86,7 @@ class PromotionStore:
 
     def result(self, planned: PromotedNetwork, *, must_agree: bool) -> PromotedNetwork | None:
         """A network with its kept result; None without one, or where it is to be exported again:
-        a file is gone, or it was not quantised so.
+        a file is gone, it was not quantised so, or a quantised file was not evaluated.
 
         Args:
             planned: The network before its training.
@@ -108,7 +108,10 @@ class PromotionStore:
             kept = {name: result[name] for name in _KEPT}
             # Numbers are numbers.
             network = PromotedNetwork.from_dict({**planned.to_dict(), **kept})
-            quantised = document.get("quantise") if network.quantised else None
+            # A format may have no form in a precision: a whole export then has no such file. What
+            # differed from torch is quantised again.
+            whole = network.quantised or "card" in network.files
+            quantised = dict(document.get("quantise") or {}) if whole else {}
         now = {"network": planned.block_args, **self.settings}
         now = json.loads(json.dumps(now))
         changed = changed_settings(settings, now)
@@ -135,10 +138,33 @@ class PromotionStore:
             return None
         # In a run in int8 the front is of these files, whether a network is among the best or not.
         needed = (must_agree or planned.precision != FLOAT32) and network.top1 is not None
-        if needed and self.quantise is not None and quantised != self.quantise:
-            of = self.quantise["precision"]
-            how = f"in {of}" if quantised is None else f"with other images in {of}"
-            log.warning("network %d is exported again: %s, too", planned.id, how)
+        why = _quantised_otherwise(network, quantised, self.quantise) if needed else ""
+        if why:
+            log.warning("network %d is exported again: %s", planned.id, why)
             self.again.add(planned.id)
             return None
         return network
+
+
+def _quantised_otherwise(
+    network: PromotedNetwork, kept: dict[str, Any], now: dict[str, Any] | None
+) -> str:
+    """Why a network is quantised again; "" where it need not be.
+
+    Args:
+        network: With its kept result.
+        kept: Settings by which it was quantised; empty where it was not.
+        now: Those by which it is to be; None: not.
+    """
+    if now is None:
+        return ""
+    of, before = now["precision"], kept.get("precision")
+    if before is None:
+        return f"in {of}, too"
+    if before != of:
+        return f"in {of} instead of {before}"
+    if kept != now:
+        return f"in {of}, calibrated on other images"
+    # A runtime that was installed since, or another computer's, may run the file.
+    lacking = next((q for q in network.quantised if q.not_run), None)
+    return "" if lacking is None else f"{lacking.file} was not evaluated: {lacking.not_run}"

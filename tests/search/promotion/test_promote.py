@@ -581,7 +581,14 @@ def test_no_float32_top1_is_on_the_front_of_a_run_in_int8() -> None:
     assert found.front.candidates[0].top1 == pytest.approx(0.6)
     text = promote_text(found, Path("r"), "test", "s.db")
     assert "on 100 test images" in text and "without a file in int8, and not on it: 1" in text
-    assert "● 60.0% ±1.0%" in text
+    assert "● 60.0% ±1.0%" in text and "not evaluated" not in text
+    # On another computer one file was not run: its top-1 is that of float32.
+    lacking = replace(rows[1], quantised=(replace(files[0], not_run="no kernel", images=0),))
+    text = promote_text(empty.with_front([mixed[0], lacking]), Path("r"), "test", "s.db")
+    assert "with its change in int8 on 100 test images (of float32, since not evaluated in " in text
+    assert "not evaluated in int8: 1)" in text
+    text = promote_text(empty.with_front([lacking]), Path("r"), "test", "s.db")
+    assert "top-1 of float32, since no runtime of this computer runs int8" in text
     bare = empty.with_front(rows)
     assert bare.shipping == bare.trained == bare.networks and len(bare.front) == 1
     assert "no file is in int8: the front has the top-1 of float32" in promote_text(
@@ -607,11 +614,57 @@ def test_in_int8_each_promoted_network_is_quantised_and_a_failed_one_again(
     assert store.result(n, must_agree=False) is not None
     assert not store.again
     assert store.result(small, must_agree=False) is None and store.again == {n.id}
-    failed = replace(small, export_failed="differs")
-    store.keep(failed)  # as after an export that differs: it has no file
+    # As after an export that differs: it has the weights alone.
+    weights = {"weights": n.files["weights"]}
+    failed = replace(small, export_failed="differs", files=weights)
+    store.keep(failed)
     assert store.result(small, must_agree=True) is None
     store.keep(replace(small, quantised=(in_int8("onnx", 0.5),)))
     assert store.result(small, must_agree=True) is not None
+
+
+def test_a_format_without_the_precision_is_exported_once(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]], tmp_path: Path
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    # Of ONNX there is no such file.
+    how = ExportSettings(("onnx",), Quantisation(IMAGES, "float16-weights"))
+    told: list[Any] = []
+    for again in (3, 0):
+        told.clear()
+        found = promote(run, JOB, top=3, resources=CPU, exports=how, on_event=told.append)
+        assert told[0].again == again
+        assert {n.export_failed for n in found.networks} == {
+            "onnx float16-weights: onnx has no form in float16-weights"
+        }
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_quantised_again_is_told_why(
+    promoted_once: tuple[Path, Path, Promoted, list[Any]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, _ = copied(promoted_once, tmp_path)
+    n = promoted_once[2].networks[0]
+    file = in_int8("onnx", 0.5)
+    none = replace(file, not_run="no kernel", images=0)
+    in_8, in_16 = Quantisation(IMAGES, most_images=8), Quantisation(IMAGES, "float16")
+    others = Quantisation(IMAGES.subset(np.arange(4)))
+    whole = replace(n, quantised=(file,))
+    for kept, by, now, why in (
+        (n, None, in_16, "in float16, too"),
+        (whole, in_8, in_16, "in float16 instead of int8"),
+        (whole, in_8, others, "in int8, calibrated on other images"),
+        (whole, in_8, in_8, ""),
+        (replace(n, quantised=(none,)), in_8, in_8, "network_int8.onnx was not evaluated: no ke"),
+        (replace(n, quantised=(none,)), in_8, None, ""),
+    ):
+        caplog.clear()
+        PromotionStore(run, JOB, by).keep(kept)
+        store = PromotionStore(run, JOB, now)
+        assert (store.result(n, must_agree=True) is None) == bool(why)
+        assert f"exported again: {why}" in caplog.text if why else not caplog.text
 
 
 def test_rank_correlation_is_kendalls() -> None:
