@@ -119,8 +119,8 @@ class Averaged:
         for i, share in enumerate(self.shares):
             inverse, some = self.inverses[i], np.flatnonzero(self.variances[i])
             pairs = [(self.variances[i, j], across[int(j)], own[int(j)]) for j in some]
-            reach = np.sum([v * a for v, a, _ in pairs], axis=0)
-            prior = np.sum([v * o for v, _, o in pairs], axis=0)
+            reach = sum((v * a for v, a, _ in pairs), np.zeros((len(total), len(inverse))))
+            prior = sum((v * o for v, _, o in pairs), np.zeros(len(total)))
             turned = reach @ inverse
             summed = inverse.sum(axis=1)
             lever = (1 - reach @ summed) ** 2 / summed.sum()

@@ -83,6 +83,7 @@ def estimating(
         request = Request(
             space=space,
             images=images,
+            trained=options.trained,
             workers=workers,
             resources=Resources(loaders=options.loaders, gpus=options.gpus or 0.0),
             hold_out=options.held_out,

@@ -357,6 +357,12 @@ def accuracy(
     estimator: Annotated[
         list[str] | None, typer.Option(help="{estimators}; repeatable; zero_cost by default.")
     ] = None,
+    trained: Annotated[
+        int | None,
+        typer.Option(
+            min=10, max=200, help="Further rows of each draw, given to zero_cost as trained."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Images: a folder, .npz or idx files.")] = None,
     broken: BrokenImages = "stop",
 ) -> None:
@@ -400,6 +406,7 @@ def accuracy(
             networks=networks,
             seed=seed,
             draws=draws,
+            trained=trained or 0,
             on_estimated=show,
         )
     blind = data is None and any(takes_images(words) for words in names)
@@ -418,7 +425,7 @@ def accuracy(
         return "\n".join(
             [
                 f"{networks} networks of {searched.name} a draw, ○ ranked against {target} of the "
-                f"table{left}",
+                f"table{f', {trained} others given as trained' * bool(trained)}{left}",
                 table(header, lines),
                 *(["without --data the proxies are computed on noise"] if blind else []),
             ]

@@ -111,9 +111,7 @@ Ray = Annotated[
 BrokenImages = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
 Quantise = Annotated[
     str | None,
-    typer.Option(
-        help="int8 or another precision: write each format in that, too, and evaluate both files."
-    ),
+    typer.Option(help="int8 or another: write each format in that, too, evaluate both files."),
 ]
 Calibrate = Annotated[
     Path | None,
@@ -153,15 +151,16 @@ class EstimatorOptions:
     accuracy: Annotated[
         str,
         typer.Option(
-            help="{estimators}. With an argument: imagenet:RECIPE, surrogate:FILE, "
-            "zero_cost:PROXY, training:RECIPE, supernet:FOLDER, table:FILE."
+            help="{estimators}. imagenet:RECIPE, surrogate:FILE, zero_cost:PROXY, training:RECIPE, "
+            "supernet:FOLDER, table:FILE take an argument."
         ),
     ] = "imagenet"
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Folders of images, an .npz file, or idx files; the training part is used."
-        ),
+        typer.Option(help="Images: a folder, .npz or idx files; the training part is used."),
+    ] = None
+    trained: Annotated[
+        Path | None, typer.Option(help="Of zero_cost: a table of 10 to 200 trained networks.")
     ] = None
     workers: WorkerCount = None
     ray: Ray = None

@@ -199,6 +199,7 @@ class Request:
         argument: The text behind the name and its colon: a file, a folder, a recipe; or "".
         space: Whose networks will be estimated; a table's columns may be its decisions.
         images: To train on or to score networks with: the training part of a data set.
+        trained: A table of a few trained networks, to correct scores by.
         workers: Who does slow work; None for this process.
         resources: Of each training or evaluation. On workers it sees no GPU but the share of it.
         hold_out: Share of the images by which trained networks are evaluated, in (0, 1).
@@ -210,6 +211,7 @@ class Request:
     argument: str = ""
     space: SearchSpace | None = None
     images: ImageSet | None = None
+    trained: Path | None = None
     workers: Workers | None = None
     resources: Resources = field(default_factory=Resources)
     hold_out: float | None = None

@@ -79,6 +79,7 @@ def estimator(
         )
     given = {
         "images": ("--data", request.images is not None),
+        "trained": ("--trained", request.trained is not None),
         "workers": ("--workers and --ray", request.workers is not None),
         "hold_out": ("--held-out", request.hold_out is not None),
         "epochs": ("--epochs", request.epochs is not None),

@@ -23,6 +23,7 @@ from phonenas.space import Architecture, Genomes, SearchSpace
 from phonenas.space.errors import InvalidArgument, NotEnoughData, UnknownName
 
 from ..accuracy.estimator import Accuracy, AccuracyEstimator
+from ..accuracy.zero_cost.zero_cost import ZeroCost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +86,28 @@ class Trained:
     target: str
     left_out: int
 
+    def others(
+        self, rows: npt.NDArray[np.intp], networks: int, seed: int
+    ) -> list[tuple[Architecture, float]]:
+        """Further networks by chance, which none of these rows is, with their top-1 in (0, 1).
+
+        Args:
+            rows: (n,).
+            networks: How many; those that are the same network as one before are left out.
+            seed: Of the chance.
+        """
+        scale = 100.0 if self.accuracies.max(initial=0.0) > 1 else 1.0
+        keys = self.space.keys(self.genomes)
+        seen, found = {keys[row] for row in rows}, list[tuple[Architecture, float]]()
+        for row in np.random.default_rng([seed, 1]).permutation(len(keys)):
+            if len(found) == networks:
+                break
+            if keys[row] not in seen:
+                seen.add(keys[row])
+                top1 = float(self.accuracies[row]) / scale
+                found.append((self.space.decode(self.genomes[row]), top1))
+        return found
+
 
 def read(frame: pd.DataFrame, space: SearchSpace, *, genes: Sequence[str], target: str) -> Trained:
     """A table's networks and their accuracies.
@@ -132,6 +155,7 @@ def benchmark(
     networks: int = 100,
     seed: int = 0,
     draws: int = 1,
+    trained: int = 0,
     on_estimated: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Rank networks of a table by estimators, and by their size, beside their accuracies.
@@ -142,6 +166,7 @@ def benchmark(
         networks: Rows a draw, without repeats within it.
         seed: Of the first draw; the others have the numbers after it.
         draws: How often other rows are drawn.
+        trained: Of each draw, further rows whose accuracies are given to each `ZeroCost`.
         on_estimated: Called with an estimator's name, how many networks of the draw it has
             evaluated, and how many there are: before the first one, and after each.
     Returns:
@@ -149,22 +174,34 @@ def benchmark(
         `highest` tau; `left_out`. Seconds are those that the estimator states for each network or
         else all that it took, over the networks.
     Raises:
-        InvalidArgument: Fewer than one draw or three networks.
+        InvalidArgument: Fewer than one draw or three networks, or trained ones for an estimator
+            that takes none.
         NotEnoughData: The table has fewer networks of the space.
     """
     if networks < _FEWEST or draws < 1:
         raise InvalidArgument(f"at least {_FEWEST} networks and 1 draw, got {networks} and {draws}")
     space, usable = table.space, len(table.genomes)
-    if usable < networks:
+    if usable < networks + trained:
+        more = f" and {trained:,} trained ones" if trained else ""
         raise NotEnoughData(
             f"{usable:,} of {usable + table.left_out:,} rows are networks of {space.name} with a "
-            f"{table.target}; {networks:,} were asked for"
+            f"{table.target}; {networks:,}{more} were asked for"
+        )
+    if trained and (others := [n for n, e in estimators.items() if not isinstance(e, ZeroCost)]):
+        raise InvalidArgument(
+            f"trained networks are given to zero_cost, and {others[0]} takes none: leave it or "
+            "--trained out"
         )
     rows: list[dict[str, Any]] = []
     for draw in range(seed, seed + draws):
         drawn = draw_rows(usable, networks, draw)
         architectures = [space.decode(table.genomes[row]) for row in drawn]
-        for name, estimates, seconds in _estimates(architectures, estimators, on_estimated):
+        known = table.others(drawn, trained, draw)
+        given = {
+            name: e.knowing(known) if known and isinstance(e, ZeroCost) else e
+            for name, e in estimators.items()
+        }
+        for name, estimates, seconds in _estimates(architectures, given, on_estimated):
             rows.append(
                 {
                     "estimator": name,

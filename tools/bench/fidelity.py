@@ -6,9 +6,9 @@ Networks of NAS-Bench-Macro, with their published accuracies and the latency tha
 ready phone predicts. Learning curves to these accuracies are simulated
 (`testing.SimulatedTraining`, 9 epochs, noise of 1,000 images and of seeds). Each strategy searches
 twice: each network trained in full, and by halving. What is found is scored by the published
-accuracies. The searches are those of the product, from loop to front. Each is given as many networks
-as keep its trainings within the same number of epochs: in full these come to all of them, by
-halving to a few less.
+accuracies. The searches are those of the product, from loop to front. Each is given as many
+networks as keep its trainings within the same number of epochs: in full these come to all of
+them, by halving to a few less.
 """
 
 from __future__ import annotations

@@ -359,7 +359,7 @@ class Study:
         with self._at(name):
             refuse_unusable(given)
         made = {p for s in self.steps for file in s.makes for p in (file, file.parent)}
-        for key in ("data", "calibrate", "model", "start_from", "quantised"):
+        for key in ("data", "calibrate", "model", "start_from", "quantised", "trained"):
             value = given.get(key)
             for path in map(Path, value if isinstance(value, list) else [value or "."]):
                 if path not in made and not path.exists():

@@ -1,4 +1,4 @@
-"""Normal scores: proxy scores of any unit on one scale, by a reference, and from there to a top-1.
+"""Normal scores: proxy scores of any unit on one scale, by a reference, and from there to a share.
 
 A normal score is the quantile of the standard normal distribution at the share of the reference
 that lies below: 0 in its middle, 1 where 84 % of it lie below.
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from phonenas.space.errors import NotEnoughData
-
-__all__ = ["Line", "Scale", "Scales", "share"]
+__all__ = ["Scale", "Scales", "share"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,63 +62,22 @@ class Scales:
     def of(cls, reference: Floats) -> Scales:
         """From the scores of the reference networks, (n, proxies)."""
         single = tuple(Scale.of(column) for column in reference.T)
-        return cls(single, Scale.of(_mean(single, reference)))
+        return cls(single, Scale.of(_each(single, reference).mean(axis=1)))
 
     def __call__(self, scores: Floats) -> Floats:
         """Normal scores, (n,), of scores (n, proxies)."""
-        return self.whole(_mean(self.single, scores))
+        return self.whole(self.each(scores).mean(axis=1))
+
+    def each(self, scores: Floats) -> Floats:
+        """Normal scores by each proxy, (n, proxies), of scores (n, proxies)."""
+        return _each(self.single, scores)
 
 
-def _mean(scales: Sequence[Scale], scores: Floats) -> Floats:
-    values: Floats = np.mean([s(c) for s, c in zip(scales, scores.T, strict=True)], axis=0)
-    return values
+def _each(scales: Sequence[Scale], scores: Floats) -> Floats:
+    return np.column_stack([scale(c) for scale, c in zip(scales, scores.T, strict=True)])
 
 
 def share(normal: Floats) -> Floats:
     """The share of the reference below, (n,), in (0, 1), rising with normal scores (n,)."""
-    return _logistic(_STEEP * normal)
-
-
-def _logistic(x: Floats) -> Floats:
-    values: Floats = 1 / (1 + np.exp(-np.clip(x, -_FAR, _FAR)))
+    values: Floats = 1 / (1 + np.exp(-np.clip(_STEEP * normal, -_FAR, _FAR)))
     return values
-
-
-@dataclass(frozen=True)
-class Line:
-    """Logits of accuracies as a line in normal scores, by least squares."""
-
-    start: float
-    slope: float
-    deviation: float  # of the residuals, in logits
-    n: int
-    centre: float
-    variance: float
-
-    @classmethod
-    def fit(cls, normal: Floats, top1: Floats) -> Line:
-        """From networks whose top-1 is known, (n,), in (0, 1).
-
-        Raises:
-            NotEnoughData: The accuracies do not rise with the normal scores.
-        """
-        logits = np.log(top1 / (1 - top1))
-        centre, variance = float(normal.mean()), float(np.var(normal))
-        covariance = float(np.mean((normal - centre) * (logits - logits.mean())))
-        if covariance <= 0:  # also where all normal scores are equal
-            raise NotEnoughData(
-                f"the accuracies of {len(top1)} known networks do not rise with their zero-cost "
-                "scores. Give more networks that differ, or another proxy."
-            )
-        slope = covariance / variance
-        start = float(logits.mean()) - slope * centre
-        rest = logits - start - slope * normal
-        deviation = float(np.sqrt((rest**2).sum() / (len(top1) - 2)))
-        return cls(start, slope, max(deviation, 1e-6), len(top1), centre, variance)
-
-    def __call__(self, normal: Floats) -> tuple[Floats, Floats]:
-        """Top-1 and the standard error of a single network's, (n,) each."""
-        top1 = _logistic(self.start + self.slope * normal)
-        distance = (normal - self.centre) ** 2 / (self.n * self.variance)
-        error = self.deviation * np.sqrt(1 + 1 / self.n + distance)
-        return top1, error * np.maximum(top1 * (1 - top1), 1e-12)

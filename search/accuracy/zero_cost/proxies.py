@@ -10,10 +10,16 @@ scale are its own; only the order counts, and more is better.
 | `grad_norm` | how long are the gradients of the loss? | images, labels |
 | `synflow` | how much flows through all paths of weights? | ones |
 | `zen` | how rich are the functions that it can be, by width and depth? | noise |
+| `swap` | how many different patterns over the images do activations have? | images |
+| `zico` | how steady are gradients from part to part of the batch? | images, labels |
+| `expressivity` | over how many directions do features spread, in each block? | noise |
+| `progressivity` | does that rise from block to block? | noise |
+| `trainability` | do gradients keep their length through each block? | noise |
 | `macs`, `params` | how large is it? baselines | nothing |
 
-Each docstring names its source and what is done otherwise than there. Weights begin as in
-`space.to_torch`; dropout is off; BatchNorm uses the batch.
+The three before the last are AZ-NAS's; its fourth is the number of multiply-adds. Each docstring
+names its source and what is done otherwise than there. Weights begin as in `space.to_torch`;
+dropout is off; BatchNorm uses the batch.
 """
 
 from __future__ import annotations
@@ -21,8 +27,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
 from math import log
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from phonenas.space import Architecture
 from phonenas.space.lowering.torch import activations, to_torch
@@ -36,6 +46,9 @@ __all__ = ["PROXIES", "Proxy", "seed_of"]
 
 _NOISE_IMAGES = 8
 _MIX = 0.01  # the share of other noise that is added
+_SPREAD_IMAGES = 32  # of noise, over which features spread
+_PATTERN = 64  # images at most, a bit of a pattern each
+_PARTS = 4  # of a batch, over which gradients vary
 
 
 def seed_of(network: Architecture, seed: int) -> int:
@@ -183,6 +196,150 @@ def _norms(built: nn.Module) -> list[tuple[Any, nn.Module]]:
     ]
 
 
+def _swap(network: Architecture, batch: Batch, seed: int) -> float:
+    """log of the number of different activation patterns over the images.
+
+    The pattern of a number that an activation behind BatchNorm gives is for which images it is
+    above 0. Of more than 64 images the first 64 count.
+
+    Source: Peng et al., SWAP-NAS: Sample-Wise Activation Patterns for Ultra-fast NAS, ICLR 2024,
+    definition 4, without the regularisation by size.
+    """
+    import torch
+
+    built = to_torch(network, dropout=0.0, seed=seed)
+    images = batch.images[:_PATTERN]
+    seen = np.empty(0, np.uint64)
+
+    def gather(module: Any, given: Any, out: Tensor) -> None:
+        nonlocal seen
+        bits = np.zeros((_PATTERN, out[0].numel()), np.bool_)
+        bits[: len(out)] = (out > 0).flatten(1).numpy()
+        patterns = np.ascontiguousarray(np.packbits(bits, axis=0).T).view(np.uint64)
+        seen = np.union1d(seen, patterns)
+
+    for convolution, norm in _norms(built):
+        if convolution.activation != "none":
+            norm.register_forward_hook(gather)
+    with torch.no_grad():
+        built(images)
+    return log(len(seen))
+
+
+def _zico(network: Architecture, batch: Batch, seed: int) -> float:
+    """Sum over convolutions and classifier of log Σ |g|'s mean / g's deviation, over the weights.
+
+    g is a weight's gradient of the cross-entropy loss; mean and deviation are over four parts of
+    the batch (of two batches there). The deviation is that of g with its sign, as in its code.
+    Weights whose gradient is the same in all parts are left out.
+
+    Source: Li et al., ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients, ICLR
+    2023, eq. 14.
+    """
+    import torch
+    from torch.nn import functional
+
+    built = to_torch(network, dropout=0.0, seed=seed)
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    weights = [m.weight for m in built.modules() if isinstance(m, kinds)]
+    parts = []
+    for images, labels in zip(
+        batch.images.tensor_split(_PARTS), batch.labels.tensor_split(_PARTS), strict=True
+    ):
+        loss = functional.cross_entropy(built(images), labels)
+        parts.append(torch.autograd.grad(loss, weights))
+    score = 0.0
+    for gradients in zip(*parts, strict=True):
+        each = torch.stack(gradients)
+        deviation = each.std(0, correction=0)
+        moved = deviation > 0
+        if bool(moved.any()):
+            score += log(float((each.abs().mean(0)[moved] / deviation[moved]).sum()))
+    return score
+
+
+def _expressivity(network: Architecture, batch: Batch, seed: int) -> float:
+    """Sum over stem and blocks of the entropy of their features' principal components.
+
+    Source: Lee and Ham, AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search, CVPR
+    2024, section 3.2, expressivity; with the skips left in.
+    """
+    return sum(_entropies(network, seed))
+
+
+def _progressivity(network: Architecture, batch: Batch, seed: int) -> float:
+    """The least rise of that entropy from one block to the next.
+
+    Source: AZ-NAS (see `expressivity`), progressivity.
+    """
+    return min(b - a for a, b in pairwise(_entropies(network, seed)))
+
+
+@lru_cache(maxsize=4)
+def _entropies(network: Architecture, seed: int) -> tuple[float, ...]:
+    """Entropy of the shares of the features' variance by principal component: of the stem, then of
+    each block."""
+    import torch
+
+    built, maps = _with_noise(network, seed)
+    entropies = []
+    with torch.no_grad():
+        *layers, _ = built.children()
+        for layer in layers:
+            maps = layer(maps)
+            features = maps.transpose(0, 1).flatten(1).double()
+            spread = torch.linalg.eigvalsh(torch.cov(features)).clamp(min=0)
+            entropies.append(float(torch.special.entr(spread / spread.sum()).sum()))
+    return tuple(entropies)
+
+
+def _trainability(network: Architecture, batch: Batch, seed: int) -> float:
+    """Mean over blocks of 2 - σ - 1/σ, with σ the spectral norm of the block's Jacobian.
+
+    The Jacobian, from channels to channels, is estimated by one draw of random signs at the block's
+    output. Where the input's map is larger, the places that became one are further channels.
+
+    Source: AZ-NAS (see `expressivity`), trainability.
+    """
+    import torch
+    from torch.nn import functional
+
+    built, maps = _with_noise(network, seed)
+    chance = torch.Generator().manual_seed(seed)
+    stem, *blocks, _ = built.children()
+    maps = stem(maps).detach()
+    scores = []
+    for block in blocks:
+        maps.requires_grad_()
+        out = block(maps)
+        signs = torch.randint(0, 2, out.shape, generator=chance).float() * 2 - 1
+        (back,) = torch.autograd.grad(out, maps, signs)
+        px, stride = out.shape[2], -(-back.shape[2] // out.shape[2])
+        border = stride * px - back.shape[2]
+        back = functional.pixel_unshuffle(functional.pad(back, (0, border, 0, border)), stride)
+        places = out.shape[0] * px**2
+        a, b = (t.transpose(0, 1).flatten(1) for t in (back, signs))
+        norm = float(torch.linalg.matrix_norm(a @ b.T / places, 2))
+        scores.append(2 - norm - 1 / (norm + 1e-6))
+        maps = out.detach()
+    return sum(scores) / len(scores)
+
+
+def _with_noise(network: Architecture, seed: int) -> tuple[nn.Module, Tensor]:
+    """A network with normal weights of variance 2 / inputs, and noise for it."""
+    import torch
+
+    built = to_torch(network, dropout=0.0, seed=seed)
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in built.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                inputs = module.weight[0].numel()
+                module.weight.normal_(0.0, (2 / inputs) ** 0.5, generator=chance)
+    px = network.resolution_px
+    return built, torch.randn((_SPREAD_IMAGES, 3, px, px), generator=chance)
+
+
 def _macs(network: Architecture, batch: Batch, seed: int) -> float:
     """log of the multiply-adds."""
     return log(network.macs)
@@ -200,6 +357,11 @@ PROXIES: dict[str, Proxy] = {
     "grad_norm": _grad_norm,
     "synflow": _synflow,
     "zen": _zen,
+    "swap": _swap,
+    "zico": _zico,
+    "expressivity": _expressivity,
+    "progressivity": _progressivity,
+    "trainability": _trainability,
     "macs": _macs,
     "params": _params,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from phonenas.space import Architecture, MnasNet, SearchSpace
+from phonenas.space import Architecture, MnasNet, Operator, SearchSpace
 from phonenas.space.errors import (
     InvalidArgument,
     MissingExtra,
@@ -31,9 +32,11 @@ from phonenas.space.errors import (
 from ...training.resources import computing
 from ..distributed import distributed
 from ..estimator import Accuracy, AccuracyEstimator, Request
-from .normal_scores import Line, Scales, share
+from ..results import read_any
+from .normal_scores import Scales, share
 from .proxies import PROXIES, seed_of
 from .proxy_inputs import Batch, of_images, of_noise
+from .trained_fit import Description, TrainedFit
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
@@ -48,7 +51,7 @@ Floats = npt.NDArray[np.float64]
 ENSEMBLE = ("naswot", "sensitivity", "synflow")
 _VERSION = 1
 _FEWEST_REFERENCES = 8
-_FEWEST_KNOWN = 5
+_KNOWN = (10, 200)  # with fewer nothing is told apart, with more a surrogate is fitted
 _DRAWS = 8  # times the networks wanted: of a small space many are alike
 _BEYOND = 1.0  # this far outside the reference, in normal deviations, is an extrapolation
 _ERROR = 0.2
@@ -85,8 +88,9 @@ class ZeroCost(AccuracyEstimator):
 
     Without `known`, `top1` is not an accuracy: it is the share of the reference networks that this
     one beats, and only the order counts. Its standard error is 0.2 then, a rule of thumb. With
-    `known`, `top1` follows a line from normal scores to the logits of measured accuracies, on their
-    scale, and the standard error is that of a single prediction by the line.
+    `known`, `top1` is on the scale of measured accuracies: it is fitted on the scores of these
+    networks, their size, depth and kernels, and their operators (`TrainedFit`), and the standard
+    error is that of a single prediction.
 
     No proxy is good everywhere: compare it with a few trained networks of your own space first
     (`phonenas benchmark accuracy`).
@@ -94,9 +98,9 @@ class ZeroCost(AccuracyEstimator):
     A network whose normal score lies more than 1 beyond the reference is `outside`. A network for
     which a proxy gives no number has failed.
 
-    Lifetime: the reference is scored once, with the first estimate; then a network costs its own
-    passes. All chance is seeded, each network's first weights by the seed and its operators; one
-    thread computes.
+    Lifetime: the reference and the known networks are scored once, with the first estimate; then a
+    network costs its own passes. All chance is seeded, each network's first weights by the seed
+    and its operators; one thread computes.
 
     Args:
         images: Inputs of the networks; a batch is drawn by the seed. Networks are scored with as
@@ -105,15 +109,15 @@ class ZeroCost(AccuracyEstimator):
             the mean of their normal scores.
         space: From which the reference is drawn; that of the search. MnasNet by default.
         reference: How many networks are drawn, at least 8; or the networks themselves.
-        known: Networks with their top-1 in (0, 1), at least five, to calibrate with.
+        known: Networks with their top-1 in (0, 1), 10 to 200, to fit on.
         seed: Of all chance, ≥ 0.
         scoring: How each network is scored.
     Raises:
         UnknownName: No such proxy.
         InvalidArgument: No proxy, or a count, a seed or a top-1 out of range.
         MissingExtra: torch is not installed.
-        NotEnoughData: The space has too few networks, or, with the first estimate, the accuracy of
-            the known networks does not rise with their scores.
+        NotEnoughData: The space has too few networks, or, with the first estimate, a proxy gave
+            numbers for too few of the reference or of the known networks.
 
     >>> from phonenas.space import NASBenchMacro
     >>> macro = NASBenchMacro()
@@ -124,7 +128,7 @@ class ZeroCost(AccuracyEstimator):
     """
 
     name, form = "zero_cost", "zero_cost[:PROXY]"
-    takes = ("images", "workers")
+    takes = ("images", "trained", "unit", "workers")
     slow = True
 
     def __init__(
@@ -157,10 +161,6 @@ class ZeroCost(AccuracyEstimator):
                 f"a batch has {scoring.batch} images, and {images.source} has {len(images)}: give "
                 "more images, or a smaller batch"
             )
-        if 0 < len(known) < _FEWEST_KNOWN or not all(0 < top1 < 1 for _, top1 in known):
-            raise InvalidArgument(
-                f"a calibration takes {_FEWEST_KNOWN} networks or more, each with a top-1 in (0, 1)"
-            )
         try:
             import torch  # noqa: F401
         except ImportError as error:
@@ -168,10 +168,12 @@ class ZeroCost(AccuracyEstimator):
                 "zero-cost proxies need torch, which cannot be imported here. "
                 f"Install it:  {install('torch')}"
             ) from error
-        self.images, self.seed, self.known = images, seed, tuple(known)
+        self.images, self.seed = images, seed
         space = space or MnasNet()
         self.reference = self._reference(space, reference)
         self._batches: dict[tuple[int, int], Batch] = {}
+        self.known = self._trained(known)
+        self.note = _scale_of(len(known))
         if not known:
             drawn = f" of {space.name} at {space.resolution_px} px"
             source = drawn if isinstance(reference, int) else ""
@@ -183,7 +185,10 @@ class ZeroCost(AccuracyEstimator):
 
     @classmethod
     def make(cls, request: Request) -> AccuracyEstimator:
+        if request.unit is not None and request.trained is None:
+            raise InvalidArgument("--unit is of the table of --trained: give it, too")
         given = {
+            "known": () if request.trained is None else _read(request),
             "images": request.images,
             "proxies": tuple((request.argument or "rank").split("+")),
             "space": request.space,
@@ -206,6 +211,39 @@ class ZeroCost(AccuracyEstimator):
                 f"and there are {len(networks)}. Give a larger space, or more networks."
             )
         return tuple(networks)
+
+    def knowing(self, known: Sequence[tuple[Architecture, float]]) -> ZeroCost:
+        """The same, fitted on trained networks; what is scored is shared.
+
+        Raises:
+            InvalidArgument: As the constructor.
+        """
+        one = copy(self)
+        one.__dict__ |= {"_scales": self._scales, "_reference_scores": self._reference_scores}
+        for own in ("digest", "_fit"):
+            one.__dict__.pop(own, None)
+        one.known = self._trained(known)
+        one.quantity, one.note = AccuracyEstimator.quantity, _scale_of(len(known))
+        return one
+
+    @staticmethod
+    def _trained(
+        known: Sequence[tuple[Architecture, float]],
+    ) -> tuple[tuple[Architecture, float], ...]:
+        least, most = _KNOWN
+        if not known:
+            return ()
+        if len(known) > most:
+            raise InvalidArgument(
+                f"zero-cost scores are corrected by {least} to {most} trained networks, got "
+                f"{len(known)}: fit a surrogate to them:  phonenas fit-accuracy TABLE"
+            )
+        if len(known) < least or not all(0 < top1 < 1 for _, top1 in known):
+            raise InvalidArgument(
+                f"zero-cost scores are corrected by {least} to {most} different trained networks, "
+                f"each with a top-1 in (0, 1); got {len(known)}"
+            )
+        return tuple(known)
 
     @cached_property
     def digest(self) -> str:
@@ -234,12 +272,15 @@ class ZeroCost(AccuracyEstimator):
             return Accuracy.joined([])
         scores, seconds, reasons = self.scores(architectures)
         normal = self._scales(scores)
-        top1, error = (
-            self._line(normal) if self.known else (share(normal), np.full(len(normal), _ERROR))
-        )
+        broken = np.array([bool(reason) for reason in reasons])
+        top1, error = share(normal), np.full(len(normal), _ERROR)
+        if self.known and not broken.all():
+            well = [a for a, out in zip(architectures, broken, strict=True) if not out]
+            description, fit = self._fit
+            columns = description(self._as_trained(well), self._scales.each(scores[~broken]))
+            top1[~broken], error[~broken] = fit(columns)
         low, high = self._scales.whole.normal_scores[[0, -1]]
         outside = (normal < low - _BEYOND) | (normal > high + _BEYOND)
-        broken = np.array([bool(reason) for reason in reasons])
         top1[broken] = error[broken] = np.nan
         return Accuracy(top1, error, outside & ~broken, tuple(reasons), tuple(seconds))
 
@@ -282,16 +323,27 @@ class ZeroCost(AccuracyEstimator):
         return ""
 
     def _as_scored(self, network: Architecture) -> Architecture:
-        if self.images is not None and network.classes != len(self.images.classes):
-            network = replace(network, classes=len(self.images.classes))
+        (network,) = self._as_trained([network])
         limit = self.scoring.resolution_px
         if limit is not None and network.resolution_px > limit:
             network = network.with_resolution(max(limit, network.total_stride))
         return network
 
+    def _as_trained(self, networks: Sequence[Architecture]) -> list[Architecture]:
+        """Networks with as many classes as the images have."""
+        if self.images is None:
+            return list(networks)
+        classes = len(self.images.classes)
+        return [a if a.classes == classes else replace(a, classes=classes) for a in networks]
+
+    @cached_property
+    def _reference_scores(self) -> Floats:
+        """Of all of the reference, (n, proxies), NaN where a proxy has none."""
+        return self.scores(self.reference)[0]
+
     @cached_property
     def _scales(self) -> Scales:
-        scores, _, _ = self.scores(self.reference)
+        scores = self._reference_scores
         scores = scores[np.isfinite(scores).all(axis=1)]
         if len(scores) < _FEWEST_REFERENCES:
             raise NotEnoughData(
@@ -301,14 +353,23 @@ class ZeroCost(AccuracyEstimator):
         return Scales.of(scores)
 
     @cached_property
-    def _line(self) -> Line:
+    def _fit(self) -> tuple[Description, TrainedFit]:
+        """What describes a network, and the fit on those that are trained."""
         scores, _, reasons = self.scores([a for a, _ in self.known])
-        well = [not reason for reason in reasons]
-        if sum(well) < _FEWEST_KNOWN:
+        known = [one for one, reason in zip(self.known, reasons, strict=True) if not reason]
+        if len(known) < _KNOWN[0]:
             raise NotEnoughData(
-                f"{sum(well)} of the known networks could be scored; {_FEWEST_KNOWN} are needed"
+                f"{len(known)} of the trained networks could be scored; {_KNOWN[0]} are needed"
             )
-        return Line.fit(self._scales(scores[well]), np.array([t for _, t in self.known])[well])
+        found = np.flatnonzero(np.isfinite(self._reference_scores).all(axis=1))
+        reference = [self.reference[i] for i in found]
+        networks = self._as_trained([a for a, _ in known])
+        description = Description.of(
+            self._as_trained(reference), self._scales.each(self._reference_scores[found]), networks
+        )
+        well = np.isfinite(scores).all(axis=1)
+        columns = description(networks, self._scales.each(scores[well]))
+        return description, TrainedFit.of(columns, np.array([top1 for _, top1 in known]))
 
     def _batch(self, px: int, classes: int) -> Batch:
         if (px, classes) not in self._batches:
@@ -318,3 +379,32 @@ class ZeroCost(AccuracyEstimator):
                 else of_images(self.images, self.scoring.batch, px, self.seed)
             )
         return self._batches[px, classes]
+
+
+def _scale_of(known: int) -> str:
+    """What the numbers of one that is fitted on trained networks are."""
+    return f"on the scale of {known} trained networks, which zero-cost scores are fitted on"
+
+
+def _read(request: Request) -> list[tuple[Architecture, float]]:
+    """The trained networks of a request's table, each once, with the mean top-1 of its rows; rows
+    that failed are left out.
+
+    Raises:
+        InvalidArgument: A cache, which may hold the answers of several trainings; or as `read_any`.
+        UnsupportedFormat, NotEnoughData: As `read_any`.
+    """
+    file = request.trained
+    assert file is not None
+    if file.suffix == ".db":
+        raise InvalidArgument(
+            f"{file} is a cache, which may hold accuracies after several trainings: give --trained "
+            "a table with the columns network and top1, or a promoted.json"
+        )
+    space = request.space.whole if request.space is not None else None
+    results = read_any(file, unit=request.unit, space=None if file.suffix == ".json" else space)
+    rows: dict[tuple[Operator, ...], list[int]] = {}
+    for row, network in enumerate(results.networks):
+        if not results.failed[row]:
+            rows.setdefault(network.operators(), []).append(row)
+    return [(results.networks[at[0]], float(results.top1[at].mean())) for at in rows.values()]

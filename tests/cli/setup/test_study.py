@@ -252,8 +252,8 @@ def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.M
         f"phonenas fit {at} little --out all/phonenas.little.model.json",
         f"phonenas search {at} big --device {READY} --device little --space mine.toml "
         "--model all/phonenas.big.model.json --model all/phonenas.little.model.json "
-        f"--target big=9 --target little=40.5 --target {READY}=30 --evaluations 16 --accuracy surrogate "
-        f"--strategy nsga2 --seed 0 --out {folder}",
+        f"--target big=9 --target little=40.5 --target {READY}=30 --evaluations 16 "
+        f"--accuracy surrogate --strategy nsga2 --seed 0 --out {folder}",
         f"{validate} big --model all/phonenas.big.model.json --top 1",
         f"{validate} little --model all/phonenas.little.model.json --top 1",
         f"phonenas report {folder}",
