@@ -146,7 +146,10 @@ class Unknowns:
         self.many = len(self.operators)
         self.ms = source.times.ms(self.operators)
         # Of what the source predicts itself, relative; 0 of what it measured.
-        self.source_error = np.array([source.times.row(o)[-3] for o in self.operators]) / self.ms
+        errors_ms = np.array([source.times.row(o)[-3] for o in self.operators], np.float64)
+        self.source_error = errors_ms / self.ms
+        times = source.times
+        self._alike = times.error_correlation if isinstance(times, OperatorTimes) else 0.0
         regressor = source.regressor
         own = regressor.hyperparameters if isinstance(regressor, OperatorRegressor) else EXPECTED
         self._hyperparameters = np.array(own, np.float64)
@@ -157,19 +160,24 @@ class Unknowns:
         # Features that are times of operators follow their factor, the others the common one.
         self.timed = np.array([name.endswith("ms") for name in FEATURES])
 
-    def parts_of(self, places: Sequence[int] | Rows) -> tuple[Parts, Any]:
-        """Parts of some operators, and each one's shares of them, for `prior`."""
+    def parts_of(self, places: Sequence[int] | Rows) -> tuple[Parts, Any, Floats]:
+        """Parts of some operators, each one's shares of them, and its source's error, (places,),
+        for `prior`."""
         parts = Parts([self.operators[i] for i in places])
-        return parts, roofline(parts, self._hyperparameters)[1]
+        errors = self.source_error[np.asarray(places, np.intp)]
+        return parts, roofline(parts, self._hyperparameters)[1], errors
 
-    def prior(self, settings: Floats, of: tuple[Parts, Any] | None = None) -> Floats:
+    def prior(self, settings: Floats, of: tuple[Parts, Any, Floats] | None = None) -> Floats:
         """Covariance of the unknowns before measuring, (unknowns, unknowns).
+
+        A factor that deviates and an error of the source's time are one to a measurement: both
+        are in it, and what is measured takes both back.
 
         Args:
             settings: Hyperparameters of the two devices, (6,).
             of: `parts_of` the operators that take part; by default all.
         """
-        parts, shares = of or self._parts
+        parts, shares, errors = of or self._parts
         p = self._hyperparameters.copy()
         p[NAMES.index("all")] = np.log(_ALL)
         p[NAMES.index("kind")] = settings[0]
@@ -177,6 +185,8 @@ class Unknowns:
             p[NAMES.index(name)] = settings[1]
         p[NAMES.index("whole")] = settings[2]
         inner = covariance(parts, shares, parts, shares, p)
+        # As over the source's own networks, a share of its errors is common to all.
+        inner += self._alike * np.outer(errors, errors) + (1 - self._alike) * np.diag(errors**2)
         many, extra = len(inner), len(FEATURES) + 1
         total = np.zeros((many + 1 + extra,) * 2)
         total[:many, :many] = inner
@@ -277,7 +287,6 @@ def fit_transfer(
     factors = np.maximum(1 + e.mean[:many], _LEAST)
     operator_noise, network_noise = np.exp(2 * e.settings[3:5])
     error = np.sqrt(np.maximum(np.diag(e.covariance)[:many], 0) + operator_noise)
-    error = np.hypot(error, unknowns.source_error)
     error = np.hypot(error, factors - (1 + e.mean[:many])) / factors  # what was cut off is error
     pairs = zip((common * unknowns.ms * factors).tolist(), error.tolist(), strict=True)
     scale_alone, scale_whole = e.interval_scales

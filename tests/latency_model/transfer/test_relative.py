@@ -146,6 +146,34 @@ def test_a_source_measured_in_part_gives_what_it_predicts_too() -> None:
     assert (found.standard_error(lacking) >= whole.regressor.standard_error(lacking)).all()
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.3])
+def test_what_the_source_predicts_itself_has_its_error_in_networks_too(alike: float) -> None:
+    """The source measured two in five, and is off by 30 % in the rest, as it says."""
+    whole, rng = source(), np.random.default_rng(4)
+    ms = whole.table.ms
+    kept = {o: t for o, t in ms.items() if rng.random() < 0.4}
+    common, own = rng.normal(), dict(zip(ms, rng.normal(size=len(ms)), strict=True))
+    told = {}
+    for o in (o for o in ms if o not in kept):
+        off = 0.3 * (alike**0.5 * common + (1 - alike) ** 0.5 * own[o])
+        told[o] = (ms[o] * max(1 + off, 0.1), 0.3)
+    table = LookupTable(kept, dict.fromkeys(kept, 0.01), "2026-01-01")
+    times = OperatorTimes(
+        conditions=OLD,
+        table=table,
+        regressor=TransferRegressor(told, "older"),
+        error_correlation=alike,
+    )
+    measured = Other().measure(*choose_measurements(whole, SPACE, 24))
+    found = fit_transfer(replace(whole, times=times), NEW, measured, SPACE)
+    networks = fresh(60)
+    truth = np.array([Other(0.0).ms(a) for a in networks])
+    p = found.model.predict(networks)
+    assert np.abs(p.ms / truth - 1).mean() < found.expected_mape < 0.1
+    assert np.mean((p.low_ms <= truth) & (truth <= p.high_ms)) > 0.85
+    assert found.expected_mape > 1.5 * fitted(24).expected_mape
+
+
 def test_a_phone_unlike_its_source_expects_a_large_error() -> None:
     rng = np.random.default_rng(0)
     operators, networks = choose_measurements(source(), SPACE, 20)
