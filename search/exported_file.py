@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phonenas.data.documents import Ms, Number, Text
+from phonenas.devices.measuring.progress import is_failure
 from phonenas.space import Classifier
 from phonenas.space.errors import UnstableDevice
 
@@ -133,13 +134,15 @@ def refuse_unstable(files: Iterable[tuple[str, FileLatency | None]], networks: s
 
     Args:
         files: Names of networks, each with its file and those beside it. One of which the device
-            takes no form was not asked for.
+            takes no form was not asked for, and what it cannot run is told alone: no other time
+            would change that.
         networks: A sentence on networks without a stable time; "" for none.
     Raises:
         UnstableDevice: So it is of a file, or of these networks.
     """
     tried = [(name, f) for name, file in files if file for f in (file, *file.also) if f.sha256]
-    lacking = [f"{name}, {f.file}: {f.unmeasured}" for name, f in tried if f.unmeasured]
+    unstable = [(name, f) for name, f in tried if f.unmeasured and not is_failure(f.unmeasured)]
+    lacking = [f"{name}, {f.file}: {f.unmeasured}" for name, f in unstable]
     told = [networks] if networks else []
     if lacking:
         told.append(

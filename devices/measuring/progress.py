@@ -18,11 +18,12 @@ from .events import Subject
 from .first_inference import FirstInferences
 from .protocol import Protocol
 
-__all__ = ["JobProgress"]
+__all__ = ["JobProgress", "is_failure"]
 
 log = logging.getLogger("phonenas")
 
 _FAILURES = 3  # of one subject in a row, before it is given up
+_FAILED = f"{_FAILURES} times: "  # how the reason then begins, in the store too
 _ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
 _ROUNDS_TO_JUDGE = 30
 # Before subjects had all of their rounds, the time left is told for so large a share of subjects
@@ -194,7 +195,7 @@ class JobProgress:
             self.store.reject(self.conditions, rejected)
         for text, reason in rejected:
             if self._failures.get(text, 0) >= _FAILURES:
-                self._give_up(text, f"{_FAILURES} times: {reason}")
+                self._give_up(text, f"{_FAILED}{reason}")
         log.debug("%d rounds committed, %d readings rejected", len(accepted), len(rejected))
         return rejected
 
@@ -279,6 +280,11 @@ class JobProgress:
             self.finished.discard(text)
             self.unstable.pop(text, None)
         return len(dropped)
+
+
+def is_failure(reason: str) -> bool:
+    """Whether a subject was given up because it failed, not because its times differ."""
+    return reason.startswith(_FAILED)
 
 
 def _sentinel_ms(rounds: Iterable[Round]) -> float | None:

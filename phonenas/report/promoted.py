@@ -82,9 +82,14 @@ def promoted_section(run_dir: Path, page: Page) -> str:
 
 
 def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
-    """A table of quantised files beside those in float32; "" where there are none."""
-    if not files:
-        return ""
+    """Tables of quantised files beside those in float32, one for each precision; "" where there
+    are none."""
+    kinds = dict.fromkeys(q.precision for _, q in files)
+    return "".join(_in_precision(of, [f for f in files if f[1].precision == of]) for of in kinds)
+
+
+def _in_precision(of: str, files: Sequence[tuple[int, QuantisedModel]]) -> str:
+    """A table of the files in one precision, at least one."""
     rows = [
         (
             id_,
@@ -104,14 +109,17 @@ def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:
         )
         for id_, q in files
     ]
-    first = files[0][1]
-    of, on = first.precision, first.calibrated_on
+    on, images = (max(getattr(q, n) for _, q in files) for n in ("calibrated_on", "images"))
     head = ("id", "file", "● top-1 in float32", f"● top-1 in {of}", "change", "decisions equal")
     calibrated = f", calibrated on {counted(on, 'image')}" if on else ""
+    ran = ""
+    if images:
+        ran = (
+            f"; each file run by its runtime on {counted(images, 'test image')}. ± after the "
+            "change is one standard error"
+        )
     return table((*head, "float32, MB", f"{of}, MB"), rows) + (
-        f'<p class="soft">Quantised after training{calibrated}; each file run by its runtime on '
-        f"{counted(max(q.images for _, q in files), 'test image')}. ± after the change is one "
-        "standard error.</p>"
+        f'<p class="soft">Quantised after training{calibrated}{ran}.</p>'
     )
 
 

@@ -165,8 +165,22 @@ def test_the_exported_file_is_measured(
             return path.resolve().name == "network.onnx"
 
     monkeypatch.setattr(devices, "connect", lambda name: Refusing())
-    with pytest.raises(UnstableDevice, match="1 of 1 exported files gave no .*3 times: no model"):
-        run(*words[:-1], str(tmp_path / "other.db"))
+    text = run(*words[:-1], str(tmp_path / "other.db"))
+    assert "the exported file is not measured: 3 times: no model" in text
+
+    class Unsteady(Even):
+        @staticmethod
+        def true_ms(model: Path) -> float:
+            if model.resolve().name != "network.onnx":
+                return 1.0
+            Unsteady.count += 1
+            return float(np.random.default_rng(Unsteady.count).uniform(1, 80))
+
+        count = 0
+
+    monkeypatch.setattr(devices, "connect", lambda name: Unsteady())
+    with pytest.raises(UnstableDevice, match="1 of 1 exported files gave no stable .*the limit is"):
+        run(*words[:-1], str(tmp_path / "third.db"))
 
 
 @pytest.mark.parametrize(

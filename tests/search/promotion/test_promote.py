@@ -791,6 +791,19 @@ def test_the_report_shows_them(
     front = [row[0] for t in traces if t.name.startswith("front") for row in t.customdata]
     assert set(front) == {c.id for c in found.front}
     assert all(x >= 0 for t in traces for x in (*t.error_x.array, *t.error_x.arrayminus))
+    # Each precision has its table: one network was quantised by an earlier call.
+    half = replace(in_int8("onnx", 0.5), file="network_float16.onnx", precision="float16")
+    kinds = (replace(half, not_run="no kernel", images=0, calibrated_on=0), in_int8("onnx", 0.5))
+    mixed = [replace(n, quantised=(q,)) for n, q in zip(found.networks, kinds, strict=False)]
+    replace(found, networks=(*mixed, *found.networks[2:])).save(run)
+    page = write_report(run).read_text(encoding="utf-8")
+    of_16, of_8 = (t for t in page.split("<table")[1:] if "decisions equal" in t)
+    assert "network_float16.onnx" in of_16 and "top-1 in float16" in of_16
+    assert "top-1 in int8" not in of_16 and "Quantised after training.</p>" in of_16
+    assert (
+        "network_int8.onnx" in of_8 and "top-1 in int8" in of_8 and "top-1 in float16" not in of_8
+    )
+    assert "calibrated on 8 images; each file run by its runtime on 100 test images." in of_8
     rows = [replace(n, failed="<b>it</b> diverged") for n in found.networks]
     replace(found, networks=tuple(rows)).save(run)
     assert "&lt;b&gt;it&lt;/b&gt; diverged" in write_report(run).read_text(encoding="utf-8")

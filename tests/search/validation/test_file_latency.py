@@ -196,6 +196,14 @@ def test_the_first_form_that_a_device_takes_is_measured(
     assert str(nothing) == "the exported file is not measured: no file was exported"
 
 
+class Refusing(FakeDevice):
+    """Does not run the file."""
+
+    @staticmethod
+    def _is_no_model(path: Path) -> bool:
+        return path.resolve().name == "network.onnx"
+
+
 def test_a_file_that_gives_no_time_is_told(
     network: Architecture, tmp_path: Path, store: MeasurementStore
 ) -> None:
@@ -220,6 +228,11 @@ def test_a_file_that_gives_no_time_is_told(
     refuse_unstable([("network 1", FileLatency(file="network.tflite", unmeasured="no form"))])
     refuse_unstable([("network 1", None), ("network 2", replace(found, unmeasured=""))])
     good = FileLatency(file="network.tflite", sha256="0", measured_ms=1.0, also=(found,))
+    # Nor for one that fails there, whose own error says why.
+    with Refusing() as phone:
+        refused = measure_file(file, on=phone, into=store, again=True)
+    assert refused.unmeasured == "3 times: no model" and refused.sha256
+    refuse_unstable([("network 1", refused), ("network 2", replace(good, also=(refused,)))])
     with pytest.raises(UnstableDevice) as caught:
         refuse_unstable([("network 1", good), ("network 2", found)], "1 of 3 networks gave none")
     assert str(caught.value).startswith(
