@@ -107,6 +107,7 @@ class History:
             0,
             np.empty((0, self.spec.loss_count)),
         )  # networks, and losses of their front
+        self._volume: tuple[tuple[bytes, float, bytes], float] | None = None  # and what it is of
         self._range = np.array([[np.inf], [-np.inf]])
         self._highest, self._fastest_ms, self._best_top1 = 0.0, float("inf"), 0.0
 
@@ -152,23 +153,29 @@ class History:
         """Hypervolume of all that was evaluated; see `Spec.volume`."""
         if self._front is None or not len(self._front):
             return 0.0
-        return self.spec.volume(self._front, self._highest, self._range)
+        of = self._front.tobytes(), self._highest, self._range.tobytes()
+        if self._volume is None or self._volume[0] != of:  # in many dimensions it takes long
+            self._volume = of, self.spec.volume(self._front, self._highest, self._range)
+        return self._volume[1]
 
     def grown(self, last: int) -> float:
         """Share of the hypervolume that the latest networks added, in [0, 1].
 
         Args:
-            last: How many networks; with none before them, or none within the constraints, it is 1.
+            last: How many networks; with none before them, none within the constraints, or no
+                volume that sampled points show, it is 1.
         """
         if self._front is None or len(self) <= last:
             return 1.0
         front = self._front_of(len(self) - last)
         if not len(front):
             return 1.0
-        if np.array_equal(front, self._front):  # in many dimensions a volume takes long
-            return 0.0
         whole = self.volume()
-        return 1 - self.spec.volume(front, self._highest, self._range) / whole if whole else 1.0
+        if not whole:
+            return 1.0
+        if np.array_equal(front, self._front):
+            return 0.0
+        return 1 - self.spec.volume(front, self._highest, self._range) / whole
 
     def _front_of(self, count: int) -> Floats:
         """Losses of the front of the first networks, (n, losses)."""

@@ -19,6 +19,7 @@ from phonenas.search.accuracy import Accuracy
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.training.result import Epoch, Trained
 from phonenas.space import AdditiveTable, Architecture
+from phonenas.space.errors import DeviceUnavailable
 from tests.report.test_plots import made_run
 
 NETWORK = Architecture.parse("r1_k3_s22_e1_i8_o8 head32")
@@ -39,7 +40,13 @@ def test_a_measuring_job(profiled: Path, tmp_path: Path, tiny: TinySpace) -> Non
     both = PoolOutcome({"a": outcome, "b": outcome}, {})
     frame = both.to_frame()
     assert frame.device.tolist() == ["a", "b"] and [*frame][1:] == [*outcome.to_frame()]
-    assert len(PoolOutcome({}, {}).to_frame()) == 0
+    none = PoolOutcome({}, {}).to_frame()
+    assert len(none) == 0 and [*none] == [*frame]
+    lost = replace(both, failures={"c": DeviceUnavailable("c is gone")})
+    assert repr(lost) == (
+        "PoolOutcome(a: 0 measured, 1 in the store already; b: 0 measured, 1 in the store already; "
+        "c: DeviceUnavailable)"
+    )
 
 
 def test_a_model_and_its_predictions(fitted: LatencyModel, tiny: TinySpace) -> None:
@@ -103,6 +110,8 @@ def test_a_training() -> None:
     trained = Trained(NETWORK, {}, 0.5, 0.9, 10, curve, 2.0)
     assert repr(trained) == f"Trained(top-1 50.00%, 2 epochs, {NETWORK})"
     assert trained.to_frame().top1.tolist() == [0.3, 0.5]
+    none = replace(trained, curve=()).to_frame()
+    assert len(none) == 0 and [*none] == [*trained.to_frame()]
     diverged = replace(trained, top1=float("nan"), diverged="its loss is NaN")
     assert repr(diverged).startswith("Trained(diverged: its loss is NaN, ")
 
@@ -121,6 +130,8 @@ def test_a_comparison_of_runs(tmp_path: Path) -> None:
     assert repr(compared) == "Comparison(2 runs, 1 scale)"
     frame = compared.to_frame()
     assert frame.name.tolist() == ["a", "b"] and frame.evaluations.tolist() == [30, 30]
+    none = replace(compared, rows=()).to_frame()
+    assert len(none) == 0 and [*none] == [*frame]
 
 
 @pytest.mark.parametrize("name", ["Promoted", "Validation", "Rounds", "ParetoFront"])

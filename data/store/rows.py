@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import isfinite
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ _TELEMETRY = msgspec.json.Decoder(dict[str, Any])
 # Of a round's startup among its telemetry: older releases, which know none, read the store too.
 _STARTUP = "startup"
 _OWN = "device:startup"  # what a device itself calls so
+_OURS = {f.name for f in fields(Startup)}
 
 
 class MeasurementRow(msgspec.Struct, array_like=True):
@@ -76,7 +77,8 @@ def round_of(row: Any) -> Round:
     startup = telemetry.pop(_STARTUP, None)
     if _OWN in telemetry:
         telemetry[_STARTUP] = telemetry.pop(_OWN)
-    elif not isinstance(startup, dict | None):  # a device's, by a release that knew no other
+    elif not isinstance(startup, dict | None) or not {*(startup or ())} <= _OURS:
+        # A device's, by a release that knew no other.
         telemetry[_STARTUP], startup = startup, None
     return Round(
         _SAMPLES.decode(row.samples_ms),

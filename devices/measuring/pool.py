@@ -14,7 +14,7 @@ from phonenas.space.errors import DeviceUnavailable, InvalidArgument, PhonenasEr
 
 from ..device import Device
 from .events import Event, Measured
-from .profiling import Outcome
+from .profiling import COLUMNS, Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +40,22 @@ class PoolOutcome:
     outcomes: Mapping[str, Outcome]
     failures: Mapping[str, PhonenasError]
 
+    def __repr__(self) -> str:
+        lost = [f"{name}: {type(e).__name__}" for name, e in self.failures.items()]
+        done = [
+            f"{name}: {o.measured} measured, {o.reused} in the store already"
+            for name, o in self.outcomes.items()
+        ]
+        return f"PoolOutcome({'; '.join(done + lost)})"
+
     def to_frame(self) -> pd.DataFrame:
         """One row a measurement of any device: `device`, then as `Outcome.to_frame`."""
         import pandas as pd
 
         frames = [o.to_frame().assign(device=name) for name, o in self.outcomes.items()]
         if not frames:
-            return pd.DataFrame()
-        frame = pd.concat(frames, ignore_index=True)
-        return frame[["device", *frame.columns[:-1]]]
+            return pd.DataFrame(columns=["device", *COLUMNS])
+        return pd.concat(frames, ignore_index=True)[["device", *COLUMNS]]
 
 
 class DevicePool:

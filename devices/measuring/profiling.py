@@ -36,7 +36,10 @@ from .protocol import Protocol, Verdict, at_speed, verdict, verdict_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "Selection", "joined", "measure", "profile"]
+__all__ = ["COLUMNS", "Outcome", "Selection", "joined", "measure", "profile"]
+
+#: Of the table of an `Outcome`.
+COLUMNS = ("kind", "subject", "latency_ms", "spread", "rounds", "series", "at", "origin")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,6 @@ class Outcome:
         for a single round), rounds, series, at (of the last round), origin."""
         import pandas as pd
 
-        columns = ("kind", "subject", "latency_ms", "spread", "rounds", "series", "at", "origin")
         rows = [
             (
                 m.kind,
@@ -97,7 +99,7 @@ class Outcome:
             )
             for m in self.results.values()
         ]
-        return pd.DataFrame(rows, columns=list(columns))
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,9 @@ def change_in_int8(
 
     if not {*precisions} & {*INTEGERS}:
         output.refuse("quantised", f"is of int8, and the search is in {' or '.join(precisions)}")
-    return published_change().with_measured(measured_changes(output, runs))
+    # int8-dynamic is taken to lose what int8 does, not the other way round.
+    own = ("int8",) if "int8" in precisions else INTEGERS
+    return published_change().with_measured(measured_changes(output, runs, own))
 
 
 def estimating_in(
@@ -161,15 +163,16 @@ def estimating_in(
     return small
 
 
-def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
-    """What int8 changed of the top-1 of the networks that were promoted in some runs, each run and
-    file once; of a run over precisions, of those in the runs of each.
+def measured_changes(
+    output: Output, runs: Sequence[str], precisions: Sequence[str] = ("int8",)
+) -> list[Change]:
+    """What precisions of 8 bits changed of the top-1 of the networks that were promoted in some
+    runs, each run and file once; of a run over precisions, of those in the runs of each.
 
     Raises:
-        NotEnoughData: Nothing of a run was quantised that has an error in float32.
+        NotEnoughData: Nothing of a run is in one of them that has an error in float32.
     """
     from phonenas.search.accuracy.quantisation.change import Change
-    from phonenas.search.accuracy.quantisation.quantised import INTEGERS
     from phonenas.search.promotion.result import read_promoted
     from phonenas.search.run_folder import load
 
@@ -181,16 +184,16 @@ def measured_changes(output: Output, runs: Sequence[str]) -> list[Change]:
         folders = [p for p in parts if (p / "run.json").exists()] or [loaded.path]
         promoted = [found for folder in folders if (found := read_promoted(folder))]
         every = [q for p in promoted for n in p.trained if (q := n.quantised_file)]
-        files = [q for q in every if q.precision in INTEGERS and not q.not_run]
+        files = [q for q in every if q.precision in precisions and not q.not_run]
         if faultless := [q for q in files if q.float_top1 >= 1]:
             what = counted(len(faultless), "network")
             output.note(f"{what} of {run} without an error in float32: left out")
         known = {q.sha256: q for q in files if q.float_top1 < 1}
         if not known:
-            words = ("promote", str(folders[0]), "--quantise", "int8", "--data", "IMAGES")
+            words = ("promote", str(folders[0]), "--quantise", precisions[-1], "--data", "IMAGES")
             raise NotEnoughData(
-                f"no network of {run} is quantised that makes errors in float32. Do that first:  "
-                + command_line(*words)
+                f"no network of {run} is quantised to {' or '.join(precisions)} that makes "
+                "errors in float32. Do that first:  " + command_line(*words)
             )
         changes |= known
     return [Change(q.float_top1, q.change, q.change_error) for q in changes.values()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,7 +180,7 @@ class Comparison:
         """One row a run: the fields of `Row`."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(row) for row in self.rows])
+        return pd.DataFrame([asdict(r) for r in self.rows], columns=[f.name for f in fields(Row)])
 
 
 def compare(run_dirs: Sequence[Path]) -> Comparison:

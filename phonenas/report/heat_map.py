@@ -138,12 +138,15 @@ def _html(cells: Sequence[Cell], heading: str) -> str:
     steps = "".join(f'<i style="background:{colour}"></i>' for colour in _SCALE)
     fastest = min(cells, key=lambda c: c.ps[0])
     slowest = max(cells, key=lambda c: c.ps[0])
+    times = _ps(slowest.ps[0] / fastest.ps[0])
+    said = (
+        f" The fastest is {escape(fastest.kind)} at {fastest.px} px, the slowest "
+        f"{escape(slowest.kind)} at {slowest.px} px: {times} times as long for a MAC."
+    )
     return (
         f"<h2>How long a multiply-add takes{heading}</h2>"
         f"<p>Picoseconds for each multiply-add (MAC) of an operator alone: the median of a kind of "
-        f"operator on maps of one size, by the side of the input; {of}. The fastest is "
-        f"{escape(fastest.kind)} at {fastest.px} px, the slowest {escape(slowest.kind)} at "
-        f"{slowest.px} px: {slowest.ps[0] / fastest.ps[0]:.0f} times as long for a MAC.</p>"
+        f"operator on maps of one size, by the side of the input; {of}.{said * (times != '1')}</p>"
         f'<p class="soft scale">{_ps(ends[0])} (fast) <span aria-hidden="true">{steps}</span> '
         f"{_ps(ends[1])} (slow)</p>"
         '<div class="box" tabindex="0"><table class="heat"><thead><tr><th scope="col">operator</th>'

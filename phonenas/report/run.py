@@ -107,6 +107,7 @@ def _damages(run: Loaded) -> list[str]:
     made = sorted(p for name in ("round", "device") for p in run.path.glob(f"{name}[0-9]*"))
     files: list[tuple[Path, Callable[[Path], object]]] = [
         *((run.path / model_file(run.settings, device), load_model) for device in run.devices),
+        *((path, load_model) for path in _by_precision(run).values()),
         (run.path / "references.json", lambda _: read_references(run)),
     ]
     for folder in [p for p in made if p.is_dir()]:
@@ -166,6 +167,8 @@ def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
     for d, model in zip(devices, models, strict=True):
         shown = heat_map_section(run, model, d.heading)
         body.append(told(shown, d.origin) if d.several else shown)
+    for precision, path in _by_precision(run).items():
+        body.append(heat_map_section(run, _read_model(path), f" in {precision}"))
     return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
 
 
@@ -184,8 +187,18 @@ def _front(d: OfDevice, page: Page, known: Sequence[Reference]) -> str:
 
 def _model(run: Loaded, device: str) -> LatencyModel | None:
     """The model that predicted on a device; None where it cannot be read, which `_damages` told."""
+    return _read_model(run.path / model_file(run.settings, device))
+
+
+def _by_precision(run: Loaded) -> dict[str, Path]:
+    """The files of the models of a run over precisions, which has no other; none of another run."""
+    names = run.precision.split(" or ")
+    return {p: run.path / f"model.{p}.json" for p in names if len(names) > 1}
+
+
+def _read_model(path: Path) -> LatencyModel | None:
     try:
-        return load_model(run.path / model_file(run.settings, device))
+        return load_model(path)
     except PhonenasError:
         return None
 

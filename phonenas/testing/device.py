@@ -121,6 +121,11 @@ class FakeDevice(Device):
         return DeviceState(self.name, "fake", "ready", "fake phone", 1, "fake 1", "")
 
 
+def too_busy(error: str) -> bool:
+    """Whether the error of a reading says that a busy computer left it no undisturbed run."""
+    return "no undisturbed run" in error or "no run in time" in error
+
+
 def undisturbed(
     run_ms: Callable[..., Iterable[Reading]], jobs: Sequence[Job], **how: Any
 ) -> list[Reading]:
@@ -128,7 +133,7 @@ def undisturbed(
     for _ in range(100):
         readings = list(run_ms(jobs, **how))
         if not any(
-            "no undisturbed run" in r.error or (r.preempted and len(r.samples_ms) < job.runs)
+            too_busy(r.error) or (r.preempted and len(r.samples_ms) < job.runs)
             for job, r in zip(jobs, readings, strict=False)
         ):
             break

@@ -20,7 +20,7 @@ from phonenas.space.onnx_file import OnnxFile
 from phonenas.space.precision import FLOAT32, PRECISIONS
 from phonenas.space.tflite_file import TfliteFile
 
-from .device import undisturbed
+from .device import too_busy, undisturbed
 from .transport import FakeTransport
 
 __all__ = ["FakeRuntime", "RuntimeContract"]
@@ -125,8 +125,8 @@ class RuntimeContract:
             runtime.stop()
             transport.close()
         errors = {n: r.error for n, r in zip(models, readings, strict=True) if r.error}
-        # On a busy computer it ran, and was disturbed each time.
-        assert all("no undisturbed run" in error for error in errors.values()), errors
+        # On a busy computer it ran, and was disturbed each time, or had no time left.
+        assert all(too_busy(error) for error in errors.values()), errors
 
     def computes_in(self, path: Path) -> str:
         """The precision of a model file, as it says itself; of another format, overridden."""

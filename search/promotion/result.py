@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,7 +273,8 @@ class Promoted:
         """One row a network, the fields of `PromotedNetwork`, by rising id."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(n) for n in self.networks])
+        columns = [f.name for f in fields(PromotedNetwork)]
+        return pd.DataFrame([asdict(n) for n in self.networks], columns=columns)
 
     @property
     def kendall_tau(self) -> float | None:

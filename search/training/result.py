@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,7 +141,9 @@ class Trained:
         """The learning curve, one row an epoch: the fields of `Epoch`."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(e) for e in self.curve])
+        return pd.DataFrame(
+            [asdict(e) for e in self.curve], columns=[f.name for f in fields(Epoch)]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All but the weights, as JSON takes it."""

@@ -16,7 +16,7 @@ import pytest
 from fakes import TinySpace, undigested
 
 from phonenas import data, devices, latency_model, search
-from phonenas.cli.accuracy import measured_changes
+from phonenas.cli.accuracy import change_in_int8, measured_changes
 from phonenas.cli.options import Output
 from phonenas.devices.measuring import profiling
 from phonenas.devices.simulated import SimulatedPhone
@@ -237,11 +237,13 @@ def test_a_search_takes_the_model_of_its_precision(run: Run, at: tuple[str, ...]
     assert code == 2 and "latency_model was" in err
 
 
-def promoted(folder: Path, top1: Mapping[str, tuple[float, float]]) -> None:
-    """A run's promoted networks, each with its top-1 in float32 and of an int8 file."""
+def promoted(
+    folder: Path, top1: Mapping[str, tuple[float, float]], precision: str = "int8"
+) -> None:
+    """A run's promoted networks, each with its top-1 in float32 and of a file in a precision."""
 
     def network(name: str, whole: float, small: float) -> PromotedNetwork:
-        own = ("int8", small, whole, 0.01, 0.9, 1, 4, 100, 8, name)
+        own = (precision, small, whole, 0.01, 0.9, 1, 4, 100, 8, name)
         q = QuantisedModel("onnx", "network_int8.onnx", *own)
         of = {"id": 0, "candidate": NETWORK, "block_args": NETWORK, "macs": 1, "params": 1}
         ms = {"predicted_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "predicted_as_trained": True}
@@ -262,8 +264,12 @@ def test_what_int8_changed_in_earlier_runs(
     assert change == pytest.approx((0.6, -0.02, 0.01))
     assert "1 network of r without an error in float32: left out" in capsys.readouterr().err
     promoted(Path("r"), {"b": (1.0, 0.9)})
-    with pytest.raises(NotEnoughData, match="no network of r is quantised that makes errors"):
+    with pytest.raises(NotEnoughData, match="no network of r is quantised to int8 that makes"):
         measured_changes(out, ["r"])
+    promoted(Path("r"), {"a": (0.6, 0.3)}, "int8-dynamic")
+    with pytest.raises(NotEnoughData, match="is quantised to int8 that .* --quantise int8 "):
+        change_in_int8(out, ["int8"], ["r"])
+    assert change_in_int8(out, ["int8-dynamic"], ["r"]).measured == 1
 
 
 @pytest.mark.slow
@@ -296,6 +302,11 @@ def test_a_search_over_precisions_is_measured_in_each(run: Run, at: tuple[str, .
     told = run.json("search", *any_, "--out", "s")
     assert told["precision"] == "float32 or int8"
     assert told["runs"] == {p: str(Path("s") / p) for p in ("float32", "int8")}
+    shutil.copytree("s", "t")
+    page = Path(run.json("report", "t")).read_text(encoding="utf-8")
+    for precision in ("float32", "int8"):
+        assert page.count(f"<h2>How long a multiply-add takes in {precision}</h2>") == 1
+    assert page.count("How long a multiply-add takes") == 2
     int8 = [c for c in told["front"] if c["block_args"].startswith("int8 ")]
     assert int8 and told["references"] == []
     text = run("search", *any_, "--out", "s")[1]

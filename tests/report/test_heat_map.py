@@ -109,6 +109,18 @@ def test_one_operator_alone_is_a_map() -> None:
 
     html = _html([Cell("stem", 32, (3.0, 3.0, 3.0), 1, 1)], "")
     assert ">3<" in html and "● 1 of 1 operator measured alone" in html
+    assert "fastest is" not in html and "times as long" not in html
+
+
+@pytest.mark.parametrize(
+    ("ps", "says"), [(3.0, ""), (3.02, ""), (4.2, "1.4 times as"), (90.0, "30 times as")]
+)
+def test_the_slowest_is_told_where_it_is_slower(ps: float, says: str) -> None:
+    from phonenas.report.heat_map import _html
+
+    html = _html([Cell("stem", n, (p, p, p), 1, 1) for n, p in ((32, 3.0), (16, ps))], "")
+    assert ("The fastest is stem at 32 px, the slowest stem at 16 px" in html) == bool(says)
+    assert says in html and ("times as long" in html) == bool(says)
 
 
 def test_marks_tell_cells_apart_where_some_are_predicted() -> None:

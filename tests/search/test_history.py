@@ -59,7 +59,7 @@ def test_what_the_latest_added_does_not_depend_on_when_it_was_asked(tiny: TinySp
 def test_what_leaves_the_front_as_it_was_added_nothing(
     tiny: TinySpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No volume is computed for it: in many dimensions that takes long."""
+    """One volume is computed of a front: in many dimensions that takes long."""
     known = evaluated(tiny, 30)
     whole = history(tiny)
     whole.remember(known)
@@ -68,8 +68,20 @@ def test_what_leaves_the_front_as_it_was_added_nothing(
     others = evaluated(tiny, 60).take(range(30, 60))
     whole.remember(Evaluations(**{**vars(others), **worst}))
 
-    def volume(*_: Any) -> float:
-        raise AssertionError("a volume")
+    computed = []
+
+    def volume(_: Any, losses: Any, *__: Any) -> float:
+        computed.append(len(losses))
+        return 0.25
 
     monkeypatch.setattr(search.Spec, "volume", volume)
-    assert whole.grown(30) == 0.0
+    assert whole.grown(30) == whole.grown(20) == 0.0 and whole.volume() == 0.25
+    assert len(computed) == 1
+
+
+def test_where_nothing_dominates_a_sampled_point_all_may_come_yet(tiny: TinySpace) -> None:
+    known = evaluated(tiny, 30)
+    none = {"top1": np.where(known.has_top1, 0.0, np.nan)}
+    whole = history(tiny)
+    whole.remember(Evaluations(**{**vars(known), **none}))
+    assert whole.volume() == 0.0 and whole.grown(10) == 1.0

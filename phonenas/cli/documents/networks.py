@@ -88,11 +88,11 @@ class Reference(msgspec.Struct, kw_only=True):
 
 class RunShown(msgspec.Struct, kw_only=True):
     """Networks of a run as rows: `csv` has the same columns. Of several devices with targets_ms,
-    and with --parquet with the file."""
+    null where one has none, and with --parquet with the file."""
 
     run: str
     target_ms: float | None
-    targets_ms: dict[str, float] | UnsetType = UNSET
+    targets_ms: dict[str, float | None] | UnsetType = UNSET
     hypervolume: float
     front: int
     extrapolated: int

@@ -16,7 +16,7 @@ from phonenas.search.promotion.result import PromotedNetwork
 from phonenas.search.validation.rounds import Ranked
 
 from .measured import Figures, Scored, Upkeep
-from .networks import Cell, Reference
+from .networks import Reference
 
 if TYPE_CHECKING:
     from phonenas.search import Devices
@@ -273,5 +273,5 @@ class ComparedRuns(msgspec.Struct, kw_only=True):
     rows: list[_Row]
     means: list[_Mean]
     scales: list[_Scale]
-    differs: dict[str, dict[str, Cell]]
+    differs: dict[str, dict[str, Any]]
     same: dict[str, Any]

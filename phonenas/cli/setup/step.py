@@ -90,10 +90,11 @@ def written(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value as part of a folder's name; its hash where it is none.
+    """A value as part of a folder's name; its hash where it is none. Of a table its values, which
+    are in the order of the study's devices.
 
     >>> plain(8.0), plain({"a": 8, "b": 20.5}), plain("mobilenet-v2 width0.5")
-    ('8', '8-20.5', '47e5c4ae')
+    ('8', '8-20.5', '53f7f362')
     """
     if isinstance(value, dict):
         return "-".join(map(plain, value.values()))

@@ -237,7 +237,7 @@ class Study:
         values: list[list[Any]] = []
         for key in _SEVERAL:
             given = table.get(key, options_of("search")[key].default)
-            values.append(given if isinstance(given, list) else [given])
+            values.append([*map(self._ordered, given if isinstance(given, list) else [given])])
             if not values[-1] or len({*map(written, values[-1])}) < len(values[-1]):
                 raise self._error(f"search.{key}", "a list has one value or more, each once")
         count = len(values[0]) * len(values[1]) * len(values[2])
@@ -253,6 +253,12 @@ class Study:
                 raise self._error("search", f"two of its runs would be in {folder}")
             folders.add(str(folder).casefold())
             yield folder, {**table, **own}
+
+    def _ordered(self, value: Any) -> Any:
+        """A value; a table with a value for each device in the order of the study's devices."""
+        if not isinstance(value, dict):
+            return value
+        return {d: value[d] for d in self.devices if d in value} | value
 
     def _words(
         self, name: str, table: dict[str, Any] | None = None, on: str | None = None
@@ -309,7 +315,7 @@ class Study:
                 raise self._error(key, f"is {value!r:.80}; it must be true or false")
             return [word] if value else []
         values = value if isinstance(value, list) and option.multiple else [value]
-        named = value if isinstance(value, dict) and option.multiple else {}
+        named = self._ordered(value) if isinstance(value, dict) and option.multiple else {}
         values = [*named.values()] if named else values
         for one in values:
             if isinstance(one, bool) or not isinstance(one, str | int | float):

@@ -244,7 +244,7 @@ def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.M
     """One search for all; each that can be measured is profiled, fitted and validated on."""
     monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
     study.write_text(SEVERAL, encoding="utf-8")
-    at, folder = "--db all/phonenas.db --device", "all/nsga2-9-40.5-30-seed0"
+    at, folder = "--db all/phonenas.db --device", "all/nsga2-9-30-40.5-seed0"
     validate = f"phonenas validate {folder} {at}"
     expected = [
         f"phonenas profile {at} big --device little --space mine.toml --networks 12",
@@ -252,7 +252,7 @@ def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.M
         f"phonenas fit {at} little --out all/phonenas.little.model.json",
         f"phonenas search {at} big --device {READY} --device little --space mine.toml "
         "--model all/phonenas.big.model.json --model all/phonenas.little.model.json "
-        f"--target big=9 --target little=40.5 --target {READY}=30 --evaluations 16 "
+        f"--target big=9 --target {READY}=30 --target little=40.5 --evaluations 16 "
         f"--accuracy surrogate --strategy nsga2 --seed 0 --out {folder}",
         f"{validate} big --model all/phonenas.big.model.json --top 1",
         f"{validate} little --model all/phonenas.little.model.json --top 1",
@@ -270,6 +270,30 @@ def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.M
         study.write_text(('model = "m.json"\n' * (old == "[fit]\n")) + text, encoding="utf-8")
         code, _, err = run("run")
         assert code == 2 and says in err, err
+
+
+def test_a_target_of_several_devices_is_the_same_in_any_order(
+    run: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+
+    def with_targets(*targets: str) -> None:
+        several = STUDY.replace('"fake"', '["big", "little"]')
+        text = several.replace("[250, 300.5]", f"[{', '.join(targets)}]")
+        study.write_text(text, encoding="utf-8")
+
+    at, other = "{big = 9, little = 40.5}", "{little = 40.5, big = 9}"
+    with_targets(at, "{little = 9, big = 40.5}")
+    lines = [shlex.split(s) for s in run.json("run", "--commands")]
+    folders = [w[w.index("--out") + 1] for w in lines if w[1] == "search"]
+    assert folders == ["all/nsga2-9-40.5-seed0", "all/nsga2-40.5-9-seed0"]
+    with_targets(at)
+    once = run.json("run", "--commands")
+    with_targets(other)
+    assert run.json("run", "--commands") == once
+    with_targets(at, other)
+    code, _, err = run("run")
+    assert code == 2 and "search.target: a list has one value or more, each once" in err
 
 
 def test_numbers_are_written_in_all_their_digits(run: Run, study: Path) -> None:

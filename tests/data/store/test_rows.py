@@ -30,7 +30,8 @@ def test_what_a_device_itself_calls_startup_stays_its_own(own: Any, startup: Any
 
 def test_what_a_release_wrote_that_knew_no_startup() -> None:
     columns = columns_of(Round((1.0,), (0.5,), 0))
-    old = {**columns, "circumstances": json.dumps({"startup": "fast", "load": 0.5})}
-    assert back(old).telemetry == {"startup": "fast", "load": 0.5} and back(old).startup is None
+    for own in ("fast", {"boot_s": 3.5}, {"load_ms": 3.5, "governor": "fast"}):
+        old = {**columns, "circumstances": json.dumps({"startup": own, "load": 0.5})}
+        assert back(old).telemetry == {"startup": own, "load": 0.5} and back(old).startup is None
     with pytest.raises(ValueError, match="load_ms"):
         back({**columns, "circumstances": json.dumps({"startup": {"load_ms": "long"}})})
