@@ -308,7 +308,7 @@ def with_rounds(run: Loaded) -> dict[str, Any]:
             "changed": {"number": 2, "shift": 0.034, "stayed": 30, "joined": 8, "left": 10},
         },
     ]
-    best = [{**v, "round": 2, "name": f"{run.path}/round2:4", "reward": 0.7}]
+    best = [{**v, "id": 4, "round": 2, "name": f"{run.path}/round2:4", "reward": 0.7}]
     return {**found, "rounds": rounds, "best": best, "stopped": ""}
 
 
