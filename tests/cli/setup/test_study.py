@@ -471,6 +471,13 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
         assert done.returncode == 0
         return dict(json.loads(text))
 
+    def killed(job: subprocess.Popen[bytes]) -> bool:
+        """Kill it, and say whether it still worked; on a busy computer it may have ended."""
+        if amid := job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+        job.communicate(timeout=PATIENCE_S)
+        return amid
+
     whole = ended("whole")
     assert not any(s["before"] for s in whole["steps"])
     run = "nsga2-100-seed0"
@@ -490,8 +497,7 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
             return file.exists() and file.stat().st_mtime_ns > before
 
         wait_for(name, lambda job=job, written=written: written() or job.poll() is not None)
-        os.killpg(job.pid, signal.SIGKILL)
-        job.communicate(timeout=PATIENCE_S)
+        killed(job)
     last = ended("killed")
     assert [s["step"] for s in last["steps"]] == [s["step"] for s in whole["steps"]]
     fronts = [search.load(tmp_path / out / run).front.to_frame() for out in ("whole", "killed")]
@@ -503,9 +509,8 @@ def test_a_study_killed_at_any_moment_goes_on(tmp_path: Path, environment: dict[
     record = tmp_path / "killed" / "study.json"
     at, job = record.stat().st_mtime_ns, start("killed")
     wait_for("the step", lambda: record.stat().st_mtime_ns > at or job.poll() is not None)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.communicate(timeout=PATIENCE_S)
+    amid = killed(job)
     before = {s["step"].split()[0]: s["before"] for s in ended("killed")["steps"]}
-    assert before["search"] and not before["report"]
+    assert before["search"] and not (amid and before["report"])
     validated = json.loads((tmp_path / "killed" / run / "validation.json").read_text())
     assert len(validated["networks"]) == 2
