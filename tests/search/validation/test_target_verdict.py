@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,14 +160,15 @@ def test_validation_says_what_the_rounds_allow(validated: search.Validation) -> 
 def test_the_surest_come_first(validated: search.Validation, tmp_path: Path) -> None:
     front = ParetoFront((), TARGET_MS, "20", 0.0)
     one = ValidationRound(1, tmp_path, front, validated, None, None)
-    names = [b.validated.candidate.block_args for b in _best([one], TARGET_MS, 4)]
+    spec = search.Spec(search.Target(TARGET_MS, "20"))
+    run: Any = SimpleNamespace(front=front, spec=spec, settings={"device": "fake"})
+    names = [b.validated.candidate.block_args for b in _best([one], run, 4)]
     assert names == ["calm", "at", "wide", "over"]
     likely = replace(
         validated, networks=tuple(replace(v, verdict="likely") for v in validated.networks[1:2])
     )
     both = replace(validated, networks=(validated.networks[0], *likely.networks))
     names = [
-        b.validated.candidate.block_args
-        for b in _best([replace(one, validation=both)], TARGET_MS, 4)
+        b.validated.candidate.block_args for b in _best([replace(one, validation=both)], run, 4)
     ]
     assert names == ["wide", "calm"]  # both keep the target; the better reward decides
