@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from phonenas.data.documents import Ms, Number, Text
 
@@ -21,7 +21,7 @@ class NodeTime:
         name: As the runtime calls it.
         op: Its operation.
         provider: The execution provider or delegate that took it.
-        ms: Median of its time over the runs, in ms, ≥ 0; whole microseconds in ONNX Runtime.
+        ms: Median or mean of its time over the runs, in ms, ≥ 0; whole microseconds in ONNX Runtime.
         start_ms, shown_ms: In the one run that is shown: since the run began, and its time, ms.
     """
 
@@ -43,10 +43,11 @@ class Trace:
 
     Args:
         nodes: In the order in which they ran, ≥ 1.
-        runs: How many runs the medians are of.
-        plain_ms: Median of as many runs without the profiler, which slows a run, in ms.
-        profiled_ms: Median of the runs with it, in ms.
-        shown_ms: The run that is shown, the one in the middle, in ms.
+        runs: How many runs the times are of.
+        plain_ms: Of as many runs without the profiler, which slows a run, in ms.
+        profiled_ms: Of the runs with it, in ms.
+        shown_ms: The run that is shown, in ms: the one in the middle; of means a run of the means.
+        statistic: Of all times over the runs: "median" or "mean".
     """
 
     nodes: tuple[NodeTime, ...]
@@ -54,6 +55,7 @@ class Trace:
     plain_ms: Ms
     profiled_ms: Ms
     shown_ms: Ms
+    statistic: Literal["median", "mean"] = "median"
 
     def __post_init__(self) -> None:
         if not self.nodes or self.runs < 1:
@@ -70,5 +72,5 @@ class Trace:
 
     @property
     def nodes_ms(self) -> float:
-        """Sum of the nodes' medians, in ms; the rest of a run is the runtime's own."""
+        """Sum of the nodes' times, in ms; the rest of a run is the runtime's own."""
         return sum(n.ms for n in self.nodes)

@@ -8,9 +8,11 @@ from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.write import Measurable
 from phonenas.space.precision import FLOAT32
 
+from ..node_times import NodeTime, Trace
 from ..settings import DeviceSettings
-from .benchmark_text import parse_benchmark_model
+from .benchmark_text import parse_benchmark_model, parse_profile
 from .command import CommandRuntime
+from .runtime import WARMUP_RUNS
 from .timings import Printed
 
 __all__ = ["BenchmarkModel"]
@@ -95,3 +97,14 @@ class BenchmarkModel(CommandRuntime):
 
     def read(self, text: str) -> Printed:
         return parse_benchmark_model(text)
+
+    def trace(self, model: Path, runs: int) -> Trace:
+        """As `Device.trace`: its profile has means over the runs, and no single run."""
+        _, plain = self.once(model, runs, WARMUP_RUNS)
+        text, profiled = self.once(model, runs, WARMUP_RUNS, "--enable_op_profiling=true")
+        nodes, at_ms = [], 0.0
+        for name, op, provider, ms in parse_profile(text):
+            nodes.append(NodeTime(name, op, provider, ms, at_ms, ms))
+            at_ms += ms
+        means = plain.mean_ms, profiled.mean_ms, max(profiled.mean_ms, at_ms)
+        return Trace(tuple(nodes), profiled.runs, *means, statistic="mean")

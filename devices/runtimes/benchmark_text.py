@@ -1,8 +1,10 @@
 """The text of TensorFlow Lite's and LiteRT's `benchmark_model`, of 2018 to today.
 
 Source: `OutputToStream` of tensorflow/core/util/stats_calculator.h and its successor
-xla/tsl/util/stats_calculator.h; benchmark_model.cc and benchmark_tflite_model.cc of
-tensorflow/lite/tools/benchmark; litert/tools/benchmark_litert_model.h of LiteRT.
+xla/tsl/util/stats_calculator.h, whose .cc prints the table of nodes; benchmark_model.cc and
+benchmark_tflite_model.cc of tensorflow/lite/tools/benchmark; profile_summarizer.cc and
+profile_summary_formatter.cc of tensorflow/lite/profiling; litert/tools/benchmark_litert_model.h of
+LiteRT.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from phonenas.data.measurement import MOST_MS
+
 from ..system.device_text import NUMBER, check_crash, lines_of, no_report, plain, unreadable
 from .timings import COUNT, Printed, agree, first_match, ordered, time_ms
 
-__all__ = ["parse_benchmark_model"]
+__all__ = ["ProfiledNode", "parse_benchmark_model", "parse_profile"]
 
 _PROGRAM = "benchmark_model"
 _PREFIX = re.compile(
@@ -60,12 +64,36 @@ _PARTLY = re.compile(
     r"the remaining [1-9][0-9]* (?:operations will run )?on the CPU|"
     r"Failed to create a dispatch delegate kernel"
 )
+_OF_RUNS = re.compile(r"Operator-wise Profiling Info for Regular Benchmark Runs:")
+_IN_ORDER = re.compile(r"=+ Run Order =+")
+_OTHER_TABLE = re.compile(r"=+ [^=]{1,60} =+")
+_COLUMNS = {"type": "[node type]", "ms": "[avg ms]", "calls": "[times called]", "name": "[Name]"}
+_NODE = re.compile(r"\[.{0,100000}\]:(?P<number>[0-9]{1,9})")  # [its outputs]:number
+_INTERNAL = "Delegate/"
+_DELEGATE_NODE = re.compile(r"(?i)delegate")
 _KINDS = (  # our names of delegates, and how they print theirs
     ("XNNPACK", re.compile(r"xnnpack", re.I)),
     ("GPU", re.compile(r"gpu|litert_(?:cl|opengl|webgpu|metal|vulkan)", re.I)),
     ("NNAPI", re.compile(r"nnapi", re.I)),
     ("NPU", re.compile(r"dispatch|npu", re.I)),
 )
+
+
+class ProfiledNode(NamedTuple):
+    """One row of the program's profile.
+
+    Args:
+        name: The node's number in the file and its operation; of a delegate's own node the
+            delegate's word for it.
+        op: Its operation.
+        provider: What ran it: "CPU" for TFLite's own kernels, else the delegate.
+        ms: Mean of its time in a run, ≥ 0.
+    """
+
+    name: str
+    op: str
+    provider: str
+    ms: float
 
 
 class _Stat(NamedTuple):
@@ -195,6 +223,83 @@ def parse_benchmark_model(text: str) -> Printed:
         peak_bytes=_memory_bytes(report, _PEAK_MB),
         model_bytes=_memory_bytes(report, _MODEL_MB),
     )
+
+
+def parse_profile(text: str) -> tuple[ProfiledNode, ...]:
+    """The nodes of the runs with `--enable_op_profiling=true`, in the order in which they ran.
+
+    Where a delegate tells its own nodes, they stand in place of the delegate's. Older programs
+    print none of XNNPACK, and none print any of a GPU: the delegate is then one node.
+
+    Raises:
+        UnreadableOutput: There is no profile of the runs, or a row of it cannot be read.
+    """
+    lines = lines_of(text)
+    for number, line in enumerate(lines):
+        if _OF_RUNS.search(line):  # what is before it is a profile of the loading
+            lines = lines[number + 1 :]
+            break
+    graph: list[ProfiledNode] = []
+    internal: list[ProfiledNode] = []
+    into: list[ProfiledNode] | None = None
+    columns: list[str] = []
+    nested = False
+    for whole in lines:
+        line = whole.strip()
+        if line.startswith("Subgraph (index:"):  # its time is that of a node of the main graph
+            nested = True
+        elif line.startswith("Delegate internal:"):
+            nested = False
+        elif _OTHER_TABLE.fullmatch(line):
+            into, columns = (None if nested or not _IN_ORDER.fullmatch(line) else graph), []
+        elif into is not None and "\t" in whole:
+            cells = [c.strip() for c in whole.strip().split("\t")]
+            if not columns:
+                columns = cells
+                if lacking := [c for c in _COLUMNS.values() if c not in columns]:
+                    raise unreadable(_PROGRAM, f"a profile with a column {lacking[0]}", line)
+                continue
+            node = _profiled(cells, columns, line)
+            (internal if node.provider == _INTERNAL else graph).append(node)
+    if not graph and not internal:
+        raise unreadable(_PROGRAM, "a profile of the runs", lines[-1] if lines else "")
+    return _in_place(graph, internal)
+
+
+def _profiled(cells: Sequence[str], columns: Sequence[str], line: str) -> ProfiledNode:
+    """One row; the provider "Delegate/" marks a delegate's own node."""
+    if len(cells) < len(columns):
+        raise unreadable(_PROGRAM, f"a row of {len(columns)} columns", line)
+    kind, ms, calls, name = (cells[columns.index(c)] for c in _COLUMNS.values())
+    if not (re.fullmatch(NUMBER, ms) and re.fullmatch(NUMBER, calls)):
+        raise unreadable(_PROGRAM, "a time in ms and a number of calls", line)
+    a_run = float(ms) * float(calls)
+    if not 0 <= a_run <= MOST_MS:
+        raise unreadable(_PROGRAM, "a finite time of at least 0", line)
+    if name.startswith(_INTERNAL):
+        name = plain(name.removeprefix(_INTERNAL))
+        return ProfiledNode(name, name.rpartition(":")[0] or name, _INTERNAL, a_run)
+    op = plain(kind.partition("/")[0])
+    provider = _kind(op) if _DELEGATE_NODE.search(op) else "CPU"
+    numbered = _NODE.fullmatch(name)
+    return ProfiledNode(
+        f"{numbered['number']} {op}" if numbered else plain(name), op, provider, a_run
+    )
+
+
+def _in_place(
+    graph: Sequence[ProfiledNode], internal: Sequence[ProfiledNode]
+) -> tuple[ProfiledNode, ...]:
+    """A delegate's own nodes at the place of the first node of a delegate, in place of all."""
+    if not internal:
+        return tuple(graph)
+    delegates = [number for number, node in enumerate(graph) if node.provider != "CPU"]
+    names = dict.fromkeys(graph[number].provider for number in delegates)
+    provider = "+".join(names) or "delegate"
+    own = [node._replace(provider=provider) for node in internal]
+    at = delegates[0] if delegates else len(graph)
+    rest = [node for node in graph[at:] if node.provider == "CPU"]
+    return (*graph[:at], *own, *rest)
 
 
 def _memory_bytes(report: _Lines, pattern: re.Pattern[str]) -> int | None:

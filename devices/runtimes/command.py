@@ -208,6 +208,26 @@ class CommandRuntime(Runtime):
             model.stat().st_size,
         )
 
+    def once(self, model: Path, runs: int, warmup_runs: int, *flags: str) -> tuple[str, Printed]:
+        """Its text of one command of its own, with further flags, and what it reports there.
+
+        Raises:
+            DeviceError: It failed; or it does not know a flag.
+            DeviceUnavailable: The device was lost.
+        """
+        transport = self._transport
+        if transport is None or not self._program:
+            raise DeviceUnavailable("the runtime is not started")
+        (pushed,) = transport.push([model], limit_s=_push_s([model]))
+        command = [*self.command(self._program, pushed, runs, warmup_runs, 0.0), *flags]
+        try:
+            answer = transport.run([*self._pin, *command], limit_s=MODEL_S + _GRACE_S)
+        finally:
+            if transport.kind != "local":  # on the device they would accumulate
+                transport.run(["rm", "-f", pushed], limit_s=_GRACE_S)
+        text = f"{answer.output}\n{answer.errors}"
+        return text, self._read(answer.code, text, partly=True)
+
     def stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:

@@ -23,7 +23,7 @@ from ..system.device_text import plain
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker
-from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime, onnxruntime_precisions
+from .runtime import MODEL_S, STARTUP_RUNS, WARMUP_RUNS, Identity, Runtime, onnxruntime_precisions
 
 __all__ = ["LiteRT", "OnnxRuntime", "PythonWorker"]
 
@@ -31,7 +31,6 @@ _START_S = 60.0
 _GRACE_S = 30.0  # beyond a model's own limit: for loading it, for a busy device
 _SILENCE_S = 4.0  # of this side, before a worker on a device ends itself
 
-_WARMUP_RUNS = 5  # before a trace
 T = TypeVar("T")
 
 _AGAIN = "It is started again; if this recurs, check its Python."
@@ -122,7 +121,7 @@ class PythonWorker(Runtime):
         return self._alone(model, Startup, {"op": "startup", "runs": STARTUP_RUNS})
 
     def trace(self, model: Path, runs: int) -> Trace:
-        asked = {"op": "trace", "warmup_runs": _WARMUP_RUNS, "runs": runs}
+        asked = {"op": "trace", "warmup_runs": WARMUP_RUNS, "runs": runs}
         found = self._alone(model, _Traced, asked)
         whole_ms = (found.plain_us / 1e3, found.profiled_us / 1e3, found.shown_us / 1e3)
         try:

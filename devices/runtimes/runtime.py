@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = [
     "MODEL_S",
     "STARTUP_RUNS",
+    "WARMUP_RUNS",
     "Identity",
     "Runtime",
     "onnxruntime_precisions",
     "runs_natively",
 ]
 
+WARMUP_RUNS = 5  # before a trace
 STARTUP_RUNS = 20  # of a model in a process of its own
 MODEL_S = 30.0  # longest that one model may run, warm-up included
 _ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
@@ -156,7 +158,7 @@ class Runtime(ABC):
         """As `Device.trace`."""
         raise InvalidArgument(
             f"{self.settings.name}: phonenas reads no profile of single nodes from {self.name}. "
-            "A device with onnxruntime gives one"
+            "A device with onnxruntime or benchmark_model gives one"
         )
 
     def refresh(self) -> None:

@@ -287,7 +287,7 @@ def trace(
     out: Annotated[
         Path | None, typer.Option(help="Write a trace that ui.perfetto.dev opens, .json.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, max=1001, help="Runs that medians are of.")] = 21,
+    runs: Annotated[int, typer.Option(min=1, max=1001, help="Runs that the times are of.")] = 21,
     width: Width = 1.0,
     resolution: OwnResolution = None,
     shape: Shapes = None,
@@ -321,7 +321,7 @@ def trace(
     document = chrome_document(profile, nodes, parts, f"{network} on {device}")
     if out is not None:
         write_atomic(out, json.dumps(document) + "\n")
-    names = ("runs", "plain_ms", "profiled_ms", "nodes_ms")
+    names = ("runs", "statistic", "plain_ms", "profiled_ms", "nodes_ms")
     result = {
         "network": network,
         **{name: getattr(profile, name) for name in names},
@@ -366,9 +366,10 @@ def _shares(
 def _steps_of(file: Path) -> Sequence[Step]:
     """The kernels of a file; none of one that cannot be cut."""
     from phonenas.latency_model.graphs.onnx_cut import cut
+    from phonenas.latency_model.graphs.tflite_cut import cut_tflite
 
     try:
-        return cut(file).steps if file.suffix == ".onnx" else ()
+        return (cut_tflite if file.suffix == ".tflite" else cut)(file).steps
     except PhonenasError:
         return ()
 
@@ -396,7 +397,7 @@ def _traced_text(
         "",
         f"● {profile.plain_ms:.3f} ms a run, ● {profile.profiled_ms:.3f} ms under the profiler: "
         f"● {profile.nodes_ms:.3f} ms in {counted(len(nodes), 'node')}, {rest:.3f} ms between them "
-        f"(medians of {counted(profile.runs, 'run')}, one after the other)",
+        f"({profile.statistic}s of {counted(profile.runs, 'run')}, one after the other)",
     ]
     if parts:
         whole, missing = sum(p.model_ms for p in parts), [p for p in parts if p.profiled_ms is None]

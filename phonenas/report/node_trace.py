@@ -136,13 +136,14 @@ def chrome_document(
         nodes, parts: As `traced` gives them.
         title: Of the whole.
     """
+    of_runs = f"{trace.statistic}_ms"
     events: list[dict[str, Any]] = [
         _name("process_name", title, 0),
         _name("thread_name", "runtime, one run under its profiler", _RUNTIME),
-        _event("run", "run", 0.0, trace.shown_ms, _RUNTIME, {"median_ms": trace.profiled_ms}),
+        _event("run", "run", 0.0, trace.shown_ms, _RUNTIME, {of_runs: trace.profiled_ms}),
     ]
     for n in nodes:
-        told = {"op": n.time.op, "provider": n.time.provider, "median_ms": n.time.ms}
+        told = {"op": n.time.op, "provider": n.time.provider, of_runs: n.time.ms}
         if n.consists_of:
             told["consists of"] = ", ".join(n.consists_of)
         events.append(

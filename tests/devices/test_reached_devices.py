@@ -23,6 +23,7 @@ from phonenas.devices.measuring.protocol import SENTINEL, Protocol
 from phonenas.devices.registry import assemble, listing
 from phonenas.devices.settings import DeviceSettings
 from phonenas.space import Architecture
+from phonenas.space.errors import DeviceError
 from phonenas.testing import DeviceContract
 from phonenas.testing.device import undisturbed
 
@@ -176,6 +177,25 @@ def test_benchmark_model_tells_one_time_and_an_invalid_file(
     assert readings[0].error and not readings[1].error
     assert [len(r.samples_ms) for r in readings] == [0, 1]
     assert readings[1].provider == device.conditions.provider
+
+
+def test_benchmark_model_profiles_the_nodes_of_a_file(
+    benchmark_model: Path, tmp_path: Path
+) -> None:
+    with by_benchmark_model(benchmark_model) as device:
+        model = device.lower(SMALL, tmp_path / "small")
+        profile = device.trace(model, 7)
+        invalid = tmp_path / "invalid.tflite"
+        invalid.write_bytes(b"no model")
+        with pytest.raises(DeviceError):
+            device.trace(invalid, 7)
+    assert profile.runs == 7 and profile.statistic == "mean" and profile.plain_ms > 0
+    assert {n.provider for n in profile.nodes} == {"XNNPACK"}
+    assert sum(n.op == "DEPTHWISE_CONV_2D" for n in profile.nodes) == 2  # one in each block
+    # The profile is of the runs with it, one node after the other.
+    assert profile.nodes_ms == pytest.approx(profile.profiled_ms, rel=0.01)
+    ends = [n.start_ms + n.shown_ms for n in profile.nodes]
+    assert [n.start_ms for n in profile.nodes] == pytest.approx([0.0, *ends[:-1]])
 
 
 def by_perf_test(program: Path) -> Device:

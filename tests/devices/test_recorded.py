@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S
 
-from phonenas.devices.runtimes.benchmark_text import parse_benchmark_model
+from phonenas.devices.runtimes.benchmark_text import parse_benchmark_model, parse_profile
 from phonenas.devices.runtimes.perf_text import parse_perf_test, parse_perf_test_samples
 from phonenas.devices.system.android_text import (
     mask,
@@ -80,6 +80,9 @@ BENCHMARK = {
     "tflite_2019_no_nnapi_library": times(10, 133.69, None, 133.474, 134.269, 0.23, 184.82, 12.516),
     "tflite_2020_gpu_profiled": times(
         110, 8.68033, None, 7.863, 10.688, 0.591, 11.147, 1451.507, "GPU"
+    ),
+    "tflite_profiled_partly": times(
+        20, 1.0, 1.0, 0.995, 1.01, 0.003, 1.3, 2.5, "XNNPACK", "Replacing 3 out of 5 node(s)"
     ),
     "tflite_2020_phone_gpu": times(
         50, 119.375, None, 113.737, 124.776, 1.948, 130.565, 870.557, "GPU"
@@ -394,6 +397,64 @@ def test_a_report_comes_to_these_milliseconds(name: str) -> None:
     assert (words in told) if words else not told
     # To the last digit printed: the decimal point alone is moved.
     assert found | {"fallback": words} == expected
+
+
+# A node of TFLite's own has its number in the file; one of a delegate the delegate's words.
+PROFILES = {
+    "tflite_2020_gpu_profiled": [("77 TfLiteGpuDelegateV2", "TfLiteGpuDelegateV2", "GPU", 8.671)],
+    "litert_2026_phone_profiled": [
+        ("LiteRT::Run[buffer registration]/0", "LiteRT::Run[buffer registration]", "CPU", 0.014),
+        ("Fully Connected (NC, PF32) GEMM:1", "Fully Connected (NC, PF32) GEMM", "delegate", 0.382),
+    ],
+    "tflite_profiled_partly": [
+        ("Convolution (NHWC, F32) IGEMM:0", "Convolution (NHWC, F32) IGEMM", "XNNPACK", 0.39),
+        ("Convolution (NHWC, F32) DWConv:1", "Convolution (NHWC, F32) DWConv", "XNNPACK", 0.2),
+        ("Fully Connected (NC, F32) GEMM:2", "Fully Connected (NC, F32) GEMM", "XNNPACK", 0.25),
+        ("2 CUSTOM", "CUSTOM", "CPU", 0.1),
+        ("4 SOFTMAX", "SOFTMAX", "CPU", 0.04),  # called twice a run
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_has_these_nodes(name: str) -> None:
+    found = parse_profile(recorded(f"{name}.txt"))
+    assert [n[:3] for n in found] == [n[:3] for n in PROFILES[name]]
+    assert [n.ms for n in found] == pytest.approx([n[3] for n in PROFILES[name]])
+
+
+def test_a_profile_that_cannot_be_read_is_refused() -> None:
+    whole = recorded("tflite_profiled_partly.txt")
+    with pytest.raises(DeviceError, match="a profile of the runs"):
+        parse_profile(recorded("tflite_2025_termux_xnnpack.txt"))
+    # That of the loading is none of the runs.
+    with pytest.raises(DeviceError, match="a profile of the runs"):
+        parse_profile(
+            whole[: whole.index("Operator-wise")] + "Operator-wise Profiling Info for "
+            "Regular Benchmark Runs:"
+        )
+    for old, new, told in [
+        ("0.100\t", "0,100\t", "a time in ms"),
+        ("0.100\t", "-0.1\t", "a finite time"),
+        ("0.100\t", "1e308\t", "a finite time"),
+        ("[avg ms]", "[avg us]", "avg ms"),
+        ("     0.000\t        1\t[a, b]:2", "     0.000", "a row of 8 columns"),
+    ]:
+        at = whole.index("Operator-wise")
+        assert old in whole[at:]
+        with pytest.raises(DeviceError, match=re.escape(told)):
+            parse_profile(whole[:at] + whole[at:].replace(old, new, 1))
+
+
+def test_the_nodes_of_another_subgraph_are_in_the_node_that_runs_it() -> None:
+    text = recorded("tflite_profiled_partly.txt")
+    head, _, table = text.partition("Operator-wise Profiling Info for Regular Benchmark Runs:\n")
+    mine = table.partition("============================== Top by")[0]
+    other = f"Subgraph (index: 1) profile:\n{mine.replace('CUSTOM', 'ADD')}"
+    both = f"{head}Operator-wise Profiling Info for Regular Benchmark Runs:\n{mine}\n{other}"
+    assert [n.op for n in parse_profile(both)] == [
+        *("TfLiteXNNPackDelegate", "CUSTOM", "TfLiteXNNPackDelegate", "SOFTMAX")
+    ]
 
 
 @pytest.mark.parametrize(

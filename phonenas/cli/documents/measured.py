@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -252,6 +254,7 @@ class Traced(msgspec.Struct, kw_only=True):
 
     network: str
     runs: int
+    statistic: Literal["median", "mean"]
     plain_ms: float
     profiled_ms: float
     nodes_ms: float
