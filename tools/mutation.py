@@ -69,6 +69,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("data/store/store.py", "data/store/rows.py", "data/store/schema.py"),
         (
             "tests/data/store/test_schema.py",
+            "tests/data/store/test_rows.py",
             "tests/data/store/test_store.py",
             "tests/data/store/test_order.py",
             "-k",  # not those with processes of their own, or whole models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -219,3 +219,9 @@ def test_a_line_below_0_is_replaced_by_the_bare_sum(less_ms: float) -> None:
     found = calibrate_any(rows, measured)
     assert found.half_width == pytest.approx(4.0, rel=1e-6)
     assert found.low_ms > 0
+
+
+def test_a_calibration_does_not_change_and_has_no_uncovered_operators_by_default() -> None:
+    assert Calibration(COEFFICIENTS, 0.5, 0.03, 2.0, 10.0, 20).uncovered == 0.0
+    with pytest.raises(FrozenInstanceError):
+        KNOWN.constant = 1.0  # type: ignore[misc]

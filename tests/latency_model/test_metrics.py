@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 
 from phonenas.data import Conditions, Measurement, Round
 from phonenas.latency_model import chance_within, kendall_tau, score, spearman
-from phonenas.latency_model.metrics import Score, noise_of, quantile90
+from phonenas.latency_model.metrics import TO_MEAN, Z90, Score, half_widths, noise_of, quantile90
 from phonenas.space.errors import InvalidArgument
 
 HERE = Conditions("d", "m", "f", "r", "1", "h", "p", "all", 1, "c", "none")
@@ -182,3 +183,17 @@ def test_the_quantile_of_few() -> None:
     assert quantile90([7.0]) == 7.0
     assert quantile90(np.arange(1.0, 20.0)) == 18.0  # (19 + 1) 0.9 = 18
     assert quantile90(np.arange(1.0, 19.0)) == 18.0  # 17.1: the eighteenth
+
+
+def test_deviations_of_logarithms_are_relative_half_widths() -> None:
+    # Twice as long or half as long is 1; beyond a factor of 1,000 an end says nothing more.
+    thousand = math.exp(7.0) - 1
+    half = half_widths([0.0, math.log(2.0), 7.0, 8.0])
+    assert half == pytest.approx([0.0, 1.0, thousand, thousand])
+
+
+def test_widths_of_a_normal_and_scores_that_do_not_change() -> None:
+    assert pytest.approx(math.sqrt(2 / math.pi), abs=1e-4) == TO_MEAN
+    assert Z90 == pytest.approx(math.sqrt(2) * 1.163087, abs=1e-4)  # erf(1.163087) = 0.9
+    with pytest.raises(FrozenInstanceError):
+        score([1.0], [1.0]).n = 2  # type: ignore[misc]

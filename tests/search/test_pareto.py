@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
+
 import numpy as np
 import pytest
 
-from phonenas.search.pareto import Candidate, ParetoFront, hypervolume, non_dominated
+from phonenas.search.exported_file import ExportedFile
+from phonenas.search.pareto import Candidate, Interval, ParetoFront, hypervolume, non_dominated
 
 A1 = (
     "r1_k3_s11_e1_i32_o16_noskip r2_k3_s22_e6_i16_o24 r3_k5_s22_e3_i24_o40_se0.25 "
@@ -190,3 +193,39 @@ def test_a_front_as_a_frame_has_objectives_by_name() -> None:
     assert frame["energy"].tolist()[1] == 2.0
     empty = ParetoFront((), None, "", 0.0).to_frame()
     assert list(empty.columns) == [*named.split(), "origin"] and len(empty) == 0
+
+
+def test_of_several_devices_each_has_its_latency_and_interval() -> None:
+    near, far = Interval(3.0, 5.0, True), Interval(6.0, 9.0, False)
+    values = {"latency:a": 4.0, "latency:b": 7.0}
+    both = candidate(0, 4.0, 0.6, values=values, intervals={"latency:a": near, "latency:b": far})
+    written = both.to_dict()
+    assert written["intervals"]["latency:b"] == {"low_ms": 6.0, "high_ms": 9.0, "covered": False}
+    assert Candidate.from_dict(written) == both
+    one = candidate(0, 4.0, 0.6)
+    fields = "id block_args top1 top1_error outside latency_ms low_ms high_ms covered macs params"
+    assert [*one.to_dict()] == [*fields.split(), "reward", "measured_ms", "values"]
+    assert one.intervals == {}
+    frame = ParetoFront((both, replace(one, id=1)), None, "", 0.8).to_frame()
+    further = ["latency:a", "latency:b", "low:a", "high:a", "low:b", "high:b"]
+    assert list(frame.columns)[-7:] == ["origin", *further]
+    assert frame.loc[0, further].tolist() == [4.0, 7.0, 3.0, 5.0, 6.0, 9.0]
+    assert frame.loc[1, further].isna().all()
+
+
+def test_fronts_do_not_change_and_are_told_apart_by_what_was_found() -> None:
+    front = ParetoFront((), 7.5, "7.5", 0.8)
+    of_two = replace(
+        front,
+        exported={"r1": ExportedFile(candidate(0, 4.0, 0.6).architecture, ())},
+        targets={"latency:a": 7.5},
+    )
+    assert hash(front) == hash(of_two) and front != of_two
+    assert front.exported == front.targets == {} and front.origin == "measured"
+    for thing, name in (
+        (front, "hypervolume"),
+        (candidate(0, 4.0, 0.6), "id"),
+        (Interval(1.0, 2.0, True), "low_ms"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, 0)

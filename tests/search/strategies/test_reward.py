@@ -14,10 +14,12 @@ from phonenas.search.strategies.reward import (
     RewardStrategy,
     check_exponents,
     check_target,
+    limited_of,
     penalised,
     reward,
     rewards_of,
     spans_of,
+    sums_of,
     targets_of,
 )
 from phonenas.space.errors import InvalidArgument
@@ -193,3 +195,69 @@ def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
     assert changed[:, 1].tolist() == [1.0, 2.0, 3.0]
     assert losses[1, 0] == 0.1  # what was given stays
     assert penalised(losses, np.array([-1.0, 0.0, 0.0]))[0, 0] == 0.2
+
+
+def test_aims_cover_the_front_seen() -> None:
+    losses = np.array([[0.1, 9.0], [0.5, 3.0], [0.9, 1.0], [0.95, 20.0]])
+    targets, places = targets_of(losses, None, 0, 200)
+    assert targets.shape == places.shape == (200, 1)
+    assert 1.0 <= targets.min() < 1.1 and 8.9 < targets.max() <= 9.0
+    assert np.histogram(targets, 8, (1, 9))[0].min() >= 23
+    assert (places >= 0).all() and (places <= 1).all()
+    parts = [targets_of(losses, None, 0, 3)[0], targets_of(losses, None, 3, 4)[0]]
+    assert np.array_equal(np.concatenate(parts), targets[:7])
+    three = np.column_stack([losses, [-4.0, 0.0, -2.0, 0.0]])
+    targets, places = targets_of(three, 7.0, 0, 100)
+    assert (targets[:, 0] == 7.0).all() and (places[:, 0] == 0.5).all()
+    assert -4 <= targets[:, 1].min() < -3.8 and -0.2 < targets[:, 1].max() <= 0
+    assert len(np.unique(places[:, 1])) == 100
+
+
+def test_further_losses_weigh_by_their_distance() -> None:
+    losses = np.array([[0.2, 5.0, -1.0], [0.2, 5.0, 1.0], [0.2, 10.0, -1.0]])
+    told = rewards_of(losses, np.array([5.0, -1.0]), HARD, spans_of(losses))
+    assert told.tolist() == [0.8, 0.4, 0.4]  # a whole range, and twice the target, halve alike
+
+
+def test_who_breaks_a_limit_is_worth_less_than_who_breaks_the_target() -> None:
+    losses = np.array([[0.9, 8.0], [0.1, 2.0], [0.1, 2.0], [0.1, 8.0]])
+    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 0.3]))
+    quality = 1 - found[:, 0]
+    assert quality[0] == pytest.approx(0.1)
+    assert quality[0] > quality[1] > quality[3] > quality[2] > 0
+    # Who breaks the target and a limit is worth less than who breaks the target alone.
+    told = rewards_of(np.vstack([found, [[0.9, 8.0]]]), 4.0, HARD)
+    assert told[4] > told[3]
+    assert (found[:, 1] == losses[:, 1]).all()
+
+
+def test_sums_weigh_shares_of_ranges() -> None:
+    best, worst = np.array([0.2, 10.0, -5.0]), np.array([0.4, 50.0, 5.0])
+    losses = np.array([[0.25, 20.0, 0.0], [0.99, 10.0, -5.0]])
+    # Quality .75 of its range less the costs' mean, (.25 + .5) / 2; what is far below counts as -1.
+    assert sums_of(losses, 0.6, best, worst).tolist() == pytest.approx([0.3, -0.6])
+
+
+def test_a_limit_that_is_overstepped_costs_by_how_much() -> None:
+    losses = np.array([[0.3, 20.0, 4.0], [0.3, 25.0, 4.0], [0.3, 10.0, 7.0], [0.1, 99.0, 4.0]])
+    found = limited_of(losses, [20.0, 4.0], [10.0])
+    assert found.tolist() == pytest.approx([0.7, -0.25, -0.3, -1.0])
+
+
+def test_sums_and_limits_at_their_edges() -> None:
+    # A loss that is the same everywhere has no range: its distance counts as it is.
+    same = sums_of(np.array([[0.25, 3.0]]), 0.5, np.array([0.5, 3.0]), np.array([0.5, 3.0]))
+    assert same.tolist() == [0.625]  # .5 (1 + .25)
+    # Quality that is worse than its range by one range and by more is worth the same.
+    worse = sums_of(np.array([[3.0, 0.0], [9.0, 0.0]]), 1.0, np.zeros(2), np.array([1.5, 1.0]))
+    assert worse.tolist() == [-1.0, -1.0]
+    batch = np.array([[[0.0, 1.0, 0.5]], [[1.0, 0.0, 0.5]]])
+    each = sums_of(batch, [[1.0], [0.0]], np.zeros(3), np.ones(3))
+    assert each.tolist() == [[1.0], [-0.25]]
+    # Just kept is kept, a target of 0 too; further losses are of the last axis.
+    assert limited_of(np.array([[0.5, 1e-9], [0.5, 2e-9]]), 0.0).tolist() == [0.5, -1.0]
+    batch = np.array([[[0.25, 1.0, 2.0]], [[0.25, 1.0, 5.0]], [[0.25, 3.0, 2.0]]])
+    kept = limited_of(batch, [2.0, 2.0], [4.0])
+    assert kept.shape == (3, 1) and kept[:, 0].tolist() == [0.75, -0.75, -0.5]
+    four = np.array([[0.25, 1.0, 2.0, 2.5], [0.25, 1.0, 3.0, 2.0]])
+    assert limited_of(four, [2.0, 2.0, 2.0], [4.0, 2.0]).tolist() == [-0.25, -0.25]

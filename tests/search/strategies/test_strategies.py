@@ -17,16 +17,7 @@ from phonenas.search.pareto import hypervolume
 from phonenas.search.strategies import registry
 from phonenas.search.strategies.base import Strategy
 from phonenas.search.strategies.controller import Controller, Hyperparameters
-from phonenas.search.strategies.reward import (
-    HARD,
-    SOFT,
-    limited_of,
-    penalised,
-    rewards_of,
-    spans_of,
-    sums_of,
-    targets_of,
-)
+from phonenas.search.strategies.reward import HARD, SOFT, rewards_of
 from phonenas.space import SearchSpace, get
 from phonenas.space.errors import InvalidArgument, MissingExtra, UnknownName
 from phonenas.testing import StrategyContract
@@ -355,40 +346,6 @@ class TestSurrogateAssisted(StrategyContract):
         assert len(genomes) >= 1
 
 
-def test_aims_cover_the_front_seen() -> None:
-    losses = np.array([[0.1, 9.0], [0.5, 3.0], [0.9, 1.0], [0.95, 20.0]])
-    targets, places = targets_of(losses, None, 0, 200)
-    assert targets.shape == places.shape == (200, 1)
-    assert 1.0 <= targets.min() < 1.1 and 8.9 < targets.max() <= 9.0
-    assert np.histogram(targets, 8, (1, 9))[0].min() >= 23
-    assert (places >= 0).all() and (places <= 1).all()
-    parts = [targets_of(losses, None, 0, 3)[0], targets_of(losses, None, 3, 4)[0]]
-    assert np.array_equal(np.concatenate(parts), targets[:7])
-    three = np.column_stack([losses, [-4.0, 0.0, -2.0, 0.0]])
-    targets, places = targets_of(three, 7.0, 0, 100)
-    assert (targets[:, 0] == 7.0).all() and (places[:, 0] == 0.5).all()
-    assert -4 <= targets[:, 1].min() < -3.8 and -0.2 < targets[:, 1].max() <= 0
-    assert len(np.unique(places[:, 1])) == 100
-
-
-def test_further_losses_weigh_by_their_distance() -> None:
-    losses = np.array([[0.2, 5.0, -1.0], [0.2, 5.0, 1.0], [0.2, 10.0, -1.0]])
-    told = rewards_of(losses, np.array([5.0, -1.0]), HARD, spans_of(losses))
-    assert told.tolist() == [0.8, 0.4, 0.4]  # a whole range, and twice the target, halve alike
-
-
-def test_what_oversteps_a_limit_is_worth_less_than_what_keeps_it() -> None:
-    losses = np.array([[0.9, 8.0], [0.1, 2.0], [0.1, 2.0], [0.1, 8.0]])
-    found = penalised(losses, np.array([-0.1, 0.02, 0.5, 0.3]))
-    quality = 1 - found[:, 0]
-    assert quality[0] == pytest.approx(0.1)
-    assert quality[0] > quality[1] > quality[3] > quality[2] > 0
-    # Who breaks the target and a limit is worth less than who breaks the target alone.
-    told = rewards_of(np.vstack([found, [[0.9, 8.0]]]), 4.0, HARD)
-    assert told[4] > told[3]
-    assert (found[:, 1] == losses[:, 1]).all()
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -498,19 +455,6 @@ def test_the_controller_has_other_rewards_among_its_settings() -> None:
     assert plain.keys().isdisjoint({"reward", "weight"})  # as in runs of before there were others
     assert (summed["reward"], summed["weight"]) == ("sum", 0.25)
     assert not search.get("rl reward=limit", soft=True).soft_target
-
-
-def test_sums_weigh_shares_of_ranges() -> None:
-    best, worst = np.array([0.2, 10.0, -5.0]), np.array([0.4, 50.0, 5.0])
-    losses = np.array([[0.25, 20.0, 0.0], [0.99, 10.0, -5.0]])
-    # Quality .75 of its range less the costs' mean, (.25 + .5) / 2; what is far below counts as -1.
-    assert sums_of(losses, 0.6, best, worst).tolist() == pytest.approx([0.3, -0.6])
-
-
-def test_a_limit_that_is_overstepped_costs_by_how_much() -> None:
-    losses = np.array([[0.3, 20.0, 4.0], [0.3, 25.0, 4.0], [0.3, 10.0, 7.0], [0.1, 99.0, 4.0]])
-    found = limited_of(losses, [20.0, 4.0], [10.0])
-    assert found.tolist() == pytest.approx([0.7, -0.25, -0.3, -1.0])
 
 
 def test_settings_are_what_a_user_wrote() -> None:
