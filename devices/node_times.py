@@ -21,7 +21,7 @@ class NodeTime:
         name: As the runtime calls it.
         op: Its operation.
         provider: The execution provider or delegate that took it.
-        ms: Median or mean of its time over the runs, in ms, ≥ 0; whole microseconds in ONNX Runtime.
+        ms: Median or mean of its time over the runs, in ms, ≥ 0; ONNX Runtime has whole µs.
         start_ms, shown_ms: In the one run that is shown: since the run began, and its time, ms.
     """
 
