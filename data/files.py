@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from phonenas.space.errors import StoreError
+from phonenas.space.naming import without_password
 
 __all__ = [
     "Lock",
@@ -29,7 +31,6 @@ __all__ = [
     "lock_folder",
     "refuse_other",
     "remove_unfinished",
-    "without_password",
     "write_atomic",
 ]
 
@@ -67,7 +68,7 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> P
                 content(beside)
             else:
                 beside.write_bytes(content.encode() if isinstance(content, str) else content)
-            with beside.open("rb") as written:
+            with beside.open("r+b") as written:  # Windows flushes only what may be written
                 os.fsync(written.fileno())
             beside.chmod(0o644)
             beside.replace(path)
@@ -119,7 +120,7 @@ class Lock:
     """The exclusive lock of a file or folder, until this process and each child close it.
 
     A folder is locked itself; while it is, a hidden file in it says who has it. In a locked file
-    its own text does. On a system without file locks nothing is locked.
+    its own text does. On a system without file locks (Windows) nothing is locked, which is told.
 
     Args:
         path: A folder, or a file, which is made if it is not there.
@@ -135,10 +136,16 @@ class Lock:
     def __init__(self, path: Path) -> None:
         folder = path.is_dir()
         self._path, self._note = path, path / _OWNER if folder else path
+        self._descriptor = self._process = -1  # the process whose note it is
+        self.error: OSError | None = None
+        if not _locks():
+            _tell_no_locks()
+            if not folder:
+                path.touch()
+            self._write_note()
+            return
         self._flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
         self._descriptor = os.open(path, self._flags, 0o644)
-        self._process = -1  # whose note it is
-        self.error: OSError | None = None
         try:
             refuse_special(self._note)
             for _ in range(_TRIES):
@@ -157,14 +164,10 @@ class Lock:
             self.error = error
 
     def _take(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
         began, told = time.monotonic(), False
         while True:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock_now(self._descriptor)
                 break
             except BlockingIOError as error:
                 waited = time.monotonic() - began
@@ -177,30 +180,32 @@ class Lock:
 
     def _is_there(self) -> bool:
         """Whether what is locked is what now stands at the path; then the note is written."""
-        try:
+        there = False
+        with contextlib.suppress(FileNotFoundError):
             there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            there = False
         if there:
-            refuse_special(self._note)
-            self._process = os.getpid()
-            with contextlib.suppress(OSError):  # as where the folder is read-only
-                self._note.write_text(json.dumps(_this_process()), encoding="utf-8")
+            self._write_note()
         return there
 
+    def _write_note(self) -> None:
+        refuse_special(self._note)
+        self._process = os.getpid()
+        with contextlib.suppress(OSError):  # as where the folder is read-only
+            self._note.write_text(json.dumps(_this_process()), encoding="utf-8")
+
     def fileno(self) -> int:
-        """The descriptor, for children that are to share the lock."""
+        """The descriptor, for children that are to share the lock; -1 without file locks."""
         return self._descriptor
 
     def close(self) -> None:
         """Release it; without effect the second time."""
-        if self._descriptor < 0:
-            return
         if self._note.name == _OWNER and self._process == os.getpid() and self.error is None:
             with contextlib.suppress(OSError):
                 self._note.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._process = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):  # unless the path could not be opened
@@ -283,21 +288,41 @@ def _try_lock(folder: Path) -> int | None:
     Raises:
         OSError: Another process has it, or removed it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
+    if not _locks():
         return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_now(descriptor)
         folder.stat()  # it may have been removed before it was locked
-    except (BlockingIOError, FileNotFoundError):
+    except OSError as error:
         os.close(descriptor)
-        raise
-    except OSError:  # a disk without locks
-        os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError | FileNotFoundError):
+            raise
+        return None  # a disk without locks
     return descriptor
+
+
+def _locks() -> bool:
+    """Whether this system has file locks."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def _tell_no_locks() -> None:
+    log.warning(
+        "this system has no file locks: let no two commands use one folder or device at once"
+    )
+
+
+def _lock_now(descriptor: int) -> None:
+    """Lock an open file or folder; BlockingIOError if another process has it."""
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock_folder(folder: Path) -> Lock:
@@ -382,7 +407,9 @@ def _read_note(note: Path) -> tuple[bool | None, str, str]:
         host, since, command = (_printable(values[k]) for k in ("host", "since", "command"))
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return False, "", "who it is was not written down yet"
-    works = not _gone(pid, str(values.get("began", ""))) if host == socket.gethostname() else None
+    # On Windows os.kill would end the process that it is to look for.
+    here = host == socket.gethostname() and sys.platform != "win32"
+    works = not _gone(pid, str(values.get("began", ""))) if here else None
     told = f"process {pid} on {host}, since {since}, runs  {command}"
     return works, host, told + (_ENDED if works is False else "")
 
@@ -391,7 +418,7 @@ def at_work(folder: Path) -> tuple[bool | None, str]:
     """Whether a process works in a folder now, and which, for people; "" where none does.
 
     The folder's lock is not touched: to try it would keep its owner out. So it is not known (None)
-    of a process of another computer, which may have been killed.
+    of a process of another computer, or on Windows: it may have been killed.
     """
     works, host, told = _read_note(folder / _OWNER)
     if works is None:
@@ -405,8 +432,6 @@ def _printable(text: object) -> str:
 
 def _gone(pid: int, began: str) -> bool:
     """Whether a process of this computer has ended, also where a later one has its number."""
-    if sys.platform == "win32":  # os.kill would end it there
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -423,22 +448,3 @@ def _began(pid: int) -> str:
         return about.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
-
-
-def without_password(location: str | Path) -> str:
-    """A store's location as it may be printed: no password in it.
-
-    >>> without_password("postgresql+psycopg://lab:secret@db.lab/phones?sslpassword=alike")
-    'postgresql+psycopg://lab:***@db.lab/phones?sslpassword=***'
-    >>> without_password("lab:secret@db.lab/phones")
-    'lab:***@db.lab/phones'
-    >>> without_password("host=db.lab user=lab password=secret")
-    'host=db.lab user=lab password=***'
-    >>> without_password("phonenas.db")
-    'phonenas.db'
-    """
-    # By hand, since what cannot be parsed as a URL is told too: up to the last @, so that a
-    # password which holds one, as it should not, is hidden whole.
-    text = re.sub(r"(://[^:@]*|^[^:@]*):(?!//).*@", r"\1:***@", str(location), count=1, flags=re.S)
-    value = "[^&]*" if "://" in text else r"(?:'[^']*'|\S*)"
-    return re.sub(rf"\b(\w*(?:password|passwd|pwd)\w*=){value}", r"\1***", text, flags=re.I)

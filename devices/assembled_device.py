@@ -117,8 +117,16 @@ class AssembledDevice(Device):
         """Core numbers to compute on: the idlest of the class asked for."""
         wanted, threads = self.settings.cores, self.settings.threads
         known = seen.capacities
-        if wanted == "all" or not seen.can_pin:
+        if wanted == "all":
             return ()
+        if not seen.can_pin:
+            if wanted == "big":  # the default
+                return ()
+            raise InvalidArgument(
+                f"{self.name}: cores = {list(wanted) if isinstance(wanted, tuple) else wanted!r}: "
+                "no program can be bound to cores there, for it has no taskset that works. Install "
+                "it (util-linux), or leave cores out"
+            )
         if isinstance(wanted, tuple):
             if missing := set(wanted) - set(known):
                 raise InvalidArgument(

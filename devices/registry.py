@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from .device import Device, DeviceState
 from .settings import DeviceSettings, Refused, devices_file, read_settings
 from .system.android_text import AdbDevice
 from .transports import TRANSPORTS
-from .transports.adb import attached, hardware_serials
+from .transports.adb import attached, found_adb, hardware_serials
 from .transports.base import Transport
 
 __all__ = ["assemble", "connect", "listing", "usual_precision"]
@@ -118,7 +117,7 @@ def listing() -> list[DeviceState]:
     known = {n: s for n, s in tables.items() if isinstance(s, DeviceSettings)}
     seen: tuple[AdbDevice, ...] = ()
     rows: list[DeviceState] = []
-    if shutil.which("adb") is not None:
+    if found_adb() is not None:
         try:
             seen = attached()
         except PhonenasError as error:

@@ -392,7 +392,7 @@ def _linked(source: str, target: str) -> None:
     """One more name of a file; a copy where the disk has no such links."""
     try:
         os.link(source, target)
-    except OSError:
+    except (AttributeError, OSError):  # Android has no such call
         shutil.copy2(source, target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "GivenArray",
     "Input",
     "Shape",
+    "link_or_copy",
     "linked",
     "parsed_shape",
     "plain_file_name",
@@ -98,6 +100,17 @@ def plain_file_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:80]
 
 
+def link_or_copy(source: Path, path: Path) -> Path:
+    """The file at another path: by a link, or a copy where no link can be made (Windows)."""
+    try:
+        path.symlink_to(source.resolve())
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(source, path)
+    return path
+
+
 def linked(
     source: Path,
     path: Path,
@@ -116,10 +129,10 @@ def linked(
     """
     import numpy as np
 
-    path.symlink_to(source.resolve())
+    link_or_copy(source, path)
     beside = path.with_suffix(".npz")
     if inputs is not None:
-        beside.symlink_to(inputs.resolve())
+        link_or_copy(inputs, beside)
     elif shapes:
         random = np.random.default_rng(0)
         made: dict[str, Any] = {}

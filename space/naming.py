@@ -5,9 +5,12 @@ A name becomes part of a file's name, of a command to copy, of a line in a termi
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from .errors import InvalidArgument
 
-__all__ = ["counted", "legible", "plain_name"]
+__all__ = ["counted", "legible", "plain_name", "without_password"]
 
 _MOST, _MOST_BYTES = 100, 200  # a file's name holds 255 bytes, with the endings that are added
 
@@ -68,3 +71,22 @@ def legible(text: str) -> str:
         else c.encode("unicode_escape", "backslashreplace").decode()
         for c in text
     )
+
+
+def without_password(location: str | Path) -> str:
+    """A store's location as it may be printed: no password in it.
+
+    >>> without_password("postgresql+psycopg://lab:secret@db.lab/phones?sslpassword=alike")
+    'postgresql+psycopg://lab:***@db.lab/phones?sslpassword=***'
+    >>> without_password("lab:secret@db.lab/phones")
+    'lab:***@db.lab/phones'
+    >>> without_password("host=db.lab user=lab password=secret")
+    'host=db.lab user=lab password=***'
+    >>> without_password("phonenas.db")
+    'phonenas.db'
+    """
+    # By hand, since what cannot be parsed as a URL is told too: up to the last @, so that a
+    # password which holds one, as it should not, is hidden whole.
+    text = re.sub(r"(://[^:@]*|^[^:@]*):(?!//).*@", r"\1:***@", str(location), count=1, flags=re.S)
+    value = "[^&]*" if "://" in text else r"(?:'[^']*'|\S*)"
+    return re.sub(rf"\b(\w*(?:password|passwd|pwd)\w*=){value}", r"\1***", text, flags=re.I)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UnsupportedFormat
-from .file_inputs import NOT_GIVEN, Given, Input, Shape, plain_file_name
+from .file_inputs import NOT_GIVEN, Given, Input, Shape, link_or_copy, plain_file_name
 from .network_file import NetworkFile, short_digest
 from .onnx_bytes import beside, elsewhere, graph_bytes, parsed_onnx, whole_model, without_weights
 from .precision import Constant, FileNode, of_nodes
@@ -64,9 +64,9 @@ class OnnxFile(NetworkFile):
                 set_shapes(whole, dict(self.shapes))
             path.write_bytes(whole.SerializeToString())
         else:
-            path.symlink_to(self.path.resolve())
+            link_or_copy(self.path, path)
         if self.inputs is not None:
-            path.with_suffix(".npz").symlink_to(self.inputs.resolve())
+            link_or_copy(self.inputs, path.with_suffix(".npz"))
         return path
 
 

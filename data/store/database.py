@@ -30,8 +30,8 @@ from phonenas.space.errors import (
     UnsupportedFormat,
     install,
 )
+from phonenas.space.naming import without_password
 
-from ..files import without_password
 from . import schema
 
 __all__ = ["Database"]

@@ -253,7 +253,7 @@ class CommandRuntime(Runtime):
             done = {paths[j.model] for j in jobs} - {paths[sentinel]}
             if done and transport.kind != "local":  # on the device they would accumulate
                 lines.append(shlex.join(["rm", "-f", *sorted(done)]))
-            script.write_text("\n".join([first, *lines, last]), encoding="utf-8")
+            script.write_text("\n".join([first, *lines, last]), encoding="utf-8", newline="\n")
             (pushed,) = transport.push([script], limit_s=_PUSH_S)
             process = self._process = transport.spawn(["sh", pushed])
             try:

@@ -72,7 +72,7 @@ for p in /sys/devices/system/cpu/cpufreq/policy[0-9]*; do
 done
 s stat; grep "^cpu[0-9]" /proc/stat
 s loadavg; cat /proc/loadavg
-s cpuinfo; cat /proc/cpuinfo
+s cpuinfo; cat /proc/cpuinfo || sysctl machdep.cpu.brand_string hw.model hw.ncpu
 s online; cat /sys/devices/system/cpu/online
 s allowed; grep Cpus_allowed_list /proc/self/status
 one /sys/fs/cgroup/cpu.max; q=$v
@@ -94,7 +94,12 @@ _UNKNOWN = {
 _LASTING = re.findall(
     r"[^|]+",
     "model name|Hardware|Model|CPU implementer|CPU part|cpu family|model|stepping|flags|Features|"
-    "isa",
+    "isa|machdep.cpu.brand_string|hw.model",
+)
+_OF_A_MAC = (
+    "macOS binds no program to a core, and does not tell what it runs beside one, how often that "
+    "takes the core, its clocks, temperature or peak memory: close other programs, and look at the "
+    "spread of the times"
 )
 # Android's emulators: the virtual boards goldfish and ranchu, and Cuttlefish.
 _EMULATORS = re.compile(r"goldfish|ranchu|cutf_cvm|vsoc")
@@ -113,14 +118,15 @@ class Snapshot:
         policies: Cores that share a clock.
         busy: Ticks since the start in which each core was busy.
         load: Load averages of 1, 5 and 15 minutes.
-        cpuinfo: One dictionary a core, and one of the machine.
+        cpuinfo: One dictionary a core, and one of the machine (of a Mac, what sysctl prints).
         online, allowed: Numbers of the cores that are on; of those that this user's programs
             may use.
         quota: Processor time that a container may use, in cores (0.5: half of one); None for all.
         pressure: Share of the last ten seconds in which a program waited for a core, in %; None
             where the kernel does not tell it.
         affinity: `allowed` by taskset, as a mask; 0 without taskset.
-        system: "android" or "linux", by which services answered, whatever they printed.
+        system: "android" or "linux", by which services answered, whatever they printed; "darwin"
+            for a Mac.
         unread: One sentence for each part that could not be read: what is unknown, and why.
     """
 
@@ -178,7 +184,8 @@ class Snapshot:
             device, release = get("ro.product.device"), get("ro.build.version.release")
             code_name = f" ({device})" if device else ""
             return plain(f"{name}{code_name}" + (f", Android {release}" if release else ""))
-        for key in ("Model", "model name", "Hardware", "Processor", "cpu model"):
+        of_mac = ("machdep.cpu.brand_string", "hw.model")
+        for key in ("Model", "model name", "Hardware", "Processor", "cpu model", *of_mac):
             for core in reversed(self.cpuinfo):
                 if core.get(key):
                     return plain(core[key])
@@ -205,7 +212,9 @@ class Snapshot:
         clocks = {c: p.greatest_mhz or 0.0 for p in self.policies for c in p.cores}
         cores = {*self.reported, *clocks, *self.online, *self.busy}
         if not cores:
-            cores = set(range(sum("processor" in x for x in self.cpuinfo)))
+            of_mac = (x.get("hw.ncpu", "") for x in self.cpuinfo)
+            count = next((int(n) for n in of_mac if re.fullmatch("[0-9]{1,4}", n)), 0)
+            cores = set(range(count or sum("processor" in x for x in self.cpuinfo)))
         if any(self.reported.values()):
             return {c: self.reported.get(c, 0) for c in sorted(cores)}
         greatest = max(clocks.values(), default=0.0) or 1.0
@@ -375,6 +384,7 @@ def parse_snapshot(text: str) -> Snapshot:
     uname = [plain(x) for x in sections["uname"]]
     services = any(sections[name] for name in ("getprop", "battery", "thermal"))
     android = services or any(x.endswith(("Android", "Toybox")) for x in uname)
+    mac = any(x.startswith("Darwin ") for x in uname)
     return Snapshot(
         machine=uname[0] if uname else "",
         properties=read("getprop", parse_getprop, {}),
@@ -391,6 +401,6 @@ def parse_snapshot(text: str) -> Snapshot:
         quota=read("allowed", parse_quota, None),
         pressure=read("allowed", parse_pressure, None),
         affinity=read("taskset", parse_taskset, 0),
-        system="android" if android else "linux",
-        unread=tuple(unread),
+        system="android" if android else "darwin" if mac else "linux",
+        unread=(*unread, *([_OF_A_MAC] if mac else [])),
     )

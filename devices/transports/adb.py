@@ -9,8 +9,10 @@ names the serial; a running server is never killed.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from ..system.device_text import plain
 from .base import FOLDER, SWEEP_S, Answer, Marked, Transport, bounded, sweep
 from .process import Process
 
-__all__ = ["AdbTransport", "attached", "hardware_serials"]
+__all__ = ["AdbTransport", "attached", "found_adb", "hardware_serials"]
 
 _SHORT_S = 15.0
 _CONNECT_S = 10.0
@@ -102,7 +104,7 @@ class AdbTransport(Transport):
         return next((d for d in attached() if d.serial == self.serial), None)
 
     def _adb(self, *words: str, limit_s: float) -> Answer:
-        return bounded(self.name, ["adb", *words], limit_s=limit_s)
+        return bounded(self.name, [found_adb() or "adb", *words], limit_s=limit_s)
 
     def close(self) -> None:
         folder, self.folder = self.folder, ""
@@ -125,7 +127,7 @@ class AdbTransport(Transport):
         # A server that the command below had to start would inherit the lock.
         self._adb("start-server", limit_s=_SHORT_S)
         line = shlex.join(command)
-        words = ["adb", "-s", self.serial, "shell", "-T", line]
+        words = [found_adb() or "adb", "-s", self.serial, "shell", "-T", line]
         return Process(self.name, words, beat=True, keep_open=self.keep_open)
 
     def push(self, files: Sequence[Path], *, limit_s: float) -> list[str]:
@@ -180,13 +182,28 @@ def _advice(device: AdbDevice | None) -> str:
     return f"{listed} Plug it in and allow USB debugging, or correct its address in devices.toml."
 
 
+# Where Android Studio puts its SDK: on Linux, on a Mac, on Windows.
+_SDKS = ("$ANDROID_HOME", "~/Android/Sdk", "~/Library/Android/sdk", "$LOCALAPPDATA/Android/Sdk")
+
+
+def found_adb() -> str | None:
+    """The adb program: on the PATH, else in Android's SDK; None where there is none."""
+    if shutil.which("adb") is not None:
+        return "adb"
+    for place in _SDKS:
+        folder = os.path.expandvars(os.path.expanduser(place))  # noqa: PTH111 - needs no home
+        if found := shutil.which("adb", path=str(Path(folder) / "platform-tools")):
+            return found
+    return None
+
+
 def attached() -> tuple[AdbDevice, ...]:
     """All devices that adb lists now, in any state.
 
     Raises:
         DeviceUnavailable: adb is not installed, or its server cannot be started.
     """
-    answer = bounded("adb", ["adb", "devices", "-l"], limit_s=_SHORT_S)
+    answer = bounded("adb", [found_adb() or "adb", "devices", "-l"], limit_s=_SHORT_S)
     if answer.code:
         raise DeviceUnavailable(f"adb's server does not answer: {answer.last_line}")
     return parse_devices(answer.output)

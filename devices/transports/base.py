@@ -14,6 +14,7 @@ import secrets
 import shlex
 import signal
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from phonenas.space.errors import DeviceError, DeviceUnavailable
 
 from ..settings import DeviceSettings
 from ..system.device_text import plain
-from .process import HUNG, Process
+from .process import HUNG, NEW_GROUP, Process
 
 __all__ = [
     "FOLDER",
@@ -34,6 +35,7 @@ __all__ = [
     "Transport",
     "bounded",
     "ending",
+    "how_to_install",
     "sweep",
     "watched",
 ]
@@ -49,6 +51,21 @@ for place in /data/local/tmp "${TMPDIR:-/tmp}" /tmp; do
 done
 exit 1
 """
+
+_INSTALLED_BY = {
+    "darwin": {
+        "adb": "brew install android-platform-tools, or Android's platform-tools",
+        "ssh": "it is a part of macOS: look at PATH",
+    },
+    "win32": {
+        "adb": "Android's platform-tools, and add their folder to PATH",
+        "ssh": "Windows's optional feature OpenSSH Client",
+    },
+    "linux": {
+        "adb": "apt install adb, or Android's platform-tools",
+        "ssh": "apt install openssh-client",
+    },
+}
 
 SWEEP_S = 3.0  # longest wait for a device that does not answer when it is left
 
@@ -155,6 +172,12 @@ class Transport(ABC):
         return answer
 
 
+def how_to_install(program: str) -> str:
+    """What a message says after "Install it:" of `adb`, `ssh` or another program here."""
+    system = sys.platform if sys.platform in _INSTALLED_BY else "linux"
+    return _INSTALLED_BY[system].get(program, program)
+
+
 def ending(marker: str) -> str:
     """Shell commands that print a marker and the exit code of the command before them.
 
@@ -185,6 +208,15 @@ if [ -e {beat} ]; then rm -f {beat}; silent=0; fi; done; {over}) 3<&- >/dev/null
 watch="$watch $!"
 """
     return f"{first}exec 3<&-\n", "kill $watch\n"
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    """End its whole group: what it started would run on, on the core that is measured."""
+    if not hasattr(os, "killpg"):  # Windows
+        program.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):  # macOS: all of the group have ended
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 class Marked:
@@ -222,15 +254,12 @@ def bounded(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            creationflags=NEW_GROUP,
         )
     except FileNotFoundError as error:
-        hint = {
-            "adb": "apt install adb, or Android's platform-tools",
-            "ssh": "apt install openssh-client",
-        }
         raise DeviceUnavailable(
             f"{name}: the program {command[0]} is not installed here. "
-            f"Install it:  {hint.get(Path(command[0]).name, command[0])}"
+            f"Install it:  {how_to_install(command[0])}"
         ) from error
     except OSError as error:
         raise DeviceUnavailable(f"{name}: {command[0]} cannot be started: {error}") from error
@@ -238,9 +267,7 @@ def bounded(
         try:
             output, errors = program.communicate(data, timeout=limit_s)
         except BaseException as error:
-            # Its whole group: what it started would run on, on the core that is measured.
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
+            _end(program)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DeviceUnavailable(
                     f"{name} did not answer within {limit_s:.0f} s. {HUNG}"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from phonenas.data.files import TemporaryFolder
+from phonenas.space.errors import DeviceUnavailable
 
 from .base import Answer, Transport, bounded
 from .process import Process
 
 __all__ = ["LocalTransport"]
+
+_NOT_WINDOWS = (
+    "a computer with Windows cannot be measured: it has no POSIX shell, which says what its "
+    "processor is and does. Measure a phone or a board, or work in WSL; or use a ready phone:  "
+    "phonenas devices --ready"
+)
 
 
 class LocalTransport(Transport):
@@ -27,6 +35,8 @@ class LocalTransport(Transport):
         return "this computer"
 
     def open(self) -> None:
+        if sys.platform == "win32":
+            raise DeviceUnavailable(f"{self.name}: {_NOT_WINDOWS}")
         self._temporary = TemporaryFolder()
         self.folder = str(self._temporary.path)
 
@@ -45,4 +55,4 @@ class LocalTransport(Transport):
         return [str(f) for f in files]
 
     def state(self) -> tuple[str, str]:
-        return "ready", ""
+        return ("no shell", _NOT_WINDOWS) if sys.platform == "win32" else ("ready", "")

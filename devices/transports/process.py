@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import selectors
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +24,7 @@ from phonenas.space.errors import DeviceError, DeviceUnavailable
 
 from ..system.device_text import plain, shown
 
-__all__ = ["HUNG", "Process"]
+__all__ = ["HUNG", "NEW_GROUP", "Process"]
 
 HUNG = (
     "A program hangs there, or it sleeps, or its cable or network is gone. Check these; the same "
@@ -34,7 +36,11 @@ _NOISE = (
     "command continues from there."
 )
 
+#: Windows's form of `start_new_session`: Ctrl-C is for us, and we end a program in order.
+NEW_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+
 _BEAT_S = 1.0
+_CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 24
 _LEAVE_S = 2.0  # for a program to end by itself once its input is closed
 
@@ -67,6 +73,7 @@ class Process:
         self.advice = _LOST
         self._buffer = b""
         self._closed = threading.Event()
+        self._chunks: queue.Queue[bytes] | None = None
         self._writing = threading.Lock()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
@@ -76,12 +83,16 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 env=environment,
-                pass_fds=tuple(keep_open),
+                pass_fds=tuple(d for d in keep_open if d >= 0),  # none without file locks
                 start_new_session=True,  # Ctrl-C is for us: we end it in order
+                creationflags=NEW_GROUP,
             )
         except OSError as error:
             self._errors.close()
             raise DeviceUnavailable(f"{name}: {command[0]} cannot be started: {error}") from error
+        if sys.platform == "win32":  # its select waits for sockets alone
+            self._chunks = queue.Queue(_LONGEST_LINE // _CHUNK)
+            threading.Thread(target=self._read_on, name=f"read {name}", daemon=True).start()
         if beat:
             threading.Thread(target=self._beat, name=f"beat {name}", daemon=True).start()
 
@@ -91,6 +102,36 @@ class Process:
                 self._write(b"\n")
             except (OSError, ValueError):  # it has ended, or is being closed
                 return
+
+    def _read_on(self) -> None:
+        """Put what it prints into `_chunks`, its end as b""."""
+        assert self.process.stdout is not None and self._chunks is not None
+        chunk = b"?"
+        while chunk and not self._closed.is_set():
+            try:
+                chunk = os.read(self.process.stdout.fileno(), _CHUNK)
+            except (OSError, ValueError):  # it is being closed
+                chunk = b""
+            while not self._closed.is_set():
+                with contextlib.suppress(queue.Full):
+                    self._chunks.put(chunk, timeout=_BEAT_S)
+                    break
+
+    def _chunk(self, limit_s: float) -> bytes | None:
+        """What it printed next; b"" if it has ended, None after `limit_s` seconds."""
+        assert self.process.stdout is not None
+        if self._chunks is not None:
+            try:
+                chunk = self._chunks.get(timeout=limit_s)
+            except queue.Empty:
+                return None
+            if not chunk:
+                self._chunks.put(b"")  # so it is for whoever asks next
+            return chunk
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            ready = selector.select(limit_s)
+        return os.read(self.process.stdout.fileno(), _CHUNK) if ready else None
 
     def _write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -113,25 +154,21 @@ class Process:
                 seconds.
             DeviceError: It printed a line without end.
         """
-        assert self.process.stdout is not None
         deadline = time.monotonic() + limit_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise DeviceUnavailable(
-                        f"{self.name} did not answer within {limit_s:.0f} s{self._complaint()}. "
-                        f"{HUNG}"
-                    )
-                chunk = os.read(self.process.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    raise DeviceUnavailable(f"{self.name}: {self._ended()}")
-                self._buffer += chunk
-                if len(self._buffer) > _LONGEST_LINE:
-                    raise DeviceError(
-                        f"{self.name} sent {len(self._buffer)} bytes without a line. {_NOISE}"
-                    )
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            chunk = self._chunk(left) if left > 0 else None
+            if chunk is None:
+                raise DeviceUnavailable(
+                    f"{self.name} did not answer within {limit_s:.0f} s{self._complaint()}. {HUNG}"
+                )
+            if not chunk:
+                raise DeviceUnavailable(f"{self.name}: {self._ended()}")
+            self._buffer += chunk
+            if len(self._buffer) > _LONGEST_LINE:
+                raise DeviceError(
+                    f"{self.name} sent {len(self._buffer)} bytes without a line. {_NOISE}"
+                )
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.decode("utf-8", errors="replace").rstrip("\r")
 

@@ -37,8 +37,8 @@ try:
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, hard))
-except ImportError:
-    pass
+except (ImportError, AttributeError, ValueError, OSError):
+    pass  # Windows has no such limits, and macOS refuses that of the address space
 """
 _RUNTIME = """
 import onnxruntime

@@ -6,6 +6,7 @@ the log. Exit 0: done; 1: it could not be done; 2: invalid arguments.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -109,6 +110,7 @@ _Usage: type[Any] = typer.BadParameter.__bases__[0]
 def main() -> None:
     """Run the command line; errors leave as one line on stderr and an exit code."""
     verbose = "--verbose" in sys.argv
+    _take_every_sign()
     try:
         try:
             code = app(prog_name="phonenas", standalone_mode=False)
@@ -137,11 +139,22 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # whatever it is, the user gets one line
         if verbose:
             traceback.print_exc()
-        from phonenas.data.files import without_password  # quick --help: it brings a database
+        from phonenas.space.naming import without_password
 
         command = shlex.join(["phonenas", *map(without_password, sys.argv[1:])])
         advice = "" if verbose else " The same with --verbose prints the traceback."
         _fail(f"Unexpected: {foreign(error)}. While running: {command}.{advice}", 1)
+
+
+def _take_every_sign() -> None:
+    """Let no sign of ours fail in an encoding that lacks it, as that of Windows's pipes does."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().startswith("utf"):
+            continue
+        if sys.platform == "win32" and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
+        else:
+            stream.reconfigure(errors="replace")
 
 
 def _fail(message: str, code: int) -> None:

@@ -297,7 +297,7 @@ def rejection_table(rows: list[dict[str, Any]]) -> str:
 
 def shown_db(db: str) -> str:
     """A store's location without its password."""
-    from phonenas.data.files import without_password
+    from phonenas.space.naming import without_password
 
     return without_password(db)
 

@@ -185,9 +185,10 @@ class Loader:
         from torch.utils.data import DataLoader
 
         ways = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
-        # torch takes seconds to import: the fork server does it once for all processes to come.
-        context.set_forkserver_preload(["torch.utils.data", __name__])
+        served = "forkserver" in ways
+        context = multiprocessing.get_context("forkserver" if served else "spawn")
+        if served:  # torch takes seconds to import: it does so once for all processes to come
+            context.set_forkserver_preload(["torch.utils.data", __name__])
         self.sampler = _Epoch()
         self.loaders = loaders
         self._begun: Iterator[Any] = iter(())

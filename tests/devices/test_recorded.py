@@ -729,6 +729,20 @@ def test_a_device_may_tell_nothing_at_all() -> None:
     assert bare.core_class(()) == ""
 
 
+def test_a_mac_says_what_it_is_and_what_is_not_known_there() -> None:
+    mac = snapshot("snapshot_mac")
+    assert (mac.system, mac.machine, mac.model) == ("darwin", "arm64", "Apple M1")
+    assert not (mac.android or mac.can_pin or mac.emulated)
+    assert mac.summary == "8 cores"
+    (about,) = mac.unread
+    assert about.startswith("macOS binds no program to a core") and about.isprintable()
+    assert mac.telemetry() == {"unread": [about]}
+    other = snapshot("snapshot_mac", M1="M3")
+    assert other.fingerprint != mac.fingerprint
+    fewer = snapshot("snapshot_mac", **{"hw.ncpu: 8": "hw.ncpu: 10"})
+    assert fewer.fingerprint != mac.fingerprint
+
+
 def test_this_computer_answers_the_script() -> None:
     done = subprocess.run(
         ["sh", "-c", SNAPSHOT], capture_output=True, text=True, timeout=PATIENCE_S, errors="replace"

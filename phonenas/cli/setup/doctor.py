@@ -148,17 +148,17 @@ def _computer() -> Iterator[_Finding]:
 def _reached() -> Iterator[_Finding]:
     """The programs that reach devices, and each device that is known or seen."""
     from phonenas.devices import listing
+    from phonenas.devices.transports.adb import found_adb
+    from phonenas.devices.transports.base import how_to_install
 
     for program, purpose in (("adb", "Android phones"), ("ssh", "boards and other computers")):
-        if path := shutil.which(program):
+        # Android's SDK need not be on the PATH.
+        path = shutil.which(program) or (found_adb() if program == "adb" else None)
+        if path:
             yield _Finding(program, "ok", f"{path}; for {purpose}")
         else:
-            advice = {
-                "adb": "install Android's platform tools (Debian, Ubuntu: apt install adb)",
-                "ssh": "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client)",
-            }[program]
             found = f"not on the PATH; it is for {purpose}"
-            yield _Finding(program, "absent", found, advice)
+            yield _Finding(program, "absent", found, f"install it:  {how_to_install(program)}")
     try:
         states = listing()
     except PhonenasError as error:

@@ -75,7 +75,7 @@ class Step:
     @property
     def shown(self) -> list[str]:
         """The words, without a password."""
-        from phonenas.data.files import without_password
+        from phonenas.space.naming import without_password
 
         return [without_password(word) for word in self.words]
 

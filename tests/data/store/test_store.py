@@ -25,8 +25,9 @@ from patience import PATIENCE_S
 
 from phonenas import data
 from phonenas.data import Round
-from phonenas.data.files import without_password, write_atomic
+from phonenas.data.files import write_atomic
 from phonenas.space.errors import InvalidArgument, NotEnoughData, StoreError, UnsupportedFormat
+from phonenas.space.naming import without_password
 from phonenas.testing import StoreContract
 from phonenas.testing.store import HERE, fill
 
