@@ -255,10 +255,8 @@ class History:
                 f"{where}; the closest has {spec.describe(evaluated, closest)}. Raise --target or "
                 "the limit, lower --resolution or give more --evaluations, with another --out."
             )
-        losses = spec.losses(evaluated.take(within))
-        # By cost, then top-1, whatever the losses' order is.
-        losses[:, [0, 1]] = losses[:, [1, 0]]
-        best = evaluated.take(within[non_dominated(losses)])
+        rows, left_out = spec.front(evaluated.take(within))
+        best = evaluated.take(within[rows])
         low, high, covered = intervals(best.genomes)
         counts = AdditiveTable(self.space, lambda o: (o.macs, o.params))(best.genomes)
         ms, given, rewards = None, "", [None] * len(best)
@@ -290,4 +288,6 @@ class History:
             for i in range(len(best))
         )
         targets = spec.devices.targets_ms if spec.devices is not None else {}
-        return ParetoFront(candidates, ms, given, self.volume(), self.origin, targets=targets)
+        return ParetoFront(
+            candidates, ms, given, self.volume(), self.origin, targets=targets, left_out=left_out
+        )

@@ -285,6 +285,7 @@ def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
         document["hypervolume"],
         str(document["model"].get("conditions", {}).get("origin", "measured")),
         targets={f"latency:{d['device']}": d["target_ms"] for d in settings.get("devices", ())},
+        left_out=document.get("left_out", 0),
     )
     seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
     failed, objectives = document.get("failed", {}), document.get("objectives")

@@ -120,6 +120,7 @@ class ParetoFront:
         exported: Files of candidates that were trained and exported, by block string.
         targets: Of several devices the target of each in ms, or None, by the name of its latency
             in `Candidate.values`. `latency_ms` and `target_ms` are those of one of them.
+        left_out: How many extrapolated networks `Spec.front` left out.
     """
 
     candidates: tuple[Candidate, ...]
@@ -129,6 +130,7 @@ class ParetoFront:
     origin: str = "measured"
     exported: Mapping[str, ExportedFile] = field(default_factory=dict, hash=False, repr=False)
     targets: Mapping[str, float | None] = field(default_factory=dict, hash=False, repr=False)
+    left_out: int = 0
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
@@ -148,6 +150,16 @@ class ParetoFront:
             f"ParetoFront({counted(len(self), 'network')}, {min(ms):.2f} to "
             f"{max(ms):.2f} ms, top-1 up to {best:.1%}{target})"
         )
+
+    def extrapolated(self) -> list[str]:
+        """What of it is extrapolated, and what was left out for that, a sentence each."""
+        outside = sum(c.outside for c in self)
+        left = counted(self.left_out, "extrapolated network")
+        on = f"{outside} of {len(self)} networks on the front are extrapolated"
+        out = (
+            f"{left} left out, not better than faster ones by more than the error (--trust 0: all)"
+        )
+        return [on] * bool(outside) + [out] * bool(self.left_out)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a candidate: `FRONT_COLUMNS`, then further objectives by name.

@@ -120,6 +120,7 @@ class _Done(_Begun, kw_only=True):
     hypervolume: Number
     libraries: dict[str, Text]
     failed: dict[str, Count] = {}
+    left_out: Count = 0
     ended: _Ended | None = None
     objectives: _Objectives | None = None  # type: ignore[assignment]
 

@@ -379,8 +379,11 @@ class RunFolder:
         }
         if rule:
             ended["ended"] = {"rule": rule, "evaluations": len(evaluated)}
-        failed = {"failed": reasons} if reasons else {}
-        self._write_json({**ended, **failed, "front": [c.to_dict() for c in front]})
+        if reasons:
+            ended["failed"] = reasons
+        if front.left_out:
+            ended["left_out"] = front.left_out
+        self._write_json({**ended, "front": [c.to_dict() for c in front]})
 
 
 def _models(settings: dict[str, Any]) -> list[dict[str, Any]]:

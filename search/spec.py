@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from phonenas.space.errors import InvalidArgument
 from .constraints import Constraints, Devices, Limit, Target, split_limit
 from .evaluations import CHANCE, COLUMNS, Evaluations
 from .objectives import NAME, RATIO, RESERVED, Latency, Objective, Recorded
-from .pareto import hypervolume
+from .pareto import hypervolume, non_dominated
 from .strategies.reward import reward
 
 __all__ = ["Spec"]
@@ -55,7 +55,8 @@ class Spec(Constraints):
         limits: Bounds on anything, hard or soft.
         also: Objectives besides top-1 and latency; the front is that of all.
         trust: Standard errors that are deducted from each estimate of top-1 before networks are
-            compared, ≥ 0; so a search stays where the estimator knows the networks' parts.
+            compared, ≥ 0; so a search stays where the estimator knows the networks' parts. A front
+            compares extrapolated networks more strictly; see `front`.
         devices: Several devices, instead of a target.
     Raises:
         InvalidArgument: A name twice, one that cannot name an objective, or a trust below 0.
@@ -225,6 +226,39 @@ class Spec(Constraints):
             for o in (*self._costs, *self.also)
         ]
         return np.column_stack([1 - top1, self.cost(evaluated), *more])
+
+    def front(self, evaluated: Evaluations) -> tuple[npt.NDArray[np.intp], int]:
+        """The networks that none beats, by rising cost.
+
+        An extrapolated network is among them only where it is better by more than its doubt: where
+        the lower end of its top-1, by `trust`, is above the estimates of all others that are as
+        good in everything else. Else a front is full of networks, mostly its fastest ones, whose
+        differences are far smaller than their errors. Where all are extrapolated, or without trust,
+        lower ends alone decide.
+
+        Args:
+            evaluated: Networks with a top-1 that meet the hard constraints.
+        Returns:
+            Rows, (m,), and how many networks are left out as extrapolated.
+        """
+        losses = self.losses(evaluated)
+        losses[:, [0, 1]] = losses[:, [1, 0]]  # by cost, then top-1, whatever the losses' order is
+        best, outside = non_dominated(losses), evaluated.outside
+        if not self.trust or not outside[best].any() or outside[best].all():
+            return best, 0
+        hoped = losses.copy()
+        hoped[:, 1] = replace(self, trust=0.0).losses(evaluated)[:, 0]
+        groups = [np.flatnonzero(outside == unknown) for unknown in (False, True)]
+        rows = np.concatenate([group[non_dominated(losses[group])] for group in groups])
+        columns = [losses[rows, 1], *losses[rows].T[:1:-1], losses[rows, 0]]
+        kept: list[int] = []
+        # Whatever beats a network comes before it.
+        for row in rows[np.lexsort(columns)].tolist():
+            rivals = (hoped if outside[row] else losses)[kept]
+            if not (rivals <= losses[row]).all(axis=1).any():
+                kept.append(row)
+        left_out = len({*best[outside[best]].tolist()} - {*kept})
+        return np.array(kept)[np.lexsort(losses[kept].T[::-1])], left_out
 
     def rewards(self, evaluated: Evaluations) -> Floats:
         """The paper's soft reward of each network, (n,), weighed by soft limits; with a target.

@@ -421,8 +421,7 @@ def search_lines(
             f"{failed:,} of {counted(found.evaluations, 'network')} have no accuracy: "
             f"{summarise_reasons(found.failed)}"
         )
-    if outside := sum(c.outside for c in front):
-        lines.append(f"{outside} of {len(front)} networks on the front are extrapolated")
+    lines += front.extrapolated()
     return [*lines, f"* {note}"] if note else lines
 
 

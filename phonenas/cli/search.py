@@ -307,6 +307,7 @@ def search(
         "quantity": accuracy.quantity,
         "schedule": trained_for(accuracy.schedule, front),
         "extrapolated": sum(c.outside for c in front),
+        "left_out": front.left_out,
         "failed": dict(found.failed),
         "front": [{k: v for k, v in c.to_dict().items() if k != "measured_ms"} for c in front],
         "references": [asdict(r) for r in known],
@@ -318,9 +319,7 @@ def search(
         lines += [*known_lines(gained, known, fitted.conditions.mark), f"written to {out}"]
         if found.kept is not None:
             lines.append(f"the run as it was before it went on is in {found.kept}")
-        for m in models:
-            if m.conditions.origin in ("imported", "public"):
-                continue
+        for m in (n for n in models if n.conditions.origin not in ("imported", "public")):
             own = [p for p in model or () if device_of(p) == m.device]
             more = ["--model", str(own[0])] if own else []
             for folder in [str(f) for f in found.runs.values()] or [str(out)]:

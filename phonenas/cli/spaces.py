@@ -226,6 +226,7 @@ def _show_run(
         "hypervolume": run.front.hypervolume,
         "front": len(run.front),
         "extrapolated": sum(c.outside for c in run.front),
+        "left_out": run.front.left_out,
         "quantity": told.quantity,
         "schedule": told.schedule,
         "scale": told.scale,

@@ -33,7 +33,7 @@ from .references import (
     references_section,
 )
 from .rounds import rounds_section
-from .several import OfDevice, headline, of_devices
+from .several import OfDevice, headline, of_devices, on_the_front
 from .validation import measured_in, read_validation
 
 __all__ = ["write_report"]
@@ -247,8 +247,7 @@ def _headline(run: Loaded, validation: Mapping[str, Any] | None) -> str:
         text += "." if given == f"{target_ms:g}" else f", given as <b>{escape(given)}</b>."
     networks: list[dict[str, Any]] = [] if validation is None else validation["networks"]
     facts = [(f"{len(run.evaluations()):,}", "networks evaluated by prediction")]
-    outside = sum(c.outside for c in run.front)
-    facts.append((f"{len(run.front)}", f"of them on the front, {outside} extrapolated"))
+    facts.append((f"{len(run.front)}", on_the_front(run.front)))
     if validation is None or not networks:
         best = max(run.front, key=lambda c: c.top1, default=None)
         done = read_promoted(run.path)

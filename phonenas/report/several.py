@@ -8,13 +8,13 @@ from html import escape
 from typing import Any
 
 from phonenas.search.device_view import of_device
-from phonenas.search.pareto import Candidate
+from phonenas.search.pareto import Candidate, ParetoFront
 from phonenas.search.run_document import estimate_of
 from phonenas.search.run_folder import Loaded
 
 from .page import number, table
 
-__all__ = ["OfDevice", "headline", "latencies", "of_devices"]
+__all__ = ["OfDevice", "headline", "latencies", "of_devices", "on_the_front"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,12 @@ def latencies(c: Candidate, devices: Sequence[OfDevice]) -> str:
     return ", ".join(f"○ {ms:.2f} ms on {escape(device)}" for device, ms in own)
 
 
+def on_the_front(front: ParetoFront) -> str:
+    """What the number of a front's networks is of, and how many of them are extrapolated."""
+    left = f" ({front.left_out} left out)" if front.left_out else ""
+    return f"of them on the front, {sum(c.outside for c in front)} extrapolated{left}"
+
+
 def headline(devices: Sequence[OfDevice]) -> str:
     """The top of the page of several devices: the targets, the best network, a row a device."""
     run = devices[0].run
@@ -101,10 +107,7 @@ def headline(devices: Sequence[OfDevice]) -> str:
     text += _on_all(devices)
     facts = [
         (f"{len(run.evaluations()):,}", "networks evaluated by prediction"),
-        (
-            f"{len(run.front)}",
-            f"of them on the front, {sum(c.outside for c in run.front)} extrapolated",
-        ),
+        (f"{len(run.front)}", on_the_front(run.front)),
     ]
     tiles = "".join(f"<li><b>{a}</b>{b}</li>" for a, b in facts)
     titles = ("device", "target", "its times are", "what it is", "precision", "validated")

@@ -85,3 +85,66 @@ def test_where_nothing_dominates_a_sampled_point_all_may_come_yet(tiny: TinySpac
     whole = history(tiny)
     whole.remember(Evaluations(**{**vars(known), **none}))
     assert whole.volume() == 0.0 and whole.grown(10) == 1.0
+
+
+def rows_of(tiny: TinySpace, *rows: tuple[float, float, float, bool]) -> Evaluations:
+    """Networks with these ms, top-1, errors, and whether top-1 is an extrapolation."""
+    ms, top1, error, outside = map(np.array, zip(*rows, strict=True))
+    genomes = evaluated(tiny, len(rows)).genomes
+    return Evaluations(genomes, ms, top1, error, outside)
+
+
+def test_an_extrapolated_network_is_on_a_front_only_where_it_is_clearly_better(
+    tiny: TinySpace,
+) -> None:
+    known = rows_of(
+        tiny,
+        (1.0, 0.50, 0.05, True),  # the fastest
+        (1.1, 0.53, 0.05, True),  # 0.48 at least, and the fastest is taken to have 0.50
+        (1.2, 0.57, 0.05, True),
+        (2.0, 0.56, 0.01, False),
+        (2.1, 0.605, 0.05, True),  # 0.555 at least, and the one before has 0.56
+        (2.2, 0.565, 0.0105, False),  # which keeps this one's place
+        (3.0, 0.70, 0.05, True),
+    )
+    rows, left_out = search.Spec(trust=1.0).front(known)
+    assert (rows.tolist(), left_out) == ([0, 2, 3, 5, 6], 2)
+    rows, left_out = search.Spec().front(known)
+    assert (rows.tolist(), left_out) == ([0, 1, 2, 4, 6], 0)
+    unknown = replace(known, outside=np.ones(7, bool))  # nothing to compare them with
+    rows, left_out = search.Spec(trust=1.0).front(unknown)
+    assert (rows.tolist(), left_out) == ([0, 1, 2, 3, 4, 6], 0)
+
+
+@pytest.mark.parametrize("further", [0, 1, 2])
+def test_what_is_not_on_a_front_is_beaten_by_what_is(tiny: TinySpace, further: int) -> None:
+    spec, extrapolated = search.Spec(trust=1.5, also=ALSO[:further]), 0
+    for seed in range(20):
+        known = evaluated(tiny, 60, seed)
+        known = known.take(np.flatnonzero(known.has_top1))
+        rng = np.random.default_rng(seed)
+        outside = rng.random(len(known)) < 0.5
+        known = replace(known, outside=outside, top1_error=np.where(outside, 0.06, 0.01))
+        front, _ = spec.front(known)
+        assert np.argmin(known.latency_ms) in front
+        assert len({*front.tolist()}) == len(front)
+        extrapolated += int(outside[front].sum())
+        costs = np.column_stack([known.latency_ms, *(known.further[o.name] for o in spec.also)])
+        least = known.top1 - 1.5 * known.top1_error
+        for b in range(len(known)):
+            best = (known.top1 if outside[b] else least)[front]
+            beaten = (best >= least[b]) & (costs[front] <= costs[b]).all(axis=1) & (front != b)
+            assert beaten.any() == (b not in front)
+    assert extrapolated > 0
+
+
+def test_a_run_keeps_how_many_extrapolated_networks_its_front_leaves_out(tiny: TinySpace) -> None:
+    known = rows_of(tiny, (1.0, 0.5, 0.05, True), (1.1, 0.53, 0.05, True), (2.0, 0.56, 0.0, False))
+    of = History(tiny, search.Spec(trust=1.0), "phone", "measured")
+    of.remember(known)
+
+    def intervals(genomes: Any) -> Any:
+        return np.ones(len(genomes)), np.ones(len(genomes)), np.ones(len(genomes), bool)
+
+    front = of.front(intervals)
+    assert [c.latency_ms for c in front] == [1.0, 2.0] and front.left_out == 1

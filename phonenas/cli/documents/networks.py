@@ -96,6 +96,7 @@ class RunShown(msgspec.Struct, kw_only=True):
     hypervolume: float
     front: int
     extrapolated: int
+    left_out: int
     quantity: str
     schedule: str
     scale: str

@@ -81,6 +81,7 @@ class Searched(msgspec.Struct, kw_only=True):
     quantity: str
     schedule: str
     extrapolated: int
+    left_out: int
     failed: dict[str, int]
     front: list[_Candidate]
     references: list[Reference]

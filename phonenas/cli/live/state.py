@@ -105,7 +105,6 @@ class RunState:
         import numpy as np
 
         from phonenas.search.checkpoint import BUDGET, read_checkpoint
-        from phonenas.search.pareto import non_dominated
         from phonenas.search.run_document import DOCUMENT, estimate_of, read_run
         from phonenas.search.spec import Spec
 
@@ -139,7 +138,7 @@ class RunState:
             throughput.append(("left", f"about {duration(max(0, budget - n) / rate)}"))
         known = evaluated.take(np.flatnonzero(evaluated.has_top1))
         within = known.take(np.flatnonzero(spec.met(known) & known.comparable))
-        front = within.take(non_dominated(spec.losses(within))) if len(within) else within
+        front = within.take(spec.front(within)[0]) if len(within) else within
         facts.append(("on the front", f"{len(front):,}"))
         if log and log[-1].hypervolume == log[-1].hypervolume:
             facts.append(("hypervolume", f"{log[-1].hypervolume:.4f}"))

@@ -491,7 +491,9 @@ def test_a_run_of_before_goes_on_with_its_own_estimator(
     assert found["accuracy"] == "imagenet" and found["schedule"].startswith("350 epochs")
     assert found["extrapolated"] == sum(c["outside"] for c in found["front"])
     assert search.load(new).settings["trust"] == 1.645
+    assert search.load(new).front.left_out == found["left_out"]
     words.remove("--json")
     text = run(capsys, *words, "--out", str(new))
+    assert ("extrapolated networks left out" in text) == (found["left_out"] > 1)
     assert "on the front are extrapolated" in text or not found["extrapolated"]
     assert "top-1 on ImageNet after a full schedule: 350 epochs" in text
