@@ -1,4 +1,4 @@
-"""A torch module as a NETWORK, `module:Name`: exported as an ONNX file while a command runs."""
+"""A torch module as a NETWORK: `module:Name` or a .pt2 file, exported as ONNX while a command runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from phonenas.space.errors import InvalidArgument, UnsupportedFormat
 from phonenas.space.file_inputs import NOT_GIVEN, Given, Shape
 from phonenas.space.registry import Registry
 
+from .torch_program import TorchProgram
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["exported", "module_of"]
+__all__ = ["SUFFIX", "exported", "module_of"]
+
+SUFFIX = ".pt2"
 
 _USUAL_PX, _OPSET, _SEED = 224, 17, 0
 _PLACES: Registry[Any] = Registry("torch module", "phonenas.networks", {})
@@ -28,10 +32,11 @@ def exported(text: str, given: Given = NOT_GIVEN) -> tuple[Path, Given]:
     """An ONNX file of a module, removed when this process ends; and what is left to say of it.
 
     Its inputs are those of `forward`, of the shapes that the user sets; a single one is an image
-    of 224 px unless set. Random weights are those of seed 0.
+    of 224 px unless set. Random weights are those of seed 0. A program in a file has the inputs,
+    shapes and weights that it was exported with.
 
     Args:
-        text: `module:Name` of a module, or of what gives one when it is called.
+        text: `module:Name` of a module, or of what gives one when it is called; or a .pt2 file.
         given: What the user says of its inputs.
     Raises:
         UnknownName: It cannot be imported.
@@ -45,13 +50,17 @@ def exported(text: str, given: Given = NOT_GIVEN) -> tuple[Path, Given]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         torch.manual_seed(_SEED)
-        module = _made(torch, text)
-        names, shapes = _shapes(module, text, given)
-        kinds = {n: a.dtype for n, a in given.arrays}
+        if text.endswith(SUFFIX):
+            program = TorchProgram.at(Path(text))
+            module, kinds = program.module, {n: kind for n, kind, _ in program.inputs}
+            names, shapes = _shapes_of(program, text, given)
+        else:
+            module, kinds = _made(torch, text), {n: a.dtype for n, a in given.arrays}
+            names, shapes = _shapes(module, text, given)
         inputs = tuple(_tensor(torch, shapes[n], kinds.get(n, "float32")) for n in names)
         path = Path(_folder().path, str(len(list(_folder().path.iterdir()))))
         path.mkdir()
-        path /= text.replace(":", "-") + ".onnx"
+        path /= Path(text).name.replace(":", "-") + ".onnx"
         try:
             with torch.no_grad():
                 torch.onnx.export(
@@ -116,6 +125,32 @@ def _shapes(module: nn.Module, text: str, given: Given) -> tuple[list[str], dict
             f"--shape {(lacking or ['NAME'])[0]}=1,3,224,224"
         )
     return names, shapes
+
+
+def _shapes_of(
+    program: TorchProgram, text: str, given: Given
+) -> tuple[list[str], dict[str, Shape]]:
+    """Those that it was exported with; what the user says must be the same."""
+    shapes = {name: shape for name, _, shape in program.inputs}
+    names = ", ".join(shapes)
+    for name, said in {**{n: a.shape for n, a in given.arrays}, **dict(given.shapes)}.items():
+        if name not in shapes:
+            raise InvalidArgument(f"{text} has no input {name}; its inputs: {names}")
+        if tuple(said) != shapes[name]:
+            fixed = ",".join(map(str, shapes[name]))
+            raise InvalidArgument(
+                f"{text} was exported with {name}={fixed}, and runs at no other shape than that"
+            )
+    for name, kind, _ in program.inputs:
+        held = dict(given.arrays).get(name)
+        if held is not None and held.dtype != kind:
+            raise InvalidArgument(f"{text}: {name} is {kind}, and --input gives {held.dtype}")
+    px = given.resolution_px
+    if px is not None and any(len(s) != 4 or px not in s[1:] for s in shapes.values()):
+        raise InvalidArgument(
+            f"--resolution does not apply to {text}, which was exported at fixed shapes"
+        )
+    return list(shapes), shapes
 
 
 def _tensor(torch: Any, shape: Shape, kind: str) -> Any:

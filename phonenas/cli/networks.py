@@ -251,12 +251,13 @@ def is_run(text: str) -> bool:
 
 
 def is_file(text: str) -> bool:
-    """Whether a text names a network's file, by its ending; or a torch module, `module:Name`."""
+    """Whether a text names a network's file by its ending, or a torch module, `module:Name`."""
     return text.strip().endswith(_FILES) or _is_module(text)
 
 
 def _is_module(text: str) -> bool:
-    return not text.startswith(_TRANSFER) and _MODULE.fullmatch(text.strip()) is not None
+    module = not text.startswith(_TRANSFER) and _MODULE.fullmatch(text.strip()) is not None
+    return module or text.strip().endswith(".pt2")
 
 
 def on_disk(text: str, given: Given = NOT_GIVEN) -> tuple[Path, Given]:

@@ -348,7 +348,7 @@ def completed(
             "--precision": of if name in (*_LOCAL, "promote") else "",
         }
         # A file is in its own precision, and kernels are drawn in float32.
-        if any(w.endswith((".onnx", ".tflite", ".ort")) or w == "--kernels" for w in there):
+        if any(w.endswith((".onnx", ".tflite", ".ort", ".pt2")) or w == "--kernels" for w in there):
             del options["--precision"]
         lacking = [
             word

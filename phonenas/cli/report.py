@@ -280,7 +280,8 @@ def trace(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="NETWORK", help=f"{NETWORK} An .onnx file, module:Name of torch, ssdlite:NAME."
+            metavar="NETWORK",
+            help=f"{NETWORK} An .onnx or .tflite file, module:Name or .pt2 of torch, ssdlite:NAME.",
         ),
     ],
     device: DeviceName = "local",
