@@ -1,4 +1,4 @@
-"""A torch module as a NETWORK: `module:Name` or a .pt2 file, exported as ONNX while a command runs."""
+"""torch's networks, `module:Name` or a .pt2 file: exported as ONNX while a command runs."""
 
 from __future__ import annotations
 

@@ -213,9 +213,9 @@ class _Reader:
         target = _ATEN.fullmatch(said["target"])
         packet = None if target is None else getattr(self.torch.ops.aten, target[1], None)
         run = None if target is None else getattr(packet, target[2], None)
-        overload = isinstance(run, self.torch._ops.OpOverload)
-        if not overload or any(
-            "str" in str(a.type) and a.name not in _WORDS for a in run._schema.arguments
+        schema = run._schema if isinstance(run, self.torch._ops.OpOverload) else None
+        if schema is None or any(
+            "str" in str(a.type) and a.name not in _WORDS for a in schema.arguments
         ):
             raise UnsupportedFormat(
                 f"{self.path}: {str(said['target'])[:100]} is not an operation of aten, and no "
@@ -231,7 +231,9 @@ class _Reader:
             elif kind == "as_none":
                 outputs.append(None)
             else:
-                raise UnsupportedFormat(f"{self.path}: {target[0]} gives no tensor. {_ELSE}")  # type: ignore[index]
+                raise UnsupportedFormat(
+                    f"{self.path}: {str(said['target'])[:100]} gives no tensor. {_ELSE}"
+                )
         for given in said["inputs"]:
             self.argument(given["arg"], dict.fromkeys(self.size_of))
         return _Node(run, tuple(said["inputs"]), tuple(outputs))
@@ -279,7 +281,7 @@ def _module(
 ) -> nn.Module:
     """A module whose buffers are the program's weights."""
 
-    class Program(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Program(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             for name, tensor in bound.items():
@@ -300,7 +302,8 @@ def _module(
             found = tuple(values[name] for name in outputs)
             return found[0] if len(found) == 1 else found
 
-    return Program().eval()
+    module: nn.Module = Program().eval()
+    return module
 
 
 def _keep(values: dict[str, Any], names: Sequence[Any], given: Any) -> None:

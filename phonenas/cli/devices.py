@@ -91,7 +91,7 @@ def profile(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also this whole network, detector or file (.onnx, .tflite, .ort, .pt2); repeatable."
+            help="Also this whole network, detector or file (.onnx, .tflite, .ort); repeatable."
         ),
     ] = None,
     operator: Annotated[

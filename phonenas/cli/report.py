@@ -281,7 +281,7 @@ def trace(
         str,
         typer.Argument(
             metavar="NETWORK",
-            help=f"{NETWORK} An .onnx or .tflite file, module:Name or .pt2 of torch, ssdlite:NAME.",
+            help=f"{NETWORK} An .onnx, .tflite or .pt2 file, module:Name of torch, ssdlite:NAME.",
         ),
     ],
     device: DeviceName = "local",
