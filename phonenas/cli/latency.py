@@ -337,7 +337,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="NETWORK...",
-            help=f"{NETWORK} An .onnx, .tflite or .pt2 file, module:Name of torch, or ssdlite:NAME.",
+            help=f"{NETWORK} An .onnx, .tflite or .pt2 file, module:Name of torch, ssdlite:NAME.",
         ),
     ],
     device: DeviceName = "local",

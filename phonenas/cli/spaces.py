@@ -94,7 +94,7 @@ def show(
         str,
         typer.Argument(
             metavar="NETWORK|RUN",
-            help=f"{NETWORK} An .onnx, .tflite or .pt2 file, module:Name of torch, ssdlite:NAME, or a "
+            help=f"{NETWORK} An .onnx, .tflite or .pt2 file, module:Name, ssdlite:NAME, or a "
             "run's folder.",
         ),
     ],
