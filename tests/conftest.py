@@ -45,6 +45,14 @@ def patient() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """Only a computer that loses its power shows whether a file was on its disk: no test does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_user() -> None:
     """No variable of whoever runs the tests chooses a store or devices for them."""
     for name in ("PHONENAS_DB", "PHONENAS_DEVICES"):

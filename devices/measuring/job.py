@@ -92,18 +92,24 @@ class MeasuringJob:
         now_ms = median(self.sentinels_ms) if self.sentinels_ms else self.supervisor.drift.usual_ms
         return now_ms / self.before_ms
 
-    def estimate_s(self, text: str) -> float:
-        """Seconds of one round of an open subject: building, loading, warm-up, samples."""
+    def estimate_s(self, text: str, ms_per_mac: float) -> float:
+        """Seconds of one round of an open subject: building, loading, warm-up, samples.
+
+        Args:
+            text: The subject.
+            ms_per_mac: The supervisor's, which is a median: asked for once, for many subjects.
+        """
         subject = self.progress.open[text]
         runs = self.protocol.runs(subject.kind) + self.protocol.warmup_runs + 1
         load_s = 0.1 if subject.kind in WHOLE else 0.008
         # Between samples the sentinel runs twice for every 2 ms.
-        return load_s + 1.3 * runs * subject.model.macs * self.supervisor.ms_per_mac / 1e3
+        return load_s + 1.3 * runs * subject.model.macs * ms_per_mac / 1e3
 
     def left_s(self) -> float:
         """Seconds left: of work, or of pauses between a subject's rounds if those are longer."""
         missing = {t: self.progress.expected(t) for t in self.progress.open}
-        planned = sum(self.estimate_s(t) * n for t, n in missing.items())
+        ms_per_mac = self.supervisor.ms_per_mac
+        planned = sum(self.estimate_s(t, ms_per_mac) * n for t, n in missing.items())
         ratio = self.work_s / self.worked_estimate_s if self.worked_estimate_s > 5 else 1.15
         most = max(missing.values(), default=1)
         each_s = fmean(self.startups_s) if self.startups_s else _STARTUP_S
@@ -170,7 +176,7 @@ class MeasuringJob:
             now = self.device.now_s()
             batch: list[str] = []
             later: list[str] = []
-            size_s = 0.0
+            size_s, ms_per_mac = 0.0, self.supervisor.ms_per_mac
             full = False
             for text in [*self.progress.suspects, *due]:
                 # A second round of one subject ends the batch: later it would come too late.
@@ -179,7 +185,7 @@ class MeasuringJob:
                     later.append(text)
                 else:
                     batch.append(text)
-                    size_s += self.estimate_s(text)
+                    size_s += self.estimate_s(text, ms_per_mac)
             if batch:
                 yield batch
                 later = self.put_back(batch, later)
@@ -223,7 +229,8 @@ class MeasuringJob:
         if not batch:
             self.commit(())
             return 0.0
-        estimates_s = {t: self.estimate_s(t) for t in batch}
+        ms_per_mac = self.supervisor.ms_per_mac
+        estimates_s = {t: self.estimate_s(t, ms_per_mac) for t in batch}
         subjects = {t: self.progress.open[t] for t in batch}
         partly = {t: bool(getattr(s.model, "partly", False)) for t, s in subjects.items()}
         jobs = [Job(files[t], self.protocol.runs(subjects[t].kind), partly[t]) for t in batch]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from operator import sub
 from statistics import median
 
 from phonenas.data.measurement import MOST_MS
@@ -242,6 +243,7 @@ def _band(values: deque[float], share: float) -> tuple[float, float]:
     """Median of the narrowest band that holds this share of the values, and its width."""
     ordered = sorted(values)
     need = min(len(ordered), int(len(ordered) * share) + 1)
-    start = min(range(len(ordered) - need + 1), key=lambda i: ordered[i + need - 1] - ordered[i])
+    widths = list(map(sub, ordered[need - 1 :], ordered))
+    start = widths.index(min(widths))
     band = ordered[start : start + need]
     return median(band), band[-1] - band[0]

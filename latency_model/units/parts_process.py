@@ -82,8 +82,11 @@ def roofline(parts: Parts, hyperparameters: Floats) -> tuple[Floats, Any]:
     per_number = np.array([rate[4]] * (len(KINDS) - 1) + [rate[6]])
     w = parts.work
     ms = per_mac[parts.kinds] * w[:, 0] + per_number[parts.kinds] * w[:, 1] + rate[5] * w[:, 2]
-    total = parts.holds @ ms
-    return total, parts.holds.multiply(ms).multiply(1 / total[:, None]).tocsr()
+    holds = parts.holds
+    total = holds @ ms
+    # By its arrays, as an optimisation asks for it hundreds of times.
+    shares = holds.data * ms[holds.indices] * np.repeat(1 / total, np.diff(holds.indptr))
+    return total, type(holds)((shares, holds.indices, holds.indptr), holds.shape)
 
 
 def _matern(a: Floats, b: Floats) -> Floats:

@@ -135,7 +135,7 @@ class ControllerContract(StrategyContract):
 class TestController(ControllerContract):
     def make(self, seed: int) -> Strategy:
         pytest.importorskip("torch")
-        return search.Controller(seed=seed)
+        return search.Controller(seed=seed, hyperparameters=Hyperparameters(hidden=30, epochs=2))
 
     @staticmethod
     def late_rewards(**more: Any) -> tuple[float, Any]:
@@ -192,7 +192,7 @@ class TestController(ControllerContract):
     def test_probabilities_are_of_what_is_drawn(self) -> None:
         torch, space = pytest.importorskip("torch"), get("mnasnet")
         strategy = Controller(seed=0)
-        told(strategy, space, 300, 0.3)
+        told(strategy, space, 100, 0.3)
         strategy._places = np.full(4000, 0.5)
         drawn = strategy._draw(strategy._places)
         # The first gene depends on nothing: its frequencies are its probabilities.
@@ -248,7 +248,7 @@ class TestController(ControllerContract):
         try:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
-                asked.append(told(self.make(0), space, 200, 0.3)[0])
+                asked.append(told(search.Controller(seed=0), space, 100, 0.3)[0])
         finally:
             torch.set_num_threads(before)
         assert np.array_equal(*asked)
