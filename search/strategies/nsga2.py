@@ -14,7 +14,7 @@ from .base import Objectives, State, Strategy
 __all__ = ["NSGA2"]
 
 _FIRST = 10  # networks before the first selection
-_CHILDREN, _SURVIVORS = 10, 5  # one child a generation for so many networks observed; one survivor
+_CHILDREN, _SURVIVORS = 10, 20  # one child a generation for so many networks observed; one survivor
 
 
 class NSGA2(Strategy):
@@ -26,8 +26,8 @@ class NSGA2(Strategy):
 
     The population grows with the networks observed, so that no budget need be known: 10 networks
     first, then a tenth as many children a generation as networks were observed (4 at least), and a
-    fifth as many survivors (10 at least), until both reach `population`. A few hundred evaluations
-    then see dozens of generations instead of two.
+    twentieth as many survivors (10 at least), until both reach `population`. A few hundred
+    evaluations then see dozens of generations instead of two, of the best alone.
 
     Args:
         seed: Of all chance.
