@@ -7,10 +7,12 @@ import gc
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from fakes import FakeDevice, TinySpace
 from hypothesis import HealthCheck, settings
 from quoted import not_told
@@ -49,6 +51,14 @@ def no_wait_for_the_disk() -> Iterator[None]:
     """Only a computer that loses its power shows whether a file was on its disk: no test does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsers_are_built_once() -> Iterator[None]:
+    """A program builds the parsers of all commands once; here one process runs hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         yield
 
 

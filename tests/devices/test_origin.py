@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeDevice, TinySpace, undigested
 
 from phonenas import cli, data, devices, latency_model, search, space
+from phonenas.devices.device import Device
 from phonenas.devices.measuring.profiling import Selection
 from phonenas.devices.measuring.protocol import Protocol
 from phonenas.latency_model.fitting import choose_conditions
@@ -20,21 +21,25 @@ from phonenas.search.validation.validation_file import document
 from phonenas.testing import SimulatedPhone
 
 
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the profile of a simulated phone, and of a measured one of the same name."""
-    folder = tmp_path_factory.mktemp("origin")
-    named = type("Named", (FakeDevice,), {"name": "twin"})
+def measured(folder: Path, *on: Device) -> Path:
+    """A folder with a store that holds the profile of each device."""
     subjects = Selection().subjects(TinySpace(resolution=32), 25, seed=0)
     with data.MeasurementStore(folder / "s.db") as store:
-        for device in (SimulatedPhone("sim"), named(), SimulatedPhone("twin")):
+        for device in on:
             with device:
                 devices.measure(subjects, on=device, into=store, protocol=Protocol(apart_s=0.0))
     return folder
 
 
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return measured(tmp_path_factory.mktemp("origin"), SimulatedPhone("sim"))
+
+
 @pytest.mark.slow
-def test_a_fit_takes_what_was_measured_though_the_simulated_came_later(simulated: Path) -> None:
+def test_a_fit_takes_what_was_measured_though_the_simulated_came_later(tmp_path: Path) -> None:
+    named = type("Named", (FakeDevice,), {"name": "twin"})
+    simulated = measured(tmp_path, SimulatedPhone("sim"), named(), SimulatedPhone("twin"))
     with data.MeasurementStore(simulated / "s.db") as store:
         chosen, left_out = choose_conditions(store, "twin")
         assert chosen.origin == "measured"

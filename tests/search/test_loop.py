@@ -196,9 +196,9 @@ def test_the_front_is_sound(fitted: LatencyModel, surrogate: Surrogate, tiny: Ti
 
 
 def test_equal_seeds_are_equal(fitted: LatencyModel, surrogate: Surrogate) -> None:
-    assert go(fitted, surrogate).front == go(fitted, surrogate).front
-    other = go(fitted, surrogate, strategy=search.NSGA2(seed=4, population=20))
-    assert other.front != go(fitted, surrogate).front
+    found = go(fitted, surrogate).front
+    assert go(fitted, surrogate).front == found
+    assert go(fitted, surrogate, strategy=search.NSGA2(seed=4, population=20)).front != found
 
 
 def test_each_network_is_judged_once(
