@@ -156,6 +156,12 @@ class Devices:
         return {d.latency.name: None if d.target is None else d.target.ms for d in self.on}
 
     @property
+    def origins(self) -> dict[str, str]:
+        """Of the latencies that each one's model was fitted on, by the column of its latency."""
+        each = {d.latency.name: getattr(d.latency, "model", None) for d in self.on}
+        return {n: str(m.conditions.origin) for n, m in each.items() if m is not None}
+
+    @property
     def others(self) -> tuple[OnDevice, ...]:
         """All but the one whose latency `latency_ms` is."""
         return tuple(d for i, d in enumerate(self.on) if i != self.own)

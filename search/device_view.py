@@ -57,6 +57,7 @@ def of_device(run: Loaded, device: str) -> Loaded:
         target_ms=own["target_ms"],
         target=own["target"],
         origin=str(model["conditions"]["origin"]),
+        origins={},
     )
     return replace(
         run,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -287,7 +288,7 @@ class History:
             )
             for i in range(len(best))
         )
-        targets = spec.devices.targets_ms if spec.devices is not None else {}
-        return ParetoFront(
-            candidates, ms, given, self.volume(), self.origin, targets=targets, left_out=left_out
-        )
+        front = ParetoFront(candidates, ms, given, self.volume(), self.origin, left_out=left_out)
+        if spec.devices is None:
+            return front
+        return replace(front, targets=spec.devices.targets_ms, origins=spec.devices.origins)

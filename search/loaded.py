@@ -206,7 +206,7 @@ class Loaded:
             "macs": counts[:, 0],
             "params": counts[:, 1],
             "reward": None,
-            "origin": self.front.origin,
+            **self.front.origin_columns,
             **{n: v for n, v in further.items() if n not in FRONT_COLUMNS},
             "failed": [evaluated.failed.get(i, "") for i in range(len(evaluated))],
         }
@@ -286,6 +286,10 @@ def load(path: str | Path, space: SearchSpace | None = None) -> Loaded:
         str(document["model"].get("conditions", {}).get("origin", "measured")),
         targets={f"latency:{d['device']}": d["target_ms"] for d in settings.get("devices", ())},
         left_out=document.get("left_out", 0),
+        origins={
+            f"latency:{device}": str(model.get("conditions", {}).get("origin", "measured"))
+            for device, model in ((document.get("objectives") or {}).get("devices") or {}).items()
+        },
     )
     seconds, libraries, model = (document[name] for name in ("seconds", "libraries", "model"))
     failed, objectives = document.get("failed", {}), document.get("objectives")

@@ -121,6 +121,7 @@ class ParetoFront:
         targets: Of several devices the target of each in ms, or None, by the name of its latency
             in `Candidate.values`. `latency_ms` and `target_ms` are those of one of them.
         left_out: How many extrapolated networks `Spec.front` left out.
+        origins: Of several devices the origin of each, by the same names; `origin` is of the one.
     """
 
     candidates: tuple[Candidate, ...]
@@ -131,6 +132,7 @@ class ParetoFront:
     exported: Mapping[str, ExportedFile] = field(default_factory=dict, hash=False, repr=False)
     targets: Mapping[str, float | None] = field(default_factory=dict, hash=False, repr=False)
     left_out: int = 0
+    origins: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
@@ -165,19 +167,26 @@ class ParetoFront:
         """One row a candidate: `FRONT_COLUMNS`, then further objectives by name.
 
         Of several devices each has a latency with its interval: `latency:pixel6`, `low:pixel6` and
-        `high:pixel6`, in ms.
+        `high:pixel6`, in ms; and `origin:pixel6`. `origin` is then that of all: "measured and
+        public" where they differ.
         """
         import pandas as pd
 
         further = [{**c.values, **_ends(c)} for c in self]
         names = dict.fromkeys(name for row in further for name in row)
         columns = [*FRONT_COLUMNS, *(name for name in names if name not in FRONT_COLUMNS)]
-        own = {"origin": self.origin}
+        own = self.origin_columns
         rows = [
             {**more, **c.to_dict(), "network": c.block_args, **own}
             for c, more in zip(self, further, strict=True)
         ]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=[*columns, *(n for n in own if n not in columns)])
+
+    @property
+    def origin_columns(self) -> dict[str, str]:
+        """Origin of the latencies, and of several devices that of each, by column of a table."""
+        each = {f"origin:{n.removeprefix('latency:')}": o for n, o in self.origins.items()}
+        return {"origin": " and ".join(dict.fromkeys(each.values())) or self.origin, **each}
 
 
 def _ends(candidate: Candidate) -> dict[str, float]:

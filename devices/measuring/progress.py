@@ -18,12 +18,13 @@ from .events import Subject
 from .first_inference import FirstInferences
 from .protocol import Protocol
 
-__all__ = ["JobProgress", "is_failure"]
+__all__ = ["JobProgress", "is_disturbed", "is_failure"]
 
 log = logging.getLogger("phonenas")
 
 _FAILURES = 3  # of one subject in a row, before it is given up
 _FAILED = f"{_FAILURES} times: "  # how the reason then begins, in the store too
+_DISTURBED = f"{_FAILED}no undisturbed run"  # as workers say it of a model
 _ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
 _ROUNDS_TO_JUDGE = 30
 # Before subjects had all of their rounds, the time left is told for so large a share of subjects
@@ -66,7 +67,10 @@ class JobProgress:
         self._rejected: list[tuple[str, str]] = []
 
     def begin(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
-        """Read from the store what is measured; with `retry`, repeat what was given up."""
+        """Read from the store what is measured; with `retry`, repeat what was given up.
+
+        What other programs disturbed is repeated in any case: that says nothing of it.
+        """
         for kind, anew in itertools.product(get_args(SubjectKind), (False, True)):
             chosen = {s.text: s for s in subjects if (s.kind, again or s.again) == (kind, anew)}
             if not chosen:
@@ -75,7 +79,7 @@ class JobProgress:
                 self.conditions, kind, list(chosen), purpose=self.purpose, again=anew
             )
             for text, pending in known.items():
-                if pending.given_up and not retry:
+                if pending.given_up and not retry and not is_disturbed(pending.given_up):
                     self.unstable[text] = pending.given_up
                     continue
                 # A quicker protocol may have called it complete with fewer rounds.
@@ -284,7 +288,12 @@ class JobProgress:
 
 def is_failure(reason: str) -> bool:
     """Whether a subject was given up because it failed, not because its times differ."""
-    return reason.startswith(_FAILED)
+    return reason.startswith(_FAILED) and not is_disturbed(reason)
+
+
+def is_disturbed(reason: str) -> bool:
+    """Whether a subject was given up because other programs took the core from all of its runs."""
+    return reason.startswith(_DISTURBED)
 
 
 def _sentinel_ms(rounds: Iterable[Round]) -> float | None:

@@ -277,21 +277,19 @@ def profile(
 
 
 def _refuse_lacking(outcomes: Iterable[Outcome], asked: Collection[str]) -> None:
-    """Say which of the subjects that were asked for by name gave no number.
+    """UnstableDevice where subjects that were asked for by name gave no number."""
+    from phonenas.devices.measuring.progress import is_disturbed
 
-    Raises:
-        UnstableDevice: Some gave none.
-    """
-    lacking = [
-        f"{name} on {o.conditions.device}: {why}"
-        for o in outcomes
-        for name, why in o.unstable.items()
-        if name in asked
+    lost = [
+        (o.conditions.device, *x) for o in outcomes for x in o.unstable.items() if x[0] in asked
     ]
-    if lacking:
+    if lost:
+        told = "; ".join(f"{name} on {device}: {why}" for device, name, why in lost)
+        busy = all(is_disturbed(why) for _, _, why in lost)
+        how = "Close other programs, then give the same command again."
         raise UnstableDevice(
-            f"{len(lacking)} of the subjects named gave no number ({'; '.join(lacking)}). What was "
-            "measured is kept. Measure them again with --again."
+            f"{len(lost)} of the subjects named gave no number ({told}). What was measured is "
+            f"kept. {how if busy else 'Measure them again with --again.'}"
         )
 
 

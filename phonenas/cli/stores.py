@@ -400,6 +400,9 @@ def profile_words(model: LatencyModel) -> list[str]:
     own = spaces.get(space.name).resolution_px == space.resolution_px
     words = ["profile", "--device", model.device, "--space", space.name]
     words += [] if own else ["--resolution", str(space.resolution_px)]
+    every = space.operators()
+    few = sum(o in model.table.ms for o in every)
+    words += ["--operators", str(few)] if few < len(every) else []
     return [*words, *precision_words(model.conditions)]
 
 
@@ -432,7 +435,7 @@ def refit_lines(
         # A fit on a few new operators among many old ones would mix two speeds.
         words = profile_words(fitted)
         lines.append(
-            "first measure everything again, with the options of its profile:  "
+            "first measure everything again, with the other options of its profile:  "
             + command_line(*words, "--again", db=db)
             if words
             else "first measure everything again: give the command of its profile, with --again"

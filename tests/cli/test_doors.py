@@ -248,6 +248,35 @@ def test_a_subject_asked_for_by_name_that_gave_no_number(
 
 
 @pytest.mark.fault(
+    "Other programs take the core from every run of a network that was asked for by name.",
+    "`1 of the subjects named gave no number`; `Close other programs, then give the same command "
+    "again`; exit code 1",
+    "As it says.",
+)
+@pytest.mark.usefixtures("fast")
+def test_what_other_programs_disturbed_is_measured_by_the_same_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crowded(FakeDevice):
+        def run_ms(self, jobs, **more):  # type: ignore[no-untyped-def]
+            for job, reading in zip(jobs, super().run_ms(jobs, **more), strict=True):
+                whole = job.model.stat().st_size > 1_000_000
+                lost = Reading(preempted=30, error="no undisturbed run among 30")
+                yield lost if whole else reading
+
+    monkeypatch.setattr(devices, "connect", lambda *a, **k: Crowded())
+    words = ("profile", "--device", "fake", "--quick", "--quiet", "--network", "mnasnet-small")
+    code, out, err = run(*words)
+    assert code == 1 and "given up: " in out
+    assert "on fake: 3 times: no undisturbed run among 30" in err
+    assert "Close other programs, then give the same command again." in err
+    assert "--again" not in err
+    monkeypatch.setattr(devices, "connect", lambda *a, **k: FakeDevice())
+    code, out, err = run(*words)
+    assert code == 0 and "2 subjects measured" in out and "given up" not in out, err
+
+
+@pytest.mark.fault(
     "One of several devices fails while all are profiled.",
     "`other: not done: no such provider`; `1 of 2 devices were not measured to the end. "
     "What was measured is kept`",

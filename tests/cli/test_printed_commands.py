@@ -133,7 +133,7 @@ def test_a_check_with_other_threads(
     db = ["--db", str(profiled)]
     assert printed_in(err) == [
         *("phonenas", "profile", "--device", "fake", "--space", "accel-nasbench"),
-        *("--resolution", "32", "--threads", "2", *db),
+        *("--resolution", "32", "--operators", "55", "--threads", "2", *db),  # as many as before
     ]
     own = err.split(":  ")[1].partition(" ;")[0]
     assert shlex.split(own) == ["phonenas", "check", "--device", "fake", "--threads", "1", *db]

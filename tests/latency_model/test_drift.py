@@ -193,10 +193,14 @@ def test_networks_of_another_speed_ask_for_a_profile(
         assert f"the sentinel {(sentinel_ms or 0) / 0.5:.2f} times as long" in reason[0]
         lines = refit_lines(found, of_space(model, "mnasnet"), "s.db")
         command = "phonenas profile --device lab --space mnasnet --again --db s.db"
-        assert lines[-2].endswith(f"with the options of its profile:  {command}")
+        assert lines[-2].endswith(f"with the other options of its profile:  {command}")
         assert lines[-1] == "then:  phonenas fit --device lab --db s.db"
         small = refit_lines(found, of_space(model, "mnasnet", 192), "s.db")
         assert "--space mnasnet --resolution 192 --again" in small[-2]
+        part = of_space(model, "mnasnet")
+        table = LookupTable(dict(list(part.table.ms.items())[:200]), {}, "2026-01-01")
+        few = replace(part, times=replace(part.times, table=table))
+        assert "--space mnasnet --operators 200 --again" in refit_lines(found, few, "s.db")[-2]
         lone = LookupTable({Operator("conv", 9, 7, 11, kernel=3): 1.0}, {}, "2026-01-01")
         alien = replace(model, times=replace(model.times, table=lone))
         unknown = refit_lines(found, alien, "s.db")

@@ -159,6 +159,9 @@ def test_the_columns_have_the_devices_names(
         "latency_ratio",
     }
     assert names <= set(run.front.to_frame()) and names <= set(run.to_frame())
+    for frame in (run.front.to_frame(), run.to_frame()):
+        for column in ("origin", f"origin:{BIG}", f"origin:{LITTLE}"):
+            assert set(frame[column]) == {"public"}
     assert {f"latency:{BIG}", f"latency:{LITTLE}"} <= set(
         pd.read_parquet(into / "evaluations.parquet")
     )

@@ -195,6 +195,18 @@ def test_a_front_as_a_frame_has_objectives_by_name() -> None:
     assert list(empty.columns) == [*named.split(), "origin"] and len(empty) == 0
 
 
+def test_of_several_devices_each_has_its_origin() -> None:
+    values = {"latency:a": 4.0, "latency:b": 7.0}
+    both = {"latency:a": "measured", "latency:b": "public"}
+    first = candidate(0, 4.0, 0.6, values=values)
+    front = ParetoFront((first,), None, "", 0.8, "measured", origins=both)
+    (row,) = front.to_frame().to_dict("records")
+    told = {n: row[n] for n in ("origin", "origin:a", "origin:b")}
+    assert told == {"origin": "measured and public", "origin:a": "measured", "origin:b": "public"}
+    same = ParetoFront((first,), None, "", 0.8, "public", origins=dict.fromkeys(both, "public"))
+    assert set(same.to_frame()["origin"]) == {"public"}
+
+
 def test_of_several_devices_each_has_its_latency_and_interval() -> None:
     near, far = Interval(3.0, 5.0, True), Interval(6.0, 9.0, False)
     values = {"latency:a": 4.0, "latency:b": 7.0}

@@ -21,6 +21,7 @@ from ..output import command_line
 
 __all__ = ["init"]
 
+_FEW = 200  # operators of a space; the demo shows that they are enough
 _TRIES = 3  # of a question whose answers cannot be used
 _PAD = "\0"  # between a value and its comment; no value of TOML holds it
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -35,7 +36,7 @@ device = {device}{pad}as `phonenas devices` lists it, --ready too
 space = {space}{pad}{spaces}, ...; or a .toml file
 {measure}
 [search]                              # phonenas search --help
-target = {target}{pad}ms, or a network; a list gives a run for each
+target = {target}{pad}ms, or a network; {several}
 strategy = "nsga2"                    # a list gives a run for each; so does one of seed
 evaluations = 8000                    # with more, a finished run goes on
 seed = 0
@@ -46,7 +47,7 @@ seed = 0
 """
 _MEASURE = """
 [profile]                             # phonenas profile --help
-networks = 30                         # whole networks, to calibrate and to score the model
+{operators}networks = 20{pad}whole networks, to calibrate and to score the model
 {network}
 [fit]                                 # the latency model, and its score
 """
@@ -135,7 +136,7 @@ class _Table:
         return "\n".join([f"[{head}]", *(f"{k} = {_toml(v)}" for k, v in self.keys.items())])
 
 
-def _toml(value: str | int | float) -> str:
+def _toml(value: str | int | float | list[str]) -> str:
     """A value in TOML, whose texts in quotes are those of JSON."""
     return json.dumps(value, ensure_ascii=False)
 
@@ -161,8 +162,11 @@ def init(
         typer.Option(help="Of devices: benchmark_model or onnxruntime_perf_test for Android."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Of a study: its device, or a ready phone.")
-    ] = "local",
+        list[str] | None,
+        typer.Option(
+            help="Of a study: its device, local by default, or a ready phone; repeatable."
+        ),
+    ] = None,
     space: Annotated[str, typer.Option(help="Of a study: its search space.")] = "mnasnet",
     target: Annotated[
         str, typer.Option(help="Of a study: milliseconds, or a network.")
@@ -173,8 +177,8 @@ def init(
     if what == "study":
         output.refuse("ssh program", "is of devices, not of a study")
         path = out or Path("study.toml")
-        values = {"device": device, "space": space, "target": target}
-        _write_study(output, asker, path, values)
+        values = {"space": space, "target": target}
+        _write_study(output, asker, path, device or ["local"], values)
     elif what == "devices":
         output.refuse("device space target", "is of a study: phonenas init study")
         _write_devices(output, asker, out, ssh or [], program)
@@ -183,7 +187,9 @@ def init(
         raise UnknownName(f"init writes devices or a study, not {what!r}. {known}")
 
 
-def _write_study(output: Output, asker: _Asker, path: Path, values: dict[str, str]) -> None:
+def _write_study(
+    output: Output, asker: _Asker, path: Path, devices: list[str], values: dict[str, str]
+) -> None:
     from phonenas import space as spaces
     from phonenas.data.files import TemporaryFolder, write_atomic
     from phonenas.latency_model import ready
@@ -204,20 +210,33 @@ def _write_study(output: Output, asker: _Asker, path: Path, values: dict[str, st
         else:
             Target(ms)
 
-    device = asker.ask("Device", values["device"], refuse_unknown)
+    def known(text: str) -> None:
+        for name in _listed(text):
+            refuse_unknown(name)
+
+    question = "Device (several: with commas between them)"
+    devices = _listed(asker.ask(question, ", ".join(devices), known))
     space = asker.ask("Search space", values["space"], lambda s: spaces.get(s))
     target = asker.ask("Target, in ms or as a network", values["target"], reachable)
     ms = milliseconds(target)
-    there = device not in ready.names()
+    every = (
+        len(spaces.get(space).operators()) if any(d not in ready.names() for d in devices) else 0
+    )
+    few = f"operators = {_FEW}{_PAD}of the space's {every:,}, the most informative; without: all\n"
+    there = any(d not in ready.names() for d in devices)
+    several = len(devices) > 1
     network = "" if ms is not None else f"network = [{_toml(target)}]{_PAD}the target\n"
     text = _STUDY.format(
         run=command_line("run", str(path)),
         out=_toml(f"runs/{path.stem}"),
-        device=_toml(device),
+        device=_toml(devices if several else devices[0]),
         space=_toml(space),
         target=_toml(target if ms is None else ms),
+        several="{NAME = 8, ...} sets each" if several else "a list gives a run for each",
         spaces=", ".join(spaces.names()[:2]),
-        measure=_MEASURE.format(network=network) if there else "",
+        measure=_MEASURE.format(operators=few * (every > _FEW), network=network, pad=_PAD)
+        if there
+        else "",
         validate=_VALIDATE if there else "",
         pad=_PAD,
     )
@@ -232,6 +251,11 @@ def _write_study(output: Output, asker: _Asker, path: Path, values: dict[str, st
     result = {"file": str(path), "steps": [str(s) for s in steps]}
     shown = f"written to {path}: {counted(len(steps), 'step')}\ndo them:  "
     output.print(result, lambda: shown + command_line("run", str(path)))
+
+
+def _listed(text: str) -> list[str]:
+    """The names in an answer, each once."""
+    return [*dict.fromkeys(name.strip() for name in text.split(",") if name.strip())] or [text]
 
 
 def _aligned(text: str) -> str:

@@ -112,6 +112,33 @@ def test_input_that_ends_after_a_phone_keeps_it(run: Run, monkeypatch: pytest.Mo
     assert "look:  PHONENAS_DEVICES='my devices.toml' phonenas devices" in out
 
 
+def test_a_study_of_several_devices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    phone = "pixel4/tflite/cpu-1large/float32"
+    made = run.json("init", "study", "--yes", "--device", "fake", "--device", phone)
+    assert written("study.toml")["device"] == ["fake", phone]
+    assert [s.split()[1] for s in made["steps"]] == [
+        *("profile", "fit", "search", "validate", "report")
+    ]
+    assert phone not in made["steps"][0] and f"--device {phone}" in made["steps"][2]
+    text = Path("study.toml").read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 100
+    answer(monkeypatch, f" {phone},fake ,", "", "20")
+    assert run("init", "study", "--out", "asked.toml")[0] == 0
+    assert written("asked.toml")["device"] == [phone, "fake"]
+    words = ("init", "study", "--yes", "--out", "bad.toml", "--device", "fake", "--device", "fak")
+    code, out, err = run(*words)
+    assert code == 2 and out == "" and "no device is called 'fak'" in err
+
+
+@pytest.mark.parametrize(("space", "few"), [("mnasnet", 200), ("accel-nasbench", None)])
+def test_a_study_measures_few_operators_of_a_large_space(
+    run: Run, space: str, few: int | None
+) -> None:
+    run.json("init", "study", "--yes", "--device", "fake", "--space", space)
+    profile = written("study.toml")["profile"]
+    assert profile.get("operators") == few and profile["networks"] == 20
+
+
 def test_a_study_of_any_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "my  #1.toml"
     made = run.json("init", "study", "--yes", "--device", "fake", "--out", name)

@@ -117,8 +117,9 @@ def test_what_was_measured_before_a_phone_changed_is_measured_again(
     code, out, err = run(*words)
     assert code == 0, err
     assert "the device has another speed: newer networks take 1.3" in out
-    command = f"phonenas profile --device sim --space accel-nasbench --again --db {db[1]}"
-    assert f"with the options of its profile:  {command}\nthen:  phonenas fit" in out
+    words = "--device sim --space accel-nasbench --operators 55 --again"  # as many as before
+    command = f"phonenas profile {words} --db {db[1]}"
+    assert f"with the other options of its profile:  {command}\nthen:  phonenas fit" in out
     assert "SPACE" not in out
 
 
