@@ -18,10 +18,11 @@ from ..accuracy.imagenet.imagenet import file_path, read
 from ..accuracy.imagenet.published import RECIPES, PublishedTop1, read_published
 from ..accuracy.surrogate.surrogate import Surrogate
 
-__all__ = ["BASELINES", "benchmark"]
+__all__ = ["BASELINES", "benchmark", "figures_noise"]
 
 Floats = npt.NDArray[np.float64]
 MIDDLE_MACS = (250e6, 700e6)
+_DRAWS = 2000
 #: Name of each baseline, and what it is a line in; each recipe has its own height.
 BASELINES = {
     "log macs": "logarithm of MACs",
@@ -38,7 +39,8 @@ def benchmark(tables: Sequence[Path], short: Path) -> dict[str, Any]:
         short: The Accel-NASBench table.
     Returns:
         `networks`: a row each; `families` by name; `scores` of the model and of the baselines, over
-        all, over the families by which the method was chosen, and over the others.
+        all, over the families by which the method was chosen, and over the others; `noise` of the
+        published figures, and `middle_interval`, 90 %, of the model's rank correlation.
     Raises:
         InvalidArgument: A table of another kind.
     """
@@ -78,7 +80,66 @@ def benchmark(tables: Sequence[Path], short: Path) -> dict[str, Any]:
         }
         for i in range(len(full))
     ]
-    return {"scores": scores, "families": families, "networks": networks}
+    noise = figures_noise(rows.names, rows.recipe, rows.top1)
+    middle = rows.top1[_middle(rows)]
+    return {
+        "scores": scores,
+        "families": families,
+        "networks": networks,
+        "noise": {**noise, **_of_exact(middle, noise["points"])},
+        "middle_interval": _interval(top1[_middle(rows)], middle),
+    }
+
+
+def figures_noise(
+    names: Sequence[str], recipe: npt.NDArray[np.intp], top1: Floats
+) -> dict[str, Any]:
+    """How far figures lie from what their network and their recipe say, each added.
+
+    Two trainings by what counts as one recipe differ in code, augmentation and seed; no estimate
+    from a network and a recipe can know that.
+
+    Args:
+        names, recipe, top1: Of n figures, (n,) each; top-1 in %.
+    Returns:
+        `figures` and `networks` with two figures or more, and `points`, the standard deviation.
+    """
+    _, at, count = np.unique(np.array(names), return_inverse=True, return_counts=True)
+    several = count[at] > 1
+    columns = np.column_stack(
+        [at[:, None] == np.flatnonzero(count > 1), recipe[:, None] == np.unique(recipe[several])]
+    )[several].astype(np.float64)
+    weights, _, rank, _ = np.linalg.lstsq(columns, top1[several])
+    rest = np.square(top1[several] - columns @ weights).sum()
+    return {
+        "figures": int(several.sum()),
+        "networks": int((count > 1).sum()),
+        "points": float(np.sqrt(rest / max(int(several.sum()) - int(rank), 1))),
+    }
+
+
+def _middle(rows: Rows) -> npt.NDArray[np.bool_]:
+    least, most = MIDDLE_MACS
+    return np.asarray((rows.macs >= least) & (rows.macs <= most), np.bool_)
+
+
+def _of_exact(published: Floats, noise: float) -> dict[str, float]:
+    """Rank correlation of figures with the top-1 behind them: the mean and both ends of 90 %."""
+    rng, middle = np.random.default_rng(0), published.mean()
+    # The spread of figures is that of the networks and the noise together.
+    share = np.sqrt(max(1 - noise**2 / max(float(published.var()), 1e-12), 0.0))
+    exact = middle + share * (published - middle)
+    drawn = exact + noise * rng.standard_normal((_DRAWS, len(exact)))
+    orders = [spearman(exact, figures) for figures in drawn]
+    low, high = np.quantile(orders, [0.05, 0.95])
+    return {"spearman": float(np.mean(orders)), "low": float(low), "high": float(high)}
+
+
+def _interval(estimated: Floats, published: Floats) -> list[float]:
+    """Both ends of the 90 % interval of the rank correlation, by drawing networks again."""
+    drawn = np.random.default_rng(0).integers(len(published), size=(_DRAWS, len(published)))
+    orders = [spearman(estimated[rows], published[rows]) for rows in drawn]
+    return [float(q) for q in np.quantile(orders, [0.05, 0.95])]
 
 
 def _line(rows: Rows, x: Floats) -> Floats:
@@ -123,8 +184,7 @@ def _score(
     """Mean error in points, bias, share inside the 90 % interval; order at 250 to 700 M MACs."""
     at = at & ~np.isnan(top1)
     off = top1 - rows.top1
-    least, most = MIDDLE_MACS
-    middle = at & (rows.macs >= least) & (rows.macs <= most)
+    middle = at & _middle(rows)
     order = spearman(top1[middle], rows.top1[middle]) if middle.sum() > 2 else float("nan")
     inside = None if error is None else float((np.abs(off[at]) <= REACH * error[at]).mean())
     return {

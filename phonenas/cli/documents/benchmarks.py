@@ -248,9 +248,23 @@ class _Published(msgspec.Struct, kw_only=True):
     standard_error: float
 
 
+class _Noise(msgspec.Struct, kw_only=True):
+    """Of published figures about their network and recipe, in points; and the rank correlation,
+    with its 90 % interval, that an exact estimate would reach in the middle."""
+
+    figures: int
+    networks: int
+    points: float
+    spearman: float
+    low: float
+    high: float
+
+
 class Top1Benchmark(msgspec.Struct, kw_only=True):
     """Published ImageNet top-1, each family left out of the fit in turn."""
 
     scores: list[_OfEstimator]
     families: list[_OfFamily]
     networks: list[_Published]
+    noise: _Noise
+    middle_interval: list[float]

@@ -243,6 +243,17 @@ def test_sums_and_sides_alone_give_the_features() -> None:
     assert got[0, FEATURES.index("log2 resolution")] == pytest.approx(np.log2(192 / 224))
 
 
+def test_figures_lie_about_their_network_and_recipe() -> None:
+    # a and b have both recipes, 2 points apart: 0.4 of the four figures is neither; c has one.
+    names, recipe = ["a", "a", "b", "b", "c"], np.array([0, 1, 0, 1, 0])
+    top1 = np.array([70.0, 72.2, 75.0, 76.8, 10.0])
+    noise = benchmark.figures_noise(names, recipe, top1)
+    assert (noise["figures"], noise["networks"]) == (4, 2)
+    assert noise["points"] == pytest.approx(0.2)  # each 0.1 off, one degree of freedom
+    alone = benchmark.figures_noise(["a", "a", "b"], np.zeros(3, int), np.array([70, 71, 9.0]))
+    assert alone["points"] == pytest.approx(0.5**0.5)
+
+
 @published
 @pytest.mark.slow
 def test_each_family_left_out() -> None:
@@ -254,6 +265,9 @@ def test_each_family_left_out() -> None:
     for name in ("log macs", "log params"):
         assert scores[name, "all"]["mean_error_points"] > 1.8 * own["mean_error_points"]
     assert own["middle_spearman"] > 0.9 > scores["log params", "all"]["middle_spearman"]
+    noise, (low, high) = result["noise"], result["middle_interval"]
+    assert low < own["middle_spearman"] < high and 0 < noise["points"] < 1
+    assert own["middle_spearman"] < noise["low"] < noise["spearman"] < noise["high"] < 1
     mnasnets = {
         zoo.network("mnasnet-a1"): 75.2,
         zoo.network("mnasnet-b1"): 74.5,
