@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phonenas.data.files import TemporaryFolder
-from phonenas.space.errors import InvalidArgument, UnsupportedFormat
+from phonenas.space.errors import InvalidArgument, PhonenasError, UnsupportedFormat
 from phonenas.space.file_inputs import NOT_GIVEN, Given, Shape
 from phonenas.space.registry import Registry
 
@@ -57,15 +57,17 @@ def exported(text: str, given: Given = NOT_GIVEN) -> tuple[Path, Given]:
         else:
             module, kinds = _made(torch, text), {n: a.dtype for n, a in given.arrays}
             names, shapes = _shapes(module, text, given)
-        inputs = tuple(_tensor(torch, shapes[n], kinds.get(n, "float32")) for n in names)
         path = Path(_folder().path, str(len(list(_folder().path.iterdir()))))
         path.mkdir()
         path /= Path(text).name.replace(":", "-") + ".onnx"
         try:
+            inputs = tuple(_tensor(torch, shapes[n], kinds.get(n, "float32")) for n in names)
             with torch.no_grad():
                 torch.onnx.export(
                     module, inputs, str(path), input_names=names, opset_version=_OPSET, dynamo=False
                 )
+        except PhonenasError:
+            raise
         except Exception as error:
             said = " ".join(str(error).split())[:200]
             raise UnsupportedFormat(

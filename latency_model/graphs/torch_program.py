@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["TorchProgram"]
 
 _MOST_BYTES, _MOST_JSON = 2 << 30, 64 << 20
-_MOST_DEPTH = 4  # of lists in an argument
 _DTYPES = {
     **{1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32"},
     **{8: "float64", 12: "bool", 13: "bfloat16"},
@@ -47,7 +47,7 @@ _WORDS = frozenset(
         *("ord", "pad_mode", "padding", "padding_side", "reduce", "rounding_mode", "side"),
     }
 )
-_PLAIN = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string")
+_PLAIN = ("as_int", "as_ints", "as_bool", "as_bools", "as_string")
 _ELSE = "Give the module itself,  module:Name , or export it as ONNX"
 _AGAIN = "Save it again with torch.export.save of PyTorch 2.8 or newer"
 
@@ -84,14 +84,16 @@ class TorchProgram:
             MissingExtra: torch is not installed.
         """
         try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise UnsupportedFormat(f"{path} holds {path.stat().st_size:,} bytes: too large")
-            with zipfile.ZipFile(path) as archive, reading(str(path), _AGAIN):
-                return _Reader(path, archive).program()
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for without end
+                raise InvalidArgument(f"{path} is no regular file")
+            if about.st_size > _MOST_BYTES:
+                raise UnsupportedFormat(f"{path} holds {about.st_size:,} bytes: too large")
+            with path.open("rb") as file, reading(str(path), _AGAIN):
+                with zipfile.ZipFile(file) as archive:
+                    return _Reader(path, archive).program()
         except FileNotFoundError as error:
             raise UnknownName(f"there is no file {path}") from error
-        except zipfile.BadZipFile as error:
-            raise UnsupportedFormat(f"{path} is no archive of torch.export: {error}") from error
         except OSError as error:
             raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
 
@@ -113,6 +115,7 @@ class _Reader:
         self.root, _, name = models[0].rpartition("/models/")
         self.name = name.removesuffix(".json")
         self.size_of: dict[str, Any] = {}
+        self.left_bytes = _MOST_BYTES  # of memory, whatever the file says of its sizes
 
     def program(self) -> TorchProgram:
         """The whole."""
@@ -126,7 +129,8 @@ class _Reader:
             ((kind, said),) = spec.items()
             if kind == "user_input":
                 name = self.tensor_name(said["arg"], "an input")
-                sides, dtype = self.sides(name), self.dtype(self.size_of[name])
+                dtype, sides = self.dtype(self.size_of[name]), self.sides(name)
+                self.take(math.prod(sides) * dtype.itemsize, name)
                 inputs.append((name, str(dtype).removeprefix("torch."), sides))
                 continue
             names = {"parameter": "parameter_name", "buffer": "buffer_name"}
@@ -155,7 +159,16 @@ class _Reader:
             raise UnsupportedFormat(f"{self.path} has no {name}. {_AGAIN}")
         if self.entries[whole].file_size > most:
             raise UnsupportedFormat(f"{self.path}: {name} is larger than expected")
+        self.take(self.entries[whole].file_size, name)
         return self.archive.read(self.entries[whole])
+
+    def take(self, size: int, what: str) -> None:
+        """Count bytes of memory that something takes, before it does."""
+        self.left_bytes -= size
+        if self.left_bytes < 0:
+            raise UnsupportedFormat(
+                f"{self.path} is too large: with {what} it takes more than {_MOST_BYTES:,} bytes"
+            )
 
     def tensors(self, folder: str, word: str) -> dict[str, Any]:
         """By name, the tensors that are kept as raw numbers."""
@@ -182,6 +195,8 @@ class _Reader:
             last = offset + sum((n - 1) * s for n, s in zip(sides, strides, strict=True))
             if math.prod(sides) and last >= flat.numel():
                 raise UnsupportedFormat(f"{self.path}: {name} is larger than what is kept of it")
+            if (size := math.prod(sides)) > flat.numel():  # repeated: the export writes all of it
+                self.take(size * dtype.itemsize, name)
             found[name] = flat.as_strided(sides, strides, offset)
         return found
 
@@ -214,8 +229,11 @@ class _Reader:
         packet = None if target is None else getattr(self.torch.ops.aten, target[1], None)
         run = None if target is None else getattr(packet, target[2], None)
         schema = run._schema if isinstance(run, self.torch._ops.OpOverload) else None
-        if schema is None or any(
-            "str" in str(a.type) and a.name not in _WORDS for a in schema.arguments
+        if (
+            schema is None
+            or any("str" in str(a.type) and a.name not in _WORDS for a in schema.arguments)
+            # Others set what holds for the process, as its seed.
+            or not any("Tensor" in str(a.type) for a in (*schema.arguments, *schema.returns))
         ):
             raise UnsupportedFormat(
                 f"{self.path}: {str(said['target'])[:100]} is not an operation of aten, and no "
@@ -259,6 +277,10 @@ def _argument(torch: Any, said: Mapping[str, Any], values: Mapping[str, Any]) ->
         return _argument(torch, value, values)
     if kind == "as_none":
         return None
+    if kind == "as_float":
+        return float(value)  # infinite ones and NaN are words
+    if kind == "as_floats":
+        return [float(v) for v in value]
     if kind in _PLAIN:
         return value
     if kind == "as_scalar_type" and value in _DTYPES:
@@ -308,6 +330,8 @@ def _module(
 
 def _keep(values: dict[str, Any], names: Sequence[Any], given: Any) -> None:
     """Put what a node gives under its names."""
+    if not names:  # of a check, as of a tensor's type
+        return
     results = [given] if len(names) == 1 else given
     for name, result in zip(names, results, strict=True):
         if isinstance(name, tuple):

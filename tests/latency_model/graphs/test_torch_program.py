@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -40,6 +41,18 @@ class TwoInputs(nn.Module):
         words = self.embedding(ids).mean(1)[:, :, None, None]
         mixed = torch.cat([left, right], 1) * words + torch.tensor([1.0, 2.0]).sum()
         return mixed.flatten(1).max(1).values, mixed.mean((2, 3))
+
+
+class Masked(nn.Module):
+    """Infinite numbers, changes of type (which are checked by a node of its own), a repeated one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.tensor([2.0]).expand(3)
+
+    def forward(self, x: Any) -> Any:
+        small = x.to(torch.float64).masked_fill(x < 0, float("-inf")).to(torch.float32)
+        return torch.softmax(small, 1).clamp(max=float("inf")) * self.gain[0]
 
 
 def convolutions() -> Any:
@@ -91,6 +104,14 @@ def test_inputs_of_other_types_and_several_outputs(tmp_path: Path, image: Any) -
     with torch.no_grad():
         for mine, its in zip(program.module(ids, image), module(ids, image), strict=True):
             assert torch.equal(mine, its)
+
+
+def test_infinite_numbers_and_checks_of_types(tmp_path: Path, image: Any) -> None:
+    module = Masked()
+    path = saved(module, tmp_path / "masked.pt2", image)
+    with torch.no_grad():
+        assert torch.equal(TorchProgram.at(path).module(image), module(image))
+    assert exported(str(path))[0].exists()
 
 
 def test_as_onnx_it_has_the_programs_weights(whole: tuple[Path, Any], image: Any) -> None:
@@ -146,6 +167,17 @@ def changed(path: Path, out: Path, change: Callable[[str, bytes], bytes]) -> Pat
         for name in old.namelist():
             new.writestr(name, change(name, old.read(name)))
     return out
+
+
+def graph_changed(path: Path, out: Path, change: Callable[[Any], None]) -> Path:
+    def with_graph(name: str, content: bytes) -> bytes:
+        if not name.endswith("models/model.json"):
+            return content
+        found = json.loads(content)
+        change(found["graph_module"]["graph"])
+        return json.dumps(found).encode()
+
+    return changed(path, out, with_graph)
 
 
 class Payload:
@@ -204,18 +236,71 @@ def test_nothing_in_it_is_unpickled_or_evaluated(whole: tuple[Path, Any], tmp_pa
         "_operator.add",
         "torch.ops.aten.from_file.default",
         "torch.ops.aten.save.default",
+        "torch.ops.aten.manual_seed.default",
+        "torch.ops.aten.set_grad_enabled.default",
     ],
 )
 def test_only_operations_of_aten_run(whole: tuple[Path, Any], tmp_path: Path, target: str) -> None:
-    def other(name: str, content: bytes) -> bytes:
-        if not name.endswith("models/model.json"):
-            return content
-        found = json.loads(content)
-        found["graph_module"]["graph"]["nodes"][0]["target"] = target
-        return json.dumps(found).encode()
+    def other(graph: Any) -> None:
+        graph["nodes"][0]["target"] = target
 
     with pytest.raises(UnsupportedFormat, match="not an operation of aten"):
-        TorchProgram.at(changed(whole[0], tmp_path / "other.pt2", other))
+        TorchProgram.at(graph_changed(whole[0], tmp_path / "other.pt2", other))
+
+
+@pytest.mark.parametrize("sides", [(1, 3, 1 << 20, 1 << 20), (1 << 31,) * 4])
+def test_sizes_that_no_memory_holds_are_refused(
+    whole: tuple[Path, Any], tmp_path: Path, sides: tuple[int, ...]
+) -> None:
+    said = [{"as_int": n} for n in sides]
+
+    def huge_input(graph: Any) -> None:
+        graph["tensor_values"]["input"]["sizes"] = said
+
+    with pytest.raises(UnsupportedFormat, match="takes more than"):
+        exported(str(graph_changed(whole[0], tmp_path / "input.pt2", huge_input)))
+
+    def repeated(name: str, content: bytes) -> bytes:
+        if not name.endswith("weights_config.json"):
+            return content
+        found = json.loads(content)
+        meta = next(iter(found["config"].values()))["tensor_meta"]
+        meta["sizes"], meta["strides"] = said, [{"as_int": 0}] * 4
+        return json.dumps(found).encode()
+
+    with pytest.raises(UnsupportedFormat, match="takes more than"):
+        TorchProgram.at(changed(whole[0], tmp_path / "weight.pt2", repeated))
+
+
+def test_a_small_archive_of_large_contents_is_refused(
+    whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each entry is below the limit, all of them are not.
+    with zipfile.ZipFile(whole[0]) as held:
+        sizes = [i.file_size for i in held.infolist() if "/sample_inputs/" not in i.filename]
+    most = sum(sizes) - 100
+    assert max(sizes) < most
+    monkeypatch.setattr("phonenas.latency_model.graphs.torch_program._MOST_BYTES", most)
+    path = tmp_path / "packed.pt2"
+    with zipfile.ZipFile(whole[0]) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert path.stat().st_size < most
+    with pytest.raises(UnsupportedFormat, match="takes more than"):
+        TorchProgram.at(path)
+
+
+def test_a_pipe_and_a_damaged_name_are_refused(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt2")
+    with pytest.raises(InvalidArgument, match="no regular file"):
+        TorchProgram.at(tmp_path / "pipe.pt2")
+    content = bytearray(whole[0].read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 8 : entry + 10] = b"\0\x08"  # its name is UTF-8, and so it is not
+    content[entry + 46] = 0xFF
+    (tmp_path / "name.pt2").write_bytes(content)
+    with pytest.raises(UnsupportedFormat, match="cannot be taken apart"):
+        TorchProgram.at(tmp_path / "name.pt2")
 
 
 def test_damaged_archives_are_refused(whole: tuple[Path, Any], tmp_path: Path) -> None:
