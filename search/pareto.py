@@ -114,7 +114,8 @@ class ParetoFront:
             of latency and target.
         target_ms: What the search aimed at, or None.
         target: How the target was given ("25", or a network whose measured latency it is).
-        hypervolume: Share of the reference box that the front dominates, in [0, 1].
+        hypervolume: Share of the reference box that all evaluated networks within the constraints
+            dominate, by lower ends of top-1, in [0, 1]; those left out are among them.
         origin: Of the latencies that the model which predicted was fitted on: "measured",
             "simulated", "emulated" or "imported"; "" where it is not known.
         exported: Files of candidates that were trained and exported, by block string.
@@ -146,6 +147,8 @@ class ParetoFront:
         ms = [c.latency_ms for c in self]
         best = max(c.top1 for c in self)
         target = "" if self.target_ms is None else f", target {self.target_ms:.2f} ms"
+        if self.left_out:
+            target += f", {counted(self.left_out, 'extrapolated network')} left out"
         if self.origin not in ("measured", ""):
             target += f", {self.origin.upper()}: no device was measured"
         return (

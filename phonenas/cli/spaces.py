@@ -253,7 +253,7 @@ def _show_run(
         ]
         if len(frame) > _MOST_ROWS:
             lines.append(f"({_MOST_ROWS} of {len(frame):,}; --csv FILE writes all)")
-        lines.append(f"* {told.scale}")
+        lines += [*run.front.extrapolated(), f"* {told.scale}"]
         own = run.model.get("conditions")
         conditions = None if not own else run.conditions
         lines += known_lines(gained, known, "●" if conditions is None else conditions.mark)

@@ -378,14 +378,16 @@ def _course(place: int, run: Loaded, evaluated: Evaluations, scale: Scale) -> Co
         able, ranked = run.spec.met(evaluated) & evaluated.comparable, run.spec.losses(evaluated)
     except (UnsupportedFormat, KeyError):  # a limit whose values the evaluations do not have
         return None
-    able &= evaluated.latency_ms <= scale.limit_ms
     plain = np.column_stack([evaluated.latency_ms, 1 - evaluated.top1])
     early = np.geomspace(1, n, _MARKS // 4)
     marks = np.unique(np.append(np.linspace(1, n, _MARKS - len(early)), early).round().astype(int))
-    front, start, shares = np.empty(0, int), 0, []
+    seen, start, shares = np.empty(0, int), 0, []
     for mark in marks.tolist():
-        seen = np.concatenate([front, start + np.flatnonzero(able[start:mark])])
-        front, start = seen[non_dominated(ranked[seen])], mark
+        seen = np.concatenate([seen, start + np.flatnonzero(able[start:mark])])
+        # Both, as a known network beaten by an extrapolated one is back where that one is left out.
+        kinds = [seen[evaluated.outside[seen] == outside] for outside in (False, True)]
+        seen = np.concatenate([rows[non_dominated(ranked[rows])] for rows in kinds])
+        front, start = seen[run.spec.front(evaluated.take(seen))[0]], mark
         shares.append(_volume(plain[front], scale.limit_ms) / scale.hypervolume)
     return Course(place, tuple(marks.tolist()), tuple(shares))
 

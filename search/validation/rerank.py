@@ -39,6 +39,7 @@ _SHARED: tuple[str, ...] = (
     "target_ms",
     "target",
     "seed",
+    "trust",
 )
 _SHARED += ("soft", "chance", "also", "limits", "columns", "devices", "across", "device_weights")
 

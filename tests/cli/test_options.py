@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from fakes import TinySpace
+from fakes import TinySpace, undigested
 from patience import PATIENCE_S
 
 from phonenas import search, space
@@ -238,6 +239,12 @@ def test_a_run_is_shown_and_its_networks_are_written(
 
     code, out, _ = run("show", "r")
     assert code == 0 and f"r: {len(rewards)} networks on the front, target 300.000 ms" in out
+    assert "left out" not in out
+    document = json.loads((tmp_path / "r/run.json").read_text(encoding="utf-8"))
+    text = json.dumps(undigested({**document, "left_out": 3}))
+    (tmp_path / "r/run.json").write_text(text, encoding="utf-8")
+    assert "3 extrapolated networks left out" in run("show", "r")[1]
+    assert run.json("show", "r")["left_out"] == 3
     assert out.splitlines()[2].split()[:3] == ["id", "predicted", "90"]
     assert "○ predicted" in out.splitlines()[-1]
     code, _, err = run("predict", "r", "--device", "fake")

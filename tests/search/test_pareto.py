@@ -178,6 +178,8 @@ def test_a_front_says_its_range_in_one_line() -> None:
     )
     assert repr(ParetoFront(front.candidates, None, "", 0.8)) == f"{text})"
     assert repr(ParetoFront((), None, "", 0.0)) == "ParetoFront(0 networks)"
+    left = ParetoFront(front.candidates, None, "", 0.8, left_out=12)
+    assert repr(left) == f"{text}, 12 extrapolated networks left out)"
 
 
 def test_a_front_as_a_frame_has_objectives_by_name() -> None:

@@ -138,8 +138,9 @@ class RunState:
             throughput.append(("left", f"about {duration(max(0, budget - n) / rate)}"))
         known = evaluated.take(np.flatnonzero(evaluated.has_top1))
         within = known.take(np.flatnonzero(spec.met(known) & known.comparable))
-        front = within.take(spec.front(within)[0]) if len(within) else within
-        facts.append(("on the front", f"{len(front):,}"))
+        rows, left_out = spec.front(within)
+        front, left = within.take(rows), f", {left_out:,} extrapolated left out" if left_out else ""
+        facts.append(("on the front", f"{len(front):,}{left}"))
         if log and log[-1].hypervolume == log[-1].hypervolume:
             facts.append(("hypervolume", f"{log[-1].hypervolume:.4f}"))
         if failed := n - len(known):

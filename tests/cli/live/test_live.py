@@ -88,6 +88,27 @@ def test_the_front_of_a_run_is_of_networks_trained_as_long(
     ]
 
 
+def test_what_a_front_leaves_out_is_told(tmp_path: Path) -> None:
+    made = made_run(tmp_path / "run", n=600, trust=3.0)
+    known, target_ms = made.evaluations(), made.front.target_ms or 0.0
+    lower = known.top1 - 3.0 * known.top1_error
+    front: list[int] = []
+    plain: list[int] = []
+    for row in np.argsort(known.latency_ms):
+        others = (known.top1 if known.outside[row] else lower)[front]
+        if known.latency_ms[row] <= target_ms:
+            front += [row] * bool((lower[row] > others).all())
+            plain += [row] * bool((lower[row] > lower[plain]).all())
+    left = int(known.outside[list({*plain} - {*front})].sum())
+    assert left > 0
+    state = RunState(made.path).read()
+    told = f"{len(front)}, {left} extrapolated left out"
+    assert dict(state["facts"])["on the front"] == told
+    assert [at[0] for at in state["plots"][0]["front"]] == [
+        pytest.approx(known.latency_ms[row], abs=1e-4) for row in front
+    ]
+
+
 def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     state = RunState(folder)

@@ -368,10 +368,11 @@ def test_a_run_with_failed_networks_is_ranked_again_plotted_and_reported(
     from phonenas.report.plots import front_points
     from phonenas.search.validation.rerank import rerank
 
-    found = go(fitted, Moody(), into=tmp_path / "r")
+    found = go(fitted, Moody(), into=tmp_path / "r", spec=search.Spec(trust=1.5))
     run = search.load(tmp_path / "r", SPACE)
     assert run.failed
     again = rerank(run, fitted, {}, tmp_path / "r" / "round2")
+    assert again.spec.trust == 1.5
     assert [c.block_args for c in again.front] == [c.block_args for c in found.front]
     assert search.load(tmp_path / "r" / "round2").failed == run.failed
     assert all(np.isfinite(p.top1) for p in front_points(run))
