@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,19 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import TinySpace
+from patience import PATIENCE_S
 from resumed import ends_alike
 
 from phonenas import search
+from phonenas.data.images import ImageSet
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Cached, ImageNet, SuccessiveHalving
 from phonenas.search.accuracy.cache import kept_rows
 from phonenas.search.accuracy.quantisation.quantised import Quantised
+from phonenas.search.accuracy.short_training import ShortTraining
 from phonenas.search.accuracy.successive_halving import rungs_of
 from phonenas.search.checkpoint import read_checkpoint
 from phonenas.search.evaluations import Evaluations
 from phonenas.search.loop import Estimated
 from phonenas.search.run_document import estimate_of, trained_for
 from phonenas.search.rungs import RungEvaluator, promotable
+from phonenas.search.training.recipe import SMALL
 from phonenas.space import Architecture
 from phonenas.space.errors import InvalidArgument
 from phonenas.testing import EstimatorContract, SimulatedTraining
@@ -281,6 +289,116 @@ def test_a_run_killed_in_the_middle_of_a_rung_goes_on_from_there(
     assert resumed == [len(stopped.evaluations)] == [again.resumed_from]
     assert asked == whole[pairs[-1] :]
     ends_alike(tmp_path / "r", tmp_path / "whole")
+
+
+_JOB = """
+import os, signal, sqlite3, sys
+sys.path[:0] = {tests!r}
+from fakes import TinySpace
+from test_rungs import HALVED
+from phonenas import latency_model, search
+from phonenas.search.accuracy.short_training import train_briefly
+from phonenas.search.run_folder import RunFolder
+from phonenas.testing import SimulatedTraining
+RunFolder.due = lambda self: True
+writes = {{"fsync", "link", "mkdir", "open", "rename", "replace", "unlink", "write"}}
+trainings = {{SimulatedTraining._read.__code__, train_briefly.__code__}}
+moments = 0
+
+def count(frame, event, called):
+    global moments
+    if event in ("c_call", "c_return"):
+        owner = getattr(called, "__self__", None)
+        touches = isinstance(owner, sqlite3.Connection | sqlite3.Cursor) or (
+            called.__name__ in writes and not isinstance(owner, str | bytes)
+        )
+    else:
+        touches = frame.f_code in trainings
+    moments += touches
+    if touches and moments == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+accuracy, evaluations = HALVED[{accuracy!r}]()
+given = {{"population": 4}} if {strategy!r} == "nsga2" else {{}}  # more generations
+model, strategy = latency_model.load({model!r}), search.get({strategy!r}, seed=1, given=given)
+sys.setprofile(count)
+search.search(TinySpace(resolution=32), latency=model, accuracy=accuracy, strategy=strategy,
+    evaluations=evaluations, into={into!r})
+sys.setprofile(None)
+print("done", moments)
+"""
+
+
+def simulated() -> tuple[SuccessiveHalving, int]:
+    return halving(slow=True), 45
+
+
+def trained() -> tuple[SuccessiveHalving, int]:
+    """Real trainings, of four epochs of sixteen images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
+    images = ImageSet.of(pixels, np.arange(20) % 2, ("cold", "warm"))
+    recipe = SMALL.changed(epochs=4, batch=16)
+    training = ShortTraining(images, recipe=recipe, hold_out=0.2)
+    return SuccessiveHalving(training, 2), 12
+
+
+HALVED = {"simulated": simulated, "trained": trained}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("accuracy", "strategy", "generations"),
+    [("simulated", "nsga2", 6), ("simulated", "surrogate", 6), ("trained", "nsga2", 3)],
+)
+def test_killed_at_twenty_moments_it_ends_the_same(
+    fitted: LatencyModel,
+    tmp_path: Path,
+    environment: dict[str, str],
+    accuracy: str,
+    strategy: str,
+    generations: int,
+) -> None:
+    """A moment is before or after a write, or a training, of the search; which, is drawn."""
+    if accuracy == "trained":
+        pytest.importorskip("torch")
+        pytest.importorskip("safetensors")
+    here, model = Path(__file__).parent, fitted.save(tmp_path / "m.json")
+    given = {"tests": [str(here), str(here.parent)], "model": str(model)}
+
+    def job(into: str, at: int = 0) -> subprocess.CompletedProcess[str]:
+        own = {"accuracy": accuracy, "strategy": strategy, "into": str(tmp_path / into), "at": at}
+        words = [sys.executable, "-c", _JOB.format(**given, **own)]
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=PATIENCE_S * 2
+        )
+
+    def ends(into: str) -> int:
+        done = job(into)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.split()[-1])
+
+    moments = ends("whole")
+    epochs = search.load(tmp_path / "whole").evaluations().further["epochs"]
+    assert len({*epochs.tolist()}) == 3
+    settings = search.load(tmp_path / "whole").settings
+    drawn, left, killed, runs = random.Random(1), list[int](), 0, 0
+    for _ in range(80):  # a run that ends before its moment is followed by a new one
+        done = job(f"r{runs}", drawn.randrange(1, moments))
+        runs += done.returncode == 0
+        if done.returncode:
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            killed += 1
+            stopped = None
+            if (tmp_path / f"r{runs}" / "checkpoint.npz").exists():
+                stopped = read_checkpoint(tmp_path / f"r{runs}", settings)
+            left.append(0 if stopped is None else len(stopped.evaluations))
+        if killed == 20:
+            break
+    assert killed == 20 and len({*left}) >= generations
+    ends(f"r{runs}")
+    for run in range(runs + 1):
+        ends_alike(tmp_path / f"r{run}", tmp_path / "whole")
 
 
 def test_patience_is_refused(tiny: TinySpace, fitted: LatencyModel, tmp_path: Path) -> None:
