@@ -434,8 +434,8 @@ def top1(
                     *scores["middle_interval"]
                 ),
                 "published figures lie {points:.2f} points about network and recipe "
-                "({figures} of {networks} networks): an exact estimate would reach {spearman:.3f} ({low:.3f} to "
-                "{high:.3f})".format(**scores["noise"]),
+                "({figures} of {networks} networks): an exact estimate would reach {spearman:.3f} "
+                "({low:.3f} to {high:.3f})".format(**scores["noise"]),
                 "the method and its hyperparameters were chosen on the families of 'chosen on'",
                 *(f"{name}: a line in the {what}" for name, what in BASELINES.items()),
             ]

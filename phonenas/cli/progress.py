@@ -360,9 +360,9 @@ def following(folder: Path | None, bars: Bars, epochs: int) -> Iterator[None]:
         return
     bars.training_elsewhere(epochs, folder)
     over = threading.Event()
+    earlier = _epochs_of(folder)[-1:]  # of an earlier call: read before the training goes on
 
     def poll() -> None:
-        earlier = _epochs_of(folder)[-1:]  # of an earlier call
         last = earlier[0].epoch if earlier else 0
         while not over.wait(_POLL_S):
             for epoch in _epochs_of(folder):

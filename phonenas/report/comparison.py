@@ -371,18 +371,16 @@ def _row(run: Loaded, place: tuple[str, int, int], evaluated: int, shares: _Shar
 
 def _course(place: int, run: Loaded, evaluated: Evaluations, scale: Scale) -> Course | None:
     """Hypervolume after each of some 200 evaluations, over the front of all evaluated so far."""
-    n = len(evaluated)
-    if not n or not scale.hypervolume:
+    if not (n := len(evaluated)) or not scale.hypervolume:
         return None
     try:
         able, ranked = run.spec.met(evaluated) & evaluated.comparable, run.spec.losses(evaluated)
     except (UnsupportedFormat, KeyError):  # a limit whose values the evaluations do not have
         return None
     plain = np.column_stack([evaluated.latency_ms, 1 - evaluated.top1])
-    early = np.geomspace(1, n, _MARKS // 4)
-    marks = np.unique(np.append(np.linspace(1, n, _MARKS - len(early)), early).round().astype(int))
+    marks = np.append(np.linspace(1, n, _MARKS * 3 // 4), np.geomspace(1, n, _MARKS // 4))
     seen, start, shares = np.empty(0, int), 0, []
-    for mark in marks.tolist():
+    for mark in (marks := np.unique(marks.round().astype(int))).tolist():
         seen = np.concatenate([seen, start + np.flatnonzero(able[start:mark])])
         # Both, as a known network beaten by an extrapolated one is back where that one is left out.
         kinds = [seen[evaluated.outside[seen] == outside] for outside in (False, True)]

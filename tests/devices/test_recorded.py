@@ -322,7 +322,9 @@ OTHER: dict[str, tuple[Parser, Any]] = {
         ],
     ),
 }
-SNAPSHOTS = ("snapshot_pixel6", "snapshot_pi4", "snapshot_by_clock", "snapshot_bare")
+SNAPSHOTS = (
+    *("snapshot_pixel6", "snapshot_pi4", "snapshot_by_clock", "snapshot_bare", "snapshot_mac"),
+)
 # What is refused: the parser, and words of the error.
 REFUSED: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "tflite_2021_mi11_nnapi_fails": (

@@ -44,7 +44,7 @@ class TwoInputs(nn.Module):
 
 
 class Masked(nn.Module):
-    """Infinite numbers, changes of type (which are checked by a node of its own), a repeated one."""
+    """Infinite numbers, changes of type (each checked by a node of its own), a repeated one."""
 
     def __init__(self) -> None:
         super().__init__()
