@@ -29,8 +29,7 @@ __all__ = ["Comparison", "Course", "Mean", "Row", "Scale", "Setting", "Spot", "c
 
 Floats = npt.NDArray[np.float64]
 _MARKS = 200  # points of a course; more show nothing new
-# A course ends at its front's hypervolume, unless what a run of before asked for is not recorded.
-_SAME = 1e-6
+_SAME = 1e-6  # of a course's end and its front, unless limits of an older run are not recorded
 _NEEDED = ("device", "latency_model", "accuracy", "strategy", "space", "evaluations")
 
 
@@ -375,19 +374,20 @@ def _course(place: int, run: Loaded, evaluated: Evaluations, scale: Scale) -> Co
         return None
     try:
         able, ranked = run.spec.met(evaluated) & evaluated.comparable, run.spec.losses(evaluated)
-    except (UnsupportedFormat, KeyError):  # a limit whose values the evaluations do not have
-        return None
+    except (UnsupportedFormat, KeyError):
+        return None  # a limit whose values the evaluations do not have
     plain = np.column_stack([evaluated.latency_ms, 1 - evaluated.top1])
-    marks = np.append(np.linspace(1, n, _MARKS * 3 // 4), np.geomspace(1, n, _MARKS // 4))
+    even, early = np.linspace(1, n, _MARKS * 3 // 4), np.geomspace(1, n, _MARKS // 4)
+    marks: list[int] = np.unique(np.append(even, early).round().astype(int)).tolist()
     seen, start, shares = np.empty(0, int), 0, []
-    for mark in (marks := np.unique(marks.round().astype(int))).tolist():
+    for mark in marks:
         seen = np.concatenate([seen, start + np.flatnonzero(able[start:mark])])
         # Both, as a known network beaten by an extrapolated one is back where that one is left out.
-        kinds = [seen[evaluated.outside[seen] == outside] for outside in (False, True)]
+        kinds = (seen[evaluated.outside[seen] == outside] for outside in (False, True))
         seen = np.concatenate([rows[non_dominated(ranked[rows])] for rows in kinds])
         front, start = seen[run.spec.front(evaluated.take(seen))[0]], mark
         shares.append(_volume(plain[front], scale.limit_ms) / scale.hypervolume)
-    return Course(place, tuple(marks.tolist()), tuple(shares))
+    return Course(place, tuple(marks), tuple(shares))
 
 
 def _mean(label: str, rows: Sequence[Row]) -> Mean:
@@ -443,8 +443,8 @@ def _settings(runs: Sequence[Loaded]) -> tuple[Setting, ...]:
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings for people: an estimator by its name and its options."""
-    plain = dict(settings)
-    options = " ".join(f"--{k} {v}" for k, v in plain.pop("asked", {}).items())
+    options = " ".join(f"--{k} {v}" for k, v in settings.get("asked", {}).items())
+    plain = {k: v for k, v in settings.items() if k != "asked"}
     if "estimator" in plain:
         plain["accuracy"] = f"{options or plain.pop('estimator')} ({plain['accuracy']})"
     return plain
