@@ -28,8 +28,9 @@ _DISTURBED = f"{_FAILED}no undisturbed run"  # as workers say it of a model
 _ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
 _ROUNDS_TO_JUDGE = 30
 # Before subjects had all of their rounds, the time left is told for so large a share of subjects
-# that need further ones, as for so many subjects seen; and for so many further rounds of each.
-_AGAIN, _JUDGED, _FURTHER = 0.35, 50, 3
+# that need further ones, as for so many subjects seen; and for so many further rounds of each. Six
+# jobs on a shared computer took 1.3 to 2.4 further rounds a subject, jobs on a calm one 0.3.
+_AGAIN, _JUDGED, _FURTHER = 0.5, 50, 3
 _FREE = 100  # further rounds of operators that a job may take in any case
 
 
@@ -84,6 +85,7 @@ class JobProgress:
                     continue
                 # A quicker protocol may have called it complete with fewer rounds.
                 if pending.complete and len(pending.rounds) >= self.protocol.rounds(kind):
+                    self._judged.append(len(pending.rounds) == self.protocol.rounds(kind))
                     self.reused += 1
                     self._reused.append((chosen[text], pending.rounds))
                     continue

@@ -94,7 +94,7 @@ def test_the_time_left_counts_on_further_rounds(store: MeasurementStore) -> None
     job = Job(store, Protocol(), 60)
     text = job.subjects[59].text
     before = job.progress.expected(text)
-    assert 3.5 < before < 5
+    assert 3.5 < before < 5.5
     for number in range(50):
         assert not job.take(number, 1.0, 2.0, 1.0)
     assert job.progress.expected(text) > before + 0.5
@@ -104,6 +104,20 @@ def test_the_time_left_counts_on_further_rounds(store: MeasurementStore) -> None
         for number in range(50):
             assert calm.take(number, 1.0, 1.001, 0.999)
         assert 3 < calm.progress.expected(text) < before - 0.3
+
+
+def test_a_later_job_counts_on_as_many_further_rounds_as_an_earlier_one(
+    store: MeasurementStore,
+) -> None:
+    expected: dict[str, float] = {}
+    for name, medians in (("calm", (1.0, 1.001, 0.999)), ("noisy", (1.0, 1.0, 1.3, 1.0, 1.0))):
+        with data.MeasurementStore(Path(store.location).with_name(f"{name}.db")) as own:
+            first = Job(own, Protocol(), 40)
+            assert all([first.take(number, *medians) for number in range(40)])
+            later = Job(own, Protocol(), 41)
+            assert list(later.progress.open) == [later.subjects[40].text]
+            expected[name] = later.progress.expected(later.subjects[40].text)
+    assert expected["noisy"] > expected["calm"] + 1
 
 
 def test_a_network_is_measured_until_it_is_known_to_a_tenth(store: MeasurementStore) -> None:
