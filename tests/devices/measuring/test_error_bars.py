@@ -113,7 +113,7 @@ def test_a_later_job_counts_on_as_many_further_rounds_as_an_earlier_one(
     for name, medians in (("calm", (1.0, 1.001, 0.999)), ("noisy", (1.0, 1.0, 1.3, 1.0, 1.0))):
         with data.MeasurementStore(Path(store.location).with_name(f"{name}.db")) as own:
             first = Job(own, Protocol(), 40)
-            assert all([first.take(number, *medians) for number in range(40)])
+            assert all(first.take(number, *medians) for number in range(40))
             later = Job(own, Protocol(), 41)
             assert list(later.progress.open) == [later.subjects[40].text]
             expected[name] = later.progress.expected(later.subjects[40].text)
