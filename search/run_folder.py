@@ -11,6 +11,7 @@
     accuracy.db         answers of a slow estimator, as they came (see `accuracy.cache`)
     log.csv             a row a generation, as of the last checkpoint
     references.json     known networks beside the front
+    traces.json         what runtimes' profilers said of networks
     first300/           the run as it was finished after 300 evaluations, before it went on
     device2/            the run as one of the second of several devices, once that is validated
 
@@ -66,7 +67,7 @@ _INTERVAL_S = 1.0
 _FILES: tuple[str, ...] = (
     *("run.json", "model.json", "checkpoint.npz", "evaluations.parquet", "log.csv"),
     *("networks.parquet", "references.json", "validation.json", "promoted.json"),
-    *("report.html", "comparison.html"),
+    *("report.html", "comparison.html", "traces.json"),
     *(f"model.{precision}.json" for precision in PRECISIONS),
 )
 # Made of the front of a finished run: another front, other numbers.
@@ -77,7 +78,7 @@ _OF_THE_FRONT: tuple[str, ...] = (
     "promoted.json",
 )
 _OF_THE_FRONT += ("report.html", "comparison.html", "promoted", "round[0-9]*", *PRECISIONS)
-_OF_THE_FRONT += ("device[0-9]*",)
+_OF_THE_FRONT += ("device[0-9]*", "traces.json")
 _MODELS = "model[0-9]*.json"  # of the further ones of several devices
 _SHARE = 10  # times as long as a checkpoint takes, nothing is saved again
 _LIBRARIES = ("phonenas", "numpy", "pymoo", "moocore", "scipy", "scikit-learn", "lightgbm", "torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -288,6 +289,9 @@ def trace(
     out: Annotated[
         Path | None, typer.Option(help="Write a trace that ui.perfetto.dev opens, .json.")
     ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A run's folder, whose report then shows the trace.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, max=1001, help="Runs that the times are of.")] = 21,
     width: Width = 1.0,
     resolution: OwnResolution = None,
@@ -302,11 +306,14 @@ def trace(
     from phonenas.data.files import TemporaryFolder, write_atomic
     from phonenas.devices import connect, usual_precision
     from phonenas.report.node_trace import chrome_document, traced
+    from phonenas.report.traces import KeptTrace, keep_trace
+    from phonenas.search.run_folder import load
 
     from .networks import file_precision, given_inputs, is_file, named, network_file
     from .stores import refuse_ready
 
     refuse_ready(device)
+    kept_in = None if run is None else load(run)
     given = given_inputs(output, [network], shape, resolution, input_)
     found = named(network, width, resolution)
     subject = network_file(network, given) if is_file(network) else found
@@ -322,6 +329,8 @@ def trace(
     document = chrome_document(profile, nodes, parts, f"{network} on {device}")
     if out is not None:
         write_atomic(out, json.dumps(document) + "\n")
+    if kept_in is not None:
+        keep_trace(kept_in, KeptTrace.of(network, conditions, profile, nodes, parts))
     names = ("runs", "statistic", "plain_ms", "profiled_ms", "nodes_ms")
     result = {
         "network": network,
@@ -333,8 +342,9 @@ def trace(
         "no_model": no_model,
         "conditions": conditions.to_dict(),
         "trace": None if out is None else str(out),
+        "run": None if run is None else str(run),
     }
-    output.print(result, lambda: _traced_text(profile, nodes, parts, no_model, out))
+    output.print(result, lambda: _traced_text(profile, nodes, parts, no_model, out, run))
 
 
 def _shares(
@@ -381,6 +391,7 @@ def _traced_text(
     parts: Sequence[TracedPart],
     no_model: str,
     out: Path | None,
+    run: Path | None,
 ) -> str:
     header = ["node", "operation", "provider", "ms", "share", "model", "consists of"]
     rows, told = [], set[int]()
@@ -410,4 +421,6 @@ def _traced_text(
     lines += [f"no time by the model: {no_model}"] if no_model else []
     if out is not None:
         lines.append(f"{out}: open it at https://ui.perfetto.dev")
+    if run is not None:
+        lines.append(f"The run keeps it; show it:  phonenas report {shlex.quote(str(run))}")
     return "\n".join(lines)

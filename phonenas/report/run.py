@@ -34,6 +34,8 @@ from .references import (
 )
 from .rounds import rounds_section
 from .several import OfDevice, headline, of_devices, on_the_front
+from .traces import FILE as TRACES
+from .traces import read_traces, traces_section
 from .validation import measured_in, read_validation
 
 __all__ = ["write_report"]
@@ -109,6 +111,7 @@ def _damages(run: Loaded) -> list[str]:
         *((run.path / model_file(run.settings, device), load_model) for device in run.devices),
         *((path, load_model) for path in _by_precision(run).values()),
         (run.path / "references.json", lambda _: read_references(run)),
+        (run.path / TRACES, lambda _: read_traces(run)),
     ]
     for folder in [p for p in made if p.is_dir()]:
         files += [
@@ -169,7 +172,8 @@ def _sections(devices: Sequence[OfDevice], page: Page) -> list[str]:
         body.append(told(shown, d.origin) if d.several else shown)
     for precision, path in _by_precision(run).items():
         body.append(heat_map_section(run, _read_model(path), f" in {precision}"))
-    return [*body, promoted_section(run.path, page), course_section(run, page), _settings(run)]
+    body += [traces_section(run), promoted_section(run.path, page)]
+    return [*body, course_section(run, page), _settings(run)]
 
 
 def _front(d: OfDevice, page: Page, known: Sequence[Reference]) -> str:

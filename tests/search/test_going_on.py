@@ -325,7 +325,8 @@ def test_what_was_made_of_the_first_front_stays_with_it(go: Searching, tmp_path:
     run = tmp_path / "r"
     go("nsga2", 40, run)
     front = search.load(run).front
-    for name in ("validation.json", "references.json", "report.html", "promoted/3/result.json"):
+    made_of_it = ("validation.json", "references.json", "traces.json", "report.html")
+    for name in (*made_of_it, "promoted/3/result.json"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("made of the first front")
     (run / "round2").mkdir()
@@ -337,11 +338,9 @@ def test_what_was_made_of_the_first_front_stays_with_it(go: Searching, tmp_path:
     assert found.kept == kept and search.load(kept).front == front
     assert len(search.load(kept).evaluations()) == 40
     assert (kept / "promoted/3/result.json").read_text() == "made of the first front"
-    assert {"validation.json", "references.json", "report.html", "round2"} <= {
-        p.name for p in kept.iterdir()
-    }
+    assert {*made_of_it, "round2"} <= {p.name for p in kept.iterdir()}
     left = {p.name for p in run.iterdir()}
-    assert not left & {"validation.json", "references.json", "report.html", "round2", "promoted"}
+    assert not left & {*made_of_it, "round2", "promoted"}
     assert {"mine.txt", "accuracy.db"} <= left and not (kept / "accuracy.db").exists()
     validated = {"round": 1, "id": 3, "name": f"{run}:3", "measured_ms": 5.0}
     VALIDATION.write(

@@ -263,6 +263,7 @@ class Traced(msgspec.Struct, kw_only=True):
     no_model: str
     conditions: Conditions
     trace: str | None
+    run: str | None
 
 
 class _Coverage(msgspec.Struct, kw_only=True):
