@@ -306,7 +306,7 @@ def trace(
     from phonenas.data.files import TemporaryFolder, write_atomic
     from phonenas.devices import connect, usual_precision
     from phonenas.report.node_trace import chrome_document, traced
-    from phonenas.report.traces import KeptTrace, keep_trace
+    from phonenas.report.traces import KeptTrace, keep_trace, refuse_device
     from phonenas.search.run_folder import load
 
     from .networks import file_precision, given_inputs, is_file, named, network_file
@@ -314,6 +314,8 @@ def trace(
 
     refuse_ready(device)
     kept_in = None if run is None else load(run)
+    if kept_in is not None:
+        refuse_device(kept_in, device)
     given = given_inputs(output, [network], shape, resolution, input_)
     found = named(network, width, resolution)
     subject = network_file(network, given) if is_file(network) else found
@@ -409,6 +411,7 @@ def _traced_text(
         "",
         f"● {profile.plain_ms:.3f} ms a run, ● {profile.profiled_ms:.3f} ms under the profiler: "
         f"● {profile.nodes_ms:.3f} ms in {counted(len(nodes), 'node')}, {rest:.3f} ms between them "
+        "or taken by other programs "
         f"({profile.statistic}s of {counted(profile.runs, 'run')}, one after the other)",
     ]
     if parts:

@@ -17,13 +17,13 @@ from phonenas.data.documents import Document, Ms, Text, strict
 from phonenas.devices.node_times import Trace
 from phonenas.search.checkpoint import of_this_run, run_digest
 from phonenas.search.run_folder import Loaded, lock_run
-from phonenas.space.errors import PhonenasError
+from phonenas.space.errors import InvalidArgument, PhonenasError
 from phonenas.space.naming import counted
 
 from .node_trace import TracedNode, TracedPart
 from .page import table, told
 
-__all__ = ["FILE", "KeptTrace", "keep_trace", "read_traces", "traces_section"]
+__all__ = ["FILE", "KeptTrace", "keep_trace", "read_traces", "refuse_device", "traces_section"]
 
 FILE = "traces.json"
 DOCUMENT = Document("phonenas-traces", 1, "file of traces")
@@ -97,13 +97,28 @@ class _File:
     traces: tuple[KeptTrace, ...]
 
 
+def refuse_device(run: Loaded, device: str) -> None:
+    """A run's report shows where the time goes on the run's own devices.
+
+    Raises:
+        InvalidArgument: The device is none of them.
+    """
+    if device not in run.devices:
+        raise InvalidArgument(
+            f"{run.path} is a run for {' and '.join(run.devices)}, and its report shows no trace "
+            f"of {device}. Trace without a run:  phonenas trace ... --out trace.json"
+        )
+
+
 def keep_trace(run: Loaded, kept: KeptTrace) -> Path:
     """Add a trace to a run's folder, in place of an earlier one of the same; fifty at most.
 
     Raises:
+        InvalidArgument: The device is none of the run's.
         UnsupportedFormat: The file there is damaged, or of another run or version.
         StoreError: The disk does not take it, or another process works in the folder.
     """
+    refuse_device(run, kept.device)
     with lock_run(run.path):
         others = [t for t in read_traces(run) if t.about != kept.about]
         traces = [asdict(t) for t in [*others, kept][-_MOST:]]
@@ -154,7 +169,7 @@ def _shown(kept: KeptTrace) -> str:
     facts = (
         f"● {kept.plain_ms:.3f} ms a run, ● {kept.profiled_ms:.3f} ms under the profiler: "
         f"● {whole_ms:.3f} ms in {counted(len(kept.nodes), 'node')}, {between_ms:.3f} ms between "
-        f"them ({kept.statistic}s of {counted(kept.runs, 'run')})."
+        f"them or taken by other programs ({kept.statistic}s of {counted(kept.runs, 'run')})."
     )
     on = f"on {kept.device}, {kept.precision}"
     nodes = _nodes(kept.nodes, whole_ms)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from phonenas import devices
-from phonenas.data import Conditions
 from phonenas.devices.node_times import NodeTime
 from phonenas.report import write_report
 from phonenas.report.node_trace import TracedNode, TracedPart
@@ -22,8 +21,6 @@ from tests.report.test_plots import made_run
 
 __all__ = ["run"]
 
-HERE = Conditions("<b>pi</b>", "m", "f", "r", "1", "h", "p", "all", 1, "c", "none")
-
 
 def kept(network: str = "net<work>", nodes: int = 3, origin: str = "measured") -> KeptTrace:
     """`nodes` nodes of 1, 2, ... ms; the first two belong to the two parts, the others to none."""
@@ -35,7 +32,7 @@ def kept(network: str = "net<work>", nodes: int = 3, origin: str = "measured") -
     )
     parts = (TracedPart("conv_a", 3.0, 1.0), TracedPart("conv_b", 1.0, 2.0))
     parts += (TracedPart("add", 0.0, None),)
-    where = ("<b>pi</b>", "float32", origin)
+    where = ("local", "float32", origin)
     return KeptTrace(network, *where, 5, "median", 8.0, 10.0, ran, parts)
 
 
@@ -48,9 +45,9 @@ def test_the_report_has_the_runtimes_shares_beside_the_models(tmp_path: Path) ->
     assert "Where the time goes" not in page_of(run.path)
     keep_trace(run, kept())
     text = page_of(run.path)
-    assert "Where the time goes" in text and "net&lt;work&gt;" in text and "<b>pi" not in text
+    assert "Where the time goes" in text and "net&lt;work&gt;</code> on local" in text
     assert "● 8.000 ms a run, ● 10.000 ms under the profiler: ● 6.000 ms in 3 nodes" in text
-    assert "4.000 ms between them (medians of 5 runs)" in text
+    assert "4.000 ms between them or taken by other programs (medians of 5 runs)" in text
     rows = [
         ("conv_a", "○ 3.000", "75.0%", "● 1.000", "16.7%"),
         ("conv_b", "○ 1.000", "25.0%", "● 2.000", "33.3%"),
@@ -83,12 +80,13 @@ def test_a_simulated_one_is_no_measured_one(tmp_path: Path) -> None:
 
 def test_one_of_the_same_network_device_and_precision_takes_its_place(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
-    for trace in (kept(), kept("other"), replace(kept(), runs=7), replace(kept(), device="d2")):
+    int8 = replace(kept(), precision="int8")
+    for trace in (kept(), kept("other"), replace(kept(), runs=7), int8):
         keep_trace(run, trace)
-    assert [(t.network, t.device, t.runs) for t in read_traces(run)] == [
-        ("other", "<b>pi</b>", 5),
-        ("net<work>", "<b>pi</b>", 7),
-        ("net<work>", "d2", 5),
+    assert [(t.network, t.precision, t.runs) for t in read_traces(run)] == [
+        ("other", "float32", 5),
+        ("net<work>", "float32", 7),
+        ("net<work>", "int8", 5),
     ]
     for number in range(50):
         keep_trace(run, kept(f"n{number}"))
@@ -131,7 +129,7 @@ def test_what_is_no_trace_is_refused(change: dict[str, object], says: str) -> No
 
 
 def test_the_command_keeps_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_run(tmp_path / "my run")
+    made_run(tmp_path / "my run", device="fake")
     monkeypatch.setattr(devices, "connect", lambda name, threads=None: Profiled())
     words = ("trace", str(NETWORK), "--device", "fake", "--runs", "3")
     code, out, _ = run(*words, "--run", "my run")
@@ -140,5 +138,9 @@ def test_the_command_keeps_it(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert found.network == str(NETWORK) and (found.plain_ms, found.profiled_ms) == (0.9, 1.0)
     assert [n.time.ms for n in found.nodes] == [0.3, 0.1]
     assert json.loads(run(*words, "--run", "my run", "--json")[1])["run"] == "my run"
+    made_run(tmp_path / "other")
+    code, out, err = run(*words, "--run", "other")
+    assert code == 2 and "other is a run for local, and its report shows no trace of fake" in err
+    assert not (tmp_path / "other" / FILE).exists()
     code, out, err = run(*words, "--run", "nowhere")
     assert code == 2 and "nowhere" in err and not Path("nowhere").exists()
