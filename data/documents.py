@@ -25,6 +25,7 @@ from .files import write_atomic
 __all__ = [
     "Count",
     "Document",
+    "Energy",
     "Ms",
     "Number",
     "Share",
@@ -38,6 +39,8 @@ __all__ = [
 T = TypeVar("T")
 #: Milliseconds; nothing that phonenas measures takes ten days.
 Ms = Annotated[float, Meta(gt=0, le=1e9)]
+#: Millijoules of one inference.
+Energy = Annotated[float, Meta(gt=0, le=1e12)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]

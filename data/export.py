@@ -56,7 +56,7 @@ def table(store: MeasurementStore, device: str | None = None) -> pd.DataFrame:
     """One row a measurement: statistics, raw samples, and every field of its conditions.
 
     `latency_ms` is the value of the rounds' medians in ms, `spread` half its 90 % interval,
-    relative; `p50_ms` to `file_bytes` are `Measurement.figures`, empty where unknown;
+    relative; `p50_ms` to `energy_mj` are `Measurement.figures`, empty where unknown;
     `medians_ms`, `samples_ms` and `sentinel_ms` are JSON lists (a list a round for the latter
     two). Columns that describe conditions carry their own names (`device`, ...).
     """

@@ -28,7 +28,7 @@ from msgspec import Meta
 from phonenas.space.errors import InvalidArgument
 from phonenas.space.naming import counted
 
-from .documents import Count, Ms, strict
+from .documents import Count, Energy, Ms, strict
 
 __all__ = [
     "MOST_MS",
@@ -194,6 +194,8 @@ class Startup:
         peak_bytes: Greatest resident memory of that process, with its runtime, in bytes.
         model_bytes: Of it, what came on top of what it held before it loaded the file, in bytes.
         file_bytes: Size of the file, in bytes.
+        energy_mj: Energy of one inference, in mJ, > 0, what the device takes when idle included:
+            of the processor's packages, or of the whole device by its battery.
     """
 
     load_ms: Ms | None = None
@@ -201,6 +203,7 @@ class Startup:
     peak_bytes: Count | None = None
     model_bytes: Count | None = None
     file_bytes: Count | None = None
+    energy_mj: Energy | None = None
 
     @classmethod
     def middle(cls, several: Sequence[Startup]) -> Startup:
@@ -209,7 +212,7 @@ class Startup:
         for name in (f.name for f in fields(cls)):
             known = [v for s in several if (v := getattr(s, name)) is not None]
             if known:
-                values[name] = median(known) if name.endswith("_ms") else int(median(known))
+                values[name] = int(median(known)) if name.endswith("_bytes") else median(known)
         return cls(**values)
 
 

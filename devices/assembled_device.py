@@ -46,7 +46,7 @@ class AssembledDevice(Device):
     def __init__(self, settings: DeviceSettings, transport: Transport, runtime: Runtime) -> None:
         self.name = settings.name
         self.settings, self.transport, self.runtime = settings, transport, runtime
-        self.wait_below_c = settings.wait_below_c
+        self.wait_below_c, self.energy = settings.wait_below_c, settings.energy
         self.cores: tuple[int, ...] = ()
         self._locks: list[Lock] = []
         self._conditions: Conditions | None = None

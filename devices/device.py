@@ -92,6 +92,8 @@ class Device(ABC):
     #: Wait for the device to be cooler than this before each batch, in °C, unless a job says
     #: otherwise.
     wait_below_c: float | None = None
+    #: Whether the energy of inferences is asked for.
+    energy: bool = False
     #: Whether a phone's limits apply, known once entered: heat is waited for longer and less
     #: drift is allowed.
     phone: bool = False

@@ -58,6 +58,7 @@ class DeviceSettings:
         port, config: For ssh, instead of those of the user's configuration.
         fixed_performance: Whether Android is asked to hold its clocks where they can stay.
         wait_below_c: Wait for the device to be cooler than this before each batch, in °C.
+        energy: Whether the energy of an inference is read too, for some seconds more per network.
         phone: Whether a phone's limits apply (wait longer for heat, allow less drift); None: to
             every device behind adb and to every Android.
         speed: Of a simulated phone: factor of all its times, > 0; 1.3 takes 1.3 times as long.
@@ -79,6 +80,7 @@ class DeviceSettings:
     config: str = ""
     fixed_performance: bool = True
     wait_below_c: float | None = None
+    energy: bool = False
     phone: bool | None = None
     speed: float | None = None
 
@@ -171,6 +173,7 @@ def _settings(name: str, table: Any, path: Path) -> DeviceSettings:
         "threads": (int,),
         "port": (int,),
         "fixed_performance": (bool,),
+        "energy": (bool,),
         "phone": (bool,),
         "wait_below_c": (int, float),
         "speed": (int, float),

@@ -50,6 +50,7 @@ _PASSED_OVER = {
     *("raw_ms", "spread", "rounds", "samples", "preempted", "medians_ms", "samples_ms"),
     *("sentinel_ms", "reference_ms", "circumstances", "conditions", "fingerprint", "load_s"),
     *("p50_ms", "p90_ms", "load_ms", "first_ms", "peak_bytes", "model_bytes", "file_bytes"),
+    "energy_mj",
 }
 
 

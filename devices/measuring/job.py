@@ -34,6 +34,11 @@ _BATCH_S = 3.0
 _PATIENCE = 200  # readings rejected in a row before the device is called unstable
 _DRIFTING = 10  # readings in a row rejected for drift, before the batch is stopped
 _LEAST_PAUSE_S = 0.01
+NO_ENERGY = (
+    "no energy is known of an inference: no counter of the processor's packages can be read "
+    "(/sys/class/powercap/*/energy_uj, often for root alone), and no battery that is discharging "
+    "tells its power. Take the device off its charger (adb over Wi-Fi), or set  energy = false"
+)
 _STARTUP_S = 1.0  # of a process of its own, before one was timed
 # Time of a job over the estimates of the rounds that it accepts, before it is known; it weighs as
 # much as so many seconds of work. Readings rejected (7 to 18 % of six jobs on a shared computer)
@@ -76,6 +81,7 @@ class MeasuringJob:
         self.startups_s: list[float] = []
         self.startups = protocol.startups if self.conditions.mode == "steady" else 0
         self.not_started: set[str] = set()  # subjects whose process failed
+        self.no_energy = False  # told that the device gives none
 
     def plan(self, subjects: Sequence[Subject], again: bool, retry: bool) -> None:
         """Read from the store what is measured; with `retry`, repeat what was given up."""
@@ -315,6 +321,9 @@ class MeasuringJob:
                 self.startups = 0
                 return
             self.startups_s.append(self.device.now_s() - began)
+            if self.device.energy and startup.energy_mj is None and not self.no_energy:
+                self.no_energy = True
+                self.tell(Warned(f"{self.device.name}: {NO_ENERGY}"))
             self.progress.started(text, startup)
 
     def told_parts(self, text: str, provider: str) -> None:

@@ -8,6 +8,7 @@ sentinels around it.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -29,7 +30,8 @@ from ..system.android_text import mask
 from ..system.device_text import BY_HAND, shown
 from ..transports.base import Transport, ending, watched
 from ..transports.process import Process
-from .runtime import MODEL_S, STARTUP_RUNS, Identity, Runtime, runs_natively
+from .energy import POWERED, power_uw
+from .runtime import ENERGY_S, MODEL_S, STARTUP_RUNS, Identity, Runtime, runs_natively
 from .timings import Printed
 
 __all__ = ["CommandRuntime"]
@@ -56,6 +58,7 @@ wait $program; code=$?
 cat "$output"; echo; echo "$marker $last"
 exit $code
 """
+_LEAST_RUN_MS = 0.05
 _PEAK = re.compile(r"VmHWM:\s+([0-9]{1,12}) kB")
 _MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
@@ -188,17 +191,18 @@ class CommandRuntime(Runtime):
         if transport is None or not self._program:
             raise DeviceUnavailable("the runtime is not started")
         (pushed,) = transport.push([model], limit_s=_push_s([model]))
-        command = self.command(self._program, pushed, STARTUP_RUNS, 1, 0.0)
-        marker = f"phonenas-{secrets.token_hex(8)}"
-        output = f"{transport.folder}/startup.txt"
-        watching = ["sh", "-c", _WATCHED, "sh", marker, output, *self._pin, *command]
         try:
-            answer = transport.run(watching, limit_s=MODEL_S + _GRACE_S)
+            printed, peak = self._watched(_WATCHED, pushed, STARTUP_RUNS)
+            energy_mj = None
+            if self.settings.energy:
+                # A program that is asked for too many runs would be ended before it prints.
+                runs = max(1, math.ceil(ENERGY_S * 1e3 / max(printed.mean_ms, _LEAST_RUN_MS)))
+                timed, readings = self._watched(POWERED, pushed, runs)
+                power = power_uw(readings)
+                energy_mj = None if power is None else power * timed.mean_ms / 1e6
         finally:
-            made = [output] if transport.kind == "local" else [output, pushed]
-            transport.run(["rm", "-f", *made], limit_s=_GRACE_S)
-        text, _, peak = answer.output.rpartition(marker)
-        printed = self._read(answer.code, text, partly=True)
+            if transport.kind != "local":  # on the device they would accumulate
+                transport.run(["rm", "-f", pushed], limit_s=_GRACE_S)
         match = _PEAK.fullmatch(peak.strip())
         return Startup(
             printed.init_ms,
@@ -206,7 +210,23 @@ class CommandRuntime(Runtime):
             int(match[1]) * 1024 if match else printed.peak_bytes,
             printed.model_bytes,
             model.stat().st_size,
+            energy_mj,
         )
+
+    def _watched(self, script: str, pushed: str, runs: int) -> tuple[Printed, str]:
+        """What the program reports of so many runs, and what a script prints beside it."""
+        transport = self._transport
+        assert transport is not None
+        command = self.command(self._program, pushed, runs, 1, 0.0)
+        marker = f"phonenas-{secrets.token_hex(8)}"
+        output = f"{transport.folder}/startup.txt"
+        watching = ["sh", "-c", script, "sh", marker, output, *self._pin, *command]
+        try:
+            answer = transport.run(watching, limit_s=MODEL_S + _GRACE_S)
+        finally:
+            transport.run(["rm", "-f", output, f"{output}.power"], limit_s=_GRACE_S)
+        text, _, beside = answer.output.rpartition(marker)
+        return self._read(answer.code, text, partly=True), beside
 
     def once(self, model: Path, runs: int, warmup_runs: int, *flags: str) -> tuple[str, Printed]:
         """Its text of one command of its own, with further flags, and what it reports there.

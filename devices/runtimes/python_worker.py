@@ -23,7 +23,15 @@ from ..system.device_text import plain
 from ..transports.base import Transport
 from ..transports.process import Process
 from . import worker
-from .runtime import MODEL_S, STARTUP_RUNS, WARMUP_RUNS, Identity, Runtime, onnxruntime_precisions
+from .runtime import (
+    ENERGY_S,
+    MODEL_S,
+    STARTUP_RUNS,
+    WARMUP_RUNS,
+    Identity,
+    Runtime,
+    onnxruntime_precisions,
+)
 
 __all__ = ["LiteRT", "OnnxRuntime", "PythonWorker"]
 
@@ -118,7 +126,10 @@ class PythonWorker(Runtime):
         }
 
     def startup(self, model: Path) -> Startup | None:
-        return self._alone(model, Startup, {"op": "startup", "runs": STARTUP_RUNS})
+        asked = {"op": "startup", "runs": STARTUP_RUNS}
+        if self.settings.energy:
+            asked |= {"energy_s": ENERGY_S}
+        return self._alone(model, Startup, asked)
 
     def trace(self, model: Path, runs: int) -> Trace:
         asked = {"op": "trace", "warmup_runs": WARMUP_RUNS, "runs": runs}

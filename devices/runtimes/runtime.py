@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..transports.base import Transport
 
 __all__ = [
+    "ENERGY_S",
     "MODEL_S",
     "STARTUP_RUNS",
     "WARMUP_RUNS",
@@ -32,6 +33,7 @@ __all__ = [
 
 WARMUP_RUNS = 5  # before a trace
 STARTUP_RUNS = 20  # of a model in a process of its own
+ENERGY_S = 3.0  # of runs whose energy is read; a battery's gauge is renewed every second or so
 MODEL_S = 30.0  # longest that one model may run, warm-up included
 _ALIKE = {"armv8l": "armv7l", "i386": "i686", "i586": "i686", "arm64": "aarch64"}
 # 64-bit systems that run 32-bit programs too.

@@ -21,9 +21,12 @@ input closes; empty lines only show that the other side is alive.
     batch, except the sentinel's
     {"op": "stop"} during a batch ends it after the present model, with {"done": true}
     {"op": "leave"} → {"done": true}, and the worker ends; its folder stays
-    {"op": "startup", "model": path, "runs": 20, and the settings of hello} as the only request
-    → {"load_ms", "first_ms", "peak_bytes", "model_bytes", "file_bytes"}: of a process that runs
-      this model alone; bytes of memory are null where /proc does not tell them
+    {"op": "startup", "model": path, "runs": 20, "energy_s": 3, and the settings of hello} as the
+     only request
+    → {"load_ms", "first_ms", "peak_bytes", "model_bytes", "file_bytes", "energy_mj"}: of a process
+      that runs this model alone; bytes of memory are null where /proc does not tell them; the
+      energy of an inference is over `energy_s` further seconds of runs (0: not asked for), null
+      where the device does not tell it
 
     {"op": "trace", "model": path, "warmup_runs": 5, "runs": 21, and the settings of hello} as the
      only request
@@ -60,6 +63,8 @@ _IDLE_S = 0.05  # in a longer pause the core lowers its clock: load must build u
 _MAX_WARMUP_RUNS = 100_000
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel
 _SENTINEL_TRIES = 5
+_SUPPLY_S = 0.1  # between two readings of a battery
+_POWERCAP, _SUPPLIES = Path("/sys/class/powercap"), Path("/sys/class/power_supply")
 _CLOCK = "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
 
 try:
@@ -91,6 +96,65 @@ def resident_bytes(name: str) -> int | None:
 def middle(values: list[float]) -> float:
     """The median of an odd number of values, and one beside it of an even number."""
     return sorted(values)[len(values) // 2]
+
+
+def text_in(path: Path) -> str:
+    """The one line of a file of /sys; "" where it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def package_uj() -> dict[str, tuple[int, int]]:
+    """The energy counter of each processor package, and where it begins again, in µJ.
+
+    Intel's and AMD's RAPL as Linux has it; its files are often readable by root alone.
+    """
+    found = {}
+    for folder in sorted(_POWERCAP.glob("*:[0-9]*")):
+        texts = [text_in(folder / name) for name in ("energy_uj", "max_energy_range_uj")]
+        if text_in(folder / "name").startswith("package") and all(t.isdigit() for t in texts):
+            found[folder.name] = (int(texts[0]), int(texts[1]))
+    return found
+
+
+def battery_uw() -> float | None:
+    """What is drawn from batteries, in µW; None where none is discharging, or tells it."""
+    powers = []
+    for folder in _SUPPLIES.glob("*"):
+        if text_in(folder / "type") == "Battery" and text_in(folder / "status") == "Discharging":
+            texts = [text_in(folder / f"{name}_now") for name in ("power", "current", "voltage")]
+            power, current, voltage = (abs(int(t)) if t.lstrip("-").isdigit() else 0 for t in texts)
+            powers.append(power or current * voltage / 1e6)
+    return sum(powers) or None
+
+
+def energy_mj(run: Any, seconds: float) -> float | None:
+    """Energy of one run, in mJ: of the processor's packages, else of the whole device.
+
+    What the device takes when it is idle is part of it. None where the device does not tell.
+    """
+    clock, counters, drawn = time.perf_counter, package_uj(), []
+    if not counters and battery_uw() is None:
+        return None
+    began, runs, last = clock(), 0, clock()
+    while (now := clock()) - began < seconds:
+        run()
+        runs += 1
+        # A battery tells the power of the last second or so: the first half is of before.
+        if not counters and now - last >= _SUPPLY_S and now - began > seconds / 2:
+            last, power = now, battery_uw()
+            if power is None:  # it was plugged in
+                return None
+            drawn.append(power)
+    elapsed_s, after = clock() - began, package_uj()
+    if counters:
+        if after.keys() != counters.keys():
+            return None
+        used_uj = sum((after[n][0] - at) % (most + 1) for n, (at, most) in counters.items())
+        return used_uj / 1e3 / runs or None
+    return sum(drawn) / len(drawn) * elapsed_s / 1e3 / runs if drawn else None
 
 
 class Bench:
@@ -181,10 +245,11 @@ class Bench:
             "provider": model.provider,
         }
 
-    def startup(self, path: str, runs: int) -> dict[str, Any]:
+    def startup(self, path: str, runs: int, energy_s: float = 0.0) -> dict[str, Any]:
         """What a process takes that brings up this one model; of a process that did nothing else.
 
-        The peak is that of loading and of a few runs: later ones need no more.
+        The peak is that of loading and of a few runs: later ones need no more. The energy is of
+        runs for `energy_s` after them.
         """
         clock, before = time.perf_counter, resident_bytes("VmRSS")
         model = self.load(path)
@@ -200,6 +265,7 @@ class Bench:
             "peak_bytes": peak,
             "model_bytes": None if peak is None or before is None else max(0, peak - before),
             "file_bytes": Path(path).stat().st_size,
+            "energy_mj": energy_mj(model.run, energy_s) if energy_s > 0 else None,
         }
 
     def trace(self, path: str, warmup_runs: int, runs: int) -> dict[str, Any]:
@@ -308,7 +374,8 @@ def main() -> int:
             if request["op"] == "startup":
                 watch.silence_s = request.get("silence_s")
                 # Without its identity: reading the runtime's library would count as memory.
-                answer(Bench(sys.argv[1], request).startup(request["model"], int(request["runs"])))
+                asked = request["model"], int(request["runs"]), float(request.get("energy_s", 0))
+                answer(Bench(sys.argv[1], request).startup(*asked))
                 continue
             if request["op"] == "trace":
                 watch.silence_s = request.get("silence_s")

@@ -58,15 +58,10 @@ _COMMAND = re.compile(
 
 
 #: Names of `Measurement.figures` in tables.
-FIGURES = {
-    "p50_ms": "p50",
-    "p90_ms": "p90",
-    "load_ms": "load",
-    "first_ms": "first inference",
-    "peak_bytes": "peak memory",
-    "model_bytes": "of the model",
-    "file_bytes": "file",
-}
+FIGURES = {"p50_ms": "p50", "p90_ms": "p90", "load_ms": "load", "first_ms": "first inference"}
+FIGURES |= {"peak_bytes": "peak memory", "model_bytes": "of the model", "file_bytes": "file"}
+FIGURES |= {"energy_mj": "energy"}
+_UNITS = {"ms": (1, ".2f", "ms"), "mj": (1, ".2f", "mJ"), "bytes": (1e6, ".1f", "MB")}
 _MOST_ROWS = 15
 _NUMBER = re.compile(r"[-+±]?\d[\d,.]*")
 MARKS = {"○": "predicted", "●": "measured", "◌": "simulated, emulated or imported"}
@@ -107,11 +102,12 @@ def figures_table(rows: Sequence[tuple[str, Mapping[str, Any]]], sign: str, titl
     def cell(figures: Mapping[str, Any], key: str) -> str:
         if (value := figures.get(key)) is None:
             return "–"
-        shown = f"{value:.2f} ms" if key.endswith("_ms") else f"{value / 1e6:.1f} MB"
-        return shown if key == "file_bytes" else f"{sign} {shown}"
+        per, form, unit = _UNITS[key.rpartition("_")[2]]
+        return f"{'' if key == 'file_bytes' else f'{sign} '}{value / per:{form}} {unit}"
 
-    cells = [[name, *(cell(figures, key) for key in FIGURES)] for name, figures in rows]
-    return table([title, *FIGURES.values()], cells)
+    keys = [k for k in FIGURES if k != "energy_mj" or any(f.get(k) for _, f in rows)]
+    cells = [[name, *(cell(figures, key) for key in keys)] for name, figures in rows]
+    return table([title, *(FIGURES[k] for k in keys)], cells)
 
 
 def files_lines(rows: Sequence[tuple[str, FileLatency]], sign: str, title: str) -> list[str]:

@@ -117,7 +117,7 @@ class Timing:
     Args:
         device, precision, origin: As in its `Conditions`; of a measurement where they differ.
         measured_ms, spread, at: As of `Measurement`; None and "" where the store has none.
-        p50_ms, p90_ms, load_ms, first_ms, peak_bytes, model_bytes, file_bytes: As of
+        p50_ms, p90_ms, load_ms, first_ms, peak_bytes, model_bytes, file_bytes, energy_mj: As of
             `Measurement.figures`.
         predicted_ms, low_ms, high_ms: With the 90 % interval; None where nothing predicts it.
         basis: "operators", "kernels" or "whole networks": what the prediction rests on.
@@ -148,6 +148,7 @@ class Timing:
     peak_bytes: int | None = None
     model_bytes: int | None = None
     file_bytes: int | None = None
+    energy_mj: float | None = None
 
     @property
     def ms(self) -> float | None:

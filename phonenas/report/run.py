@@ -331,6 +331,7 @@ _FIGURES = (
     ("peak memory, MB", "peak_bytes", "● {:.1f}", 1e6),
     ("of the model, MB", "model_bytes", "● {:.1f}", 1e6),
     ("file, MB", "file_bytes", "{:.1f}", 1e6),
+    ("energy, mJ", "energy_mj", "● {:.1f}", 1.0),
 )
 
 
@@ -339,10 +340,11 @@ def _figures(networks: Sequence[Mapping[str, Any]]) -> str:
     known = [v for v in networks if any(v.get(key) is not None for _, key, _, _ in _FIGURES)]
     if not known:
         return ""
+    shown = [f for f in _FIGURES if f[1] != "energy_mj" or any(v.get(f[1]) for v in known)]
     rows = [
-        (v["id"], *(number(v.get(key), form, per) for _, key, form, per in _FIGURES)) for v in known
+        (v["id"], *(number(v.get(key), form, per) for _, key, form, per in shown)) for v in known
     ]
-    return table(("id", *(title for title, *_ in _FIGURES)), rows) + (
+    return table(("id", *(title for title, *_ in shown)), rows) + (
         '<p class="soft">p50 and p90 are of single runs that the scheduler did not interrupt. '
         "Loading, the first inference and memory are of a process of its own, which holds the "
         "runtime and this network alone.</p>"

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from phonenas.data import Conditions
-from phonenas.data.documents import Count, Ms, Number, Share, Text, strict
+from phonenas.data.documents import Count, Energy, Ms, Number, Share, Text, strict
 from phonenas.latency_model import LatencyModel
 
 from ..checkpoint import of_this_run, run_digest
@@ -45,6 +45,7 @@ class _Network(msgspec.Struct):
     peak_bytes: Count | None = None
     model_bytes: Count | None = None
     file_bytes: Count | None = None
+    energy_mj: Energy | None = None
     file: FileLatency | None = None
 
 

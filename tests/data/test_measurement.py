@@ -264,11 +264,11 @@ def test_startups_are_told_by_the_median_of_each_number() -> None:
     startups = [
         Startup(30.0, 2.0, 90, 40, 10),
         Startup(50.0, None, 100, None, 10),
-        Startup(31.0, 3.0, 95, 45, 10),
+        Startup(31.0, 3.0, 95, 45, 10, 6.5),
     ]
     rounds = (Round((1.0,)), *(Round((1.0,), startup=s) for s in startups))
     m = Measurement("network", "n", HERE, rounds)
-    assert m.startup == Startup(31.0, 2.5, 95, 42, 10)
+    assert m.startup == Startup(31.0, 2.5, 95, 42, 10, 6.5)
     assert m.figures == {
         "p50_ms": 1.0,
         "p90_ms": 1.0,
@@ -277,6 +277,7 @@ def test_startups_are_told_by_the_median_of_each_number() -> None:
         "peak_bytes": 95,
         "model_bytes": 42,
         "file_bytes": 10,
+        "energy_mj": 6.5,
     }
     alone = Measurement("network", "n", HERE, rounds[:1])
     assert alone.startup == Startup()

@@ -21,6 +21,7 @@ from phonenas.devices.measuring.pool import DevicePool
 from phonenas.devices.measuring.profiling import Selection
 from phonenas.devices.measuring.protocol import SENTINEL, Protocol
 from phonenas.devices.registry import assemble, listing
+from phonenas.devices.runtimes import command
 from phonenas.devices.settings import DeviceSettings
 from phonenas.space import Architecture
 from phonenas.space.errors import DeviceError
@@ -218,6 +219,32 @@ def test_perf_test_tells_every_run_but_those_of_warm_up(perf_test: Path, tmp_pat
         )
     assert len(reading.samples_ms) == 6 and len(set(reading.samples_ms)) > 1
     assert min(*reading.samples_ms, *reading.sentinel_ms) > 0
+
+
+@pytest.mark.slow
+def test_a_battery_is_read_beside_a_program(
+    perf_test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = DeviceSettings(
+        "here", runtime="onnxruntime_perf_test", binary=str(perf_test), energy=True
+    )
+    with assemble(settings) as device:
+        model = device.lower(SENTINEL, tmp_path / "sentinel")
+        supplies = tmp_path / "power_supply" / "battery"
+        supplies.mkdir(parents=True)
+        script = command.POWERED.replace("/sys/class/power_supply", str(supplies.parent))
+        monkeypatch.setattr(command, "POWERED", script)
+        found = device.startup(model)
+        assert found is not None and found.energy_mj is None and found.peak_bytes
+        for name, text in (
+            ("type", "Battery"),
+            ("status", "Discharging"),
+            ("power_now", "5000000"),
+        ):
+            (supplies / name).write_text(f"{text}\n")
+        found = device.startup(model)
+        # 5 W, for as long as an inference takes: some tenths of a millisecond to some ms.
+        assert found is not None and found.energy_mj is not None and 0.1 < found.energy_mj < 100
 
 
 @pytest.mark.adbd

@@ -62,6 +62,7 @@ class Figures(msgspec.Struct, kw_only=True):
     peak_bytes: int | None
     model_bytes: int | None
     file_bytes: int | None
+    energy_mj: float | None
 
 
 class Profiled(msgspec.Struct, kw_only=True):

@@ -155,6 +155,7 @@ class _Timing(msgspec.Struct, kw_only=True):
     peak_bytes: int | None
     model_bytes: int | None
     file_bytes: int | None
+    energy_mj: float | None
     error: float | None
     inside: bool | None
     against_the_first: _Ratio | None

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -506,6 +507,31 @@ def test_a_startup_that_fails_is_told_and_costs_no_round(
     assert all("no memory and no time to load is known of r1_" in t for t in told)
     for m in store.measurements(device.conditions, "network"):
         assert m.startup == Startup() and len(m.rounds) == 3
+
+
+@pytest.mark.parametrize("given", [None, 7.5])
+def test_energy_that_was_asked_for_and_is_not_known_is_told_once(
+    tiny: TinySpace, store: data.MeasurementStore, given: float | None
+) -> None:
+    class Metered(FakeDevice):
+        energy = True
+
+        def startup(self, model: Path) -> Startup:
+            return replace(super().startup(model), energy_mj=given)
+
+    told: list[str] = []
+    with Metered() as device:
+        devices.profile(
+            tiny,
+            on=device,
+            into=store,
+            networks=3,
+            protocol=Protocol(network_rounds=3),
+            on_event=lambda e: told.append(e.reason) if isinstance(e, Warned) else None,
+        )
+    assert len([t for t in told if "no energy is known of an inference" in t]) == (given is None)
+    found = store.measurements(device.conditions, "network")
+    assert [m.figures["energy_mj"] for m in found] == [given] * 3
 
 
 def test_a_startup_that_is_interrupted_costs_no_round(tmp_path: Path) -> None:

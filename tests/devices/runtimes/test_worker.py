@@ -132,6 +132,7 @@ def test_a_startup_counts_what_came_on_top_of_the_runtime(
         "peak_bytes": 90_000_000,
         "model_bytes": 50_000_000,
         "file_bytes": 5,
+        "energy_mj": None,
     }
     assert made.engine.load.__globals__["RAN"] == ["model"] * 4
     resident.clear()  # a system without /proc
