@@ -42,8 +42,9 @@ NO_ENERGY = (
 _STARTUP_S = 1.0  # of a process of its own, before one was timed
 # Time of a job over the estimates of the rounds that it accepts, before it is known; it weighs as
 # much as so many seconds of work. Readings rejected (7 to 18 % of six jobs on a shared computer)
-# and waits are in it.
-_WORK_RATIO, _WORK_S = 1.4, 10.0
+# and waits are in it. Where programs wait for a core all of the time, half of the readings are
+# rejected.
+_WORK_RATIO, _PRESSED, _WORK_S = 1.4, 0.7, 10.0
 
 
 class MeasuringJob:
@@ -120,8 +121,9 @@ class MeasuringJob:
         missing = {t: self.progress.expected(t) for t in self.progress.open}
         ms_per_mac = self.supervisor.ms_per_mac
         planned = sum(self.estimate_s(t, ms_per_mac) * n for t, n in missing.items())
-        ratio = (_WORK_RATIO * _WORK_S + self.work_s) / (_WORK_S + self.worked_estimate_s)
-        most = max(missing.values(), default=1)
+        before = _WORK_RATIO * (1 + _PRESSED * self.supervisor.pressure)
+        ratio = (before * _WORK_S + self.work_s) / (_WORK_S + self.worked_estimate_s)
+        most = self.progress.expected_most()
         each_s = fmean(self.startups_s) if self.startups_s else _STARTUP_S
         startups_s = each_s * sum(map(self.startups_due, missing))
         return max(planned * ratio + startups_s, (most - 1) * self.protocol.apart_s)

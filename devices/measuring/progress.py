@@ -136,8 +136,18 @@ class JobProgress:
         missing = self.missing(text)
         if not missing:  # its rounds disagree
             return 1.0
-        again = (_AGAIN * _JUDGED + self._judged.count(False)) / (_JUDGED + len(self._judged))
-        return missing + again * _FURTHER
+        return missing + self._again() * _FURTHER
+
+    def expected_most(self) -> float:
+        """Rounds that the open subject with the most of them will need."""
+        most = max((self.missing(t) for t in self.open), default=0)
+        # The greatest of as many geometric numbers of the mean `_FURTHER`.
+        further = math.log(max(1.0, self._again() * len(self.open))) / -math.log(1 - 1 / _FURTHER)
+        return max(1.0, most + min(further, self.protocol.extra_rounds))
+
+    def _again(self) -> float:
+        """Share of subjects that need further rounds."""
+        return (_AGAIN * _JUDGED + self._judged.count(False)) / (_JUDGED + len(self._judged))
 
     @property
     def done(self) -> int:

@@ -217,6 +217,11 @@ class Supervisor:
                     )
                 self.fruitless = 0
 
+    @property
+    def pressure(self) -> float:
+        """Share of time in which a program waited for a core, in [0, 1]; 0 where it is unknown."""
+        return float(self._telemetry.get("pressure") or 0.0) / 100
+
     def ready(self) -> dict[str, Any]:
         """Telemetry of the next batch, once the device meets its preconditions.
 

@@ -106,6 +106,14 @@ def test_the_time_left_counts_on_further_rounds(store: MeasurementStore) -> None
         assert 3 < calm.progress.expected(text) < before - 0.3
 
 
+def test_of_many_subjects_one_needs_more_rounds_than_most(store: MeasurementStore) -> None:
+    most = [Job(store, Protocol(), count).progress.expected_most() for count in (1, 4, 40, 4000)]
+    assert most == sorted(most) and most[0] == 3
+    assert most[2] > Job(store, Protocol(), 40).progress.expected(operators(1)[0].text) + 2
+    assert most[3] == 3 + Protocol().extra_rounds
+    assert Job(store, Protocol(), 0).progress.expected_most() == 1
+
+
 def test_a_later_job_counts_on_as_many_further_rounds_as_an_earlier_one(
     store: MeasurementStore,
 ) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import SENTINEL_MS, FakeDevice, TinySpace
@@ -507,6 +508,30 @@ def test_a_startup_that_fails_is_told_and_costs_no_round(
     assert all("no memory and no time to load is known of r1_" in t for t in told)
     for m in store.measurements(device.conditions, "network"):
         assert m.startup == Startup() and len(m.rounds) == 3
+
+
+def test_a_job_is_told_to_take_longer_where_programs_wait_for_a_core(
+    tiny: TinySpace, tmp_path: Path
+) -> None:
+    class Pressed(FakeDevice):
+        pressure = 0.0
+
+        def telemetry(self) -> dict[str, Any]:
+            return {**super().telemetry(), "pressure": self.pressure}
+
+    told: list[float] = []
+    for number, pressure in enumerate((0.0, 50.0, 100.0)):
+        with data.MeasurementStore(tmp_path / f"{number}.db") as store, Pressed() as device:
+            device.pressure = pressure
+            devices.profile(
+                tiny,
+                on=device,
+                into=store,
+                networks=3,
+                protocol=Protocol(apart_s=0.0),
+                on_event=lambda e: told.append(e.seconds) if isinstance(e, Planned) else None,
+            )
+    assert told[0] < told[1] < told[2] and 1.5 < told[2] / told[0] < 2
 
 
 @pytest.mark.parametrize("given", [None, 7.5])
