@@ -13,11 +13,14 @@ while words and words[0].startswith("-"):
     name = words.pop(0)
     flags[name] = "" if name == "-I" else words.pop(0)
 model, results = words
-if set(flags) - {"-I", "-m", "-r", "-e", "-x", "-y", "-o", "-C"}:
+if set(flags) - {"-I", "-m", "-r", "-e", "-x", "-y", "-o", "-C", "-p"}:
     print(f"ERROR: Unknown command line flags: {flags}", file=sys.stderr)
     sys.exit(1)
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(flags["-x"])
+if "-p" in flags:
+    options.enable_profiling = True
+    options.profile_file_prefix = flags["-p"]
 began = time.perf_counter()
 try:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -35,6 +38,8 @@ for _ in range(int(flags["-r"]) + 1):
     start = time.perf_counter()
     session.run(None, feeds)
     times.append(time.perf_counter() - start)
+if "-p" in flags:
+    session.end_profiling()
 first, *times = times
 with Path(results).open("a", encoding="utf-8") as file:
     for number, seconds in enumerate(times):

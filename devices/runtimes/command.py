@@ -239,7 +239,8 @@ class CommandRuntime(Runtime):
         if transport is None or not self._program:
             raise DeviceUnavailable("the runtime is not started")
         (pushed,) = transport.push([model], limit_s=_push_s([model]))
-        command = [*self.command(self._program, pushed, runs, warmup_runs, 0.0), *flags]
+        program, *words = self.command(self._program, pushed, runs, warmup_runs, 0.0)
+        command = [program, *flags, *words]
         try:
             answer = transport.run([*self._pin, *command], limit_s=MODEL_S + _GRACE_S)
         finally:

@@ -32,6 +32,41 @@ class Model:
         self.run = partial(session.run, None, feeds)
 
 
+def profiled(events: Any, runs: int) -> dict[str, Any]:
+    """What a profile of ONNX Runtime says of the last runs, in whole µs: each, and each node in it.
+
+    Args:
+        events: Its file: complete events as of Chromium's traces; of a node they are called
+            "NAME_kernel_time".
+        runs: How many runs, ≥ 1; earlier ones warm up.
+    """
+    whole = [(e["ts"], e["dur"]) for e in events if e["name"] == "model_run"][-runs:]
+    nodes: dict[tuple[str, str], dict[str, Any]] = {}
+    over = 0  # when the last node ends that is no part of another
+    for e in sorted(events, key=lambda e: (e.get("ts", 0), -e.get("dur", 0))):
+        name = e["name"].removesuffix("_kernel_time")
+        if e.get("cat") != "Node" or name == e["name"]:
+            continue
+        if e["ts"] < over and e["ts"] + e["dur"] <= over:
+            continue  # within a Loop, an If or a Scan, whose own time holds it
+        over = max(over, e["ts"] + e["dur"])
+        for number, (began, us) in enumerate(whole):
+            if began <= e["ts"] <= began + us:
+                told = e["args"]
+                key = (told.get("node_index", ""), name)
+                node = nodes.setdefault(
+                    key,
+                    {
+                        "is": [name, told.get("op_name", ""), told.get("provider", "")],
+                        "us": [0] * len(whole),
+                        "at_us": [0] * len(whole),
+                    },
+                )
+                node["at_us"][number] = node["at_us"][number] or e["ts"] - began
+                node["us"][number] += e["dur"]
+    return {"runs_us": [us for _, us in whole], "nodes": list(nodes.values())}
+
+
 class Engine:
     """Sessions of ONNX Runtime.
 
@@ -159,31 +194,7 @@ class Engine:
         finally:
             self.options.enable_profiling = False
             shutil.rmtree(folder, ignore_errors=True)
-        whole = [(e["ts"], e["dur"]) for e in events if e["name"] == "model_run"][-runs:]
-        nodes: dict[tuple[str, str], dict[str, Any]] = {}
-        over = 0  # when the last node ends that is no part of another
-        for e in sorted(events, key=lambda e: (e.get("ts", 0), -e.get("dur", 0))):
-            name = e["name"].removesuffix("_kernel_time")
-            if e.get("cat") != "Node" or name == e["name"]:
-                continue
-            if e["ts"] < over and e["ts"] + e["dur"] <= over:
-                continue  # within a Loop, an If or a Scan, whose own time holds it
-            over = max(over, e["ts"] + e["dur"])
-            for number, (began, us) in enumerate(whole):
-                if began <= e["ts"] <= began + us:
-                    told = e["args"]
-                    key = (told.get("node_index", ""), name)
-                    node = nodes.setdefault(
-                        key,
-                        {
-                            "is": [name, told.get("op_name", ""), told.get("provider", "")],
-                            "us": [0] * len(whole),
-                            "at_us": [0] * len(whole),
-                        },
-                    )
-                    node["at_us"][number] = node["at_us"][number] or e["ts"] - began
-                    node["us"][number] += e["dur"]
-        return {"runs_us": [us for _, us in whole], "nodes": list(nodes.values())}
+        return profiled(events, runs)
 
     def made_up(self, given: Any) -> Any:
         """Values of an input: numbers at random, bytes too; other integers are 1, which is true."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
-from phonenas.space.errors import DeviceError, InvalidArgument
+from phonenas.data.documents import parsed
+from phonenas.space.errors import DeviceError, DeviceUnavailable, InvalidArgument
 from phonenas.space.lowering.write import Measurable
 from phonenas.space.precision import FLOAT32
 
+from ..node_times import NodeTime, Trace
 from ..settings import DeviceSettings
+from ..system.device_text import plain
 from .command import CommandRuntime
+from .engine_onnxruntime import profiled
 from .perf_text import parse_perf_test, parse_perf_test_samples
-from .runtime import onnxruntime_precisions
+from .runtime import WARMUP_RUNS, onnxruntime_precisions
 from .timings import Printed
 
 __all__ = ["OnnxRuntimePerfTest"]
 
+_READ_S = 30.0
 _LEAST_FIRST_MS = 50.0  # above it, the error of whole milliseconds is below 2 %
 _SENTINEL_MS = 1.0  # about; for the number of its runs that warm up by time
 _NAMES = {
@@ -96,3 +102,34 @@ class OnnxRuntimePerfTest(CommandRuntime):
         if not samples:
             raise DeviceError(f"it reported no run after the {warmup_runs} warm-up runs")
         return samples
+
+    def trace(self, model: Path, runs: int) -> Trace:
+        """As `Device.trace`; the program writes its profile as a file, which is read and removed."""
+        transport = self._transport
+        if transport is None:
+            raise DeviceUnavailable("the runtime is not started")
+        prefix = f"{transport.folder}/profile"
+        _, plain_runs = self.once(model, runs, WARMUP_RUNS)
+        # It adds the time to the name.
+        read = 'cat "$1"_*.json; code=$?; rm -f "$1"_*.json; exit $code'
+        try:
+            self.once(model, runs + WARMUP_RUNS, 0, "-p", prefix)
+        finally:
+            answer = transport.run(["sh", "-c", read, "sh", prefix], limit_s=_READ_S)
+        try:
+            if answer.code:
+                raise ValueError(plain(answer.errors, 200) or "there is none")
+            found = profiled(parsed(answer.output), runs)
+            whole = found["runs_us"]
+            shown = sorted(range(len(whole)), key=whole.__getitem__)[len(whole) // 2]
+            nodes = []
+            for n in found["nodes"]:
+                name, op, provider = (plain(str(word)) for word in n["is"])
+                spans = (median(n["us"]), n["at_us"][shown], n["us"][shown])
+                nodes.append(NodeTime(name, op, provider, *(us / 1e3 for us in spans)))
+            times = (plain_runs.mean_ms, median(whole) / 1e3, whole[shown] / 1e3)
+            return Trace(tuple(nodes), len(whole), *times)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DeviceError(
+                f"{transport.name}: the profile of onnxruntime_perf_test cannot be read: {error}"
+            ) from error

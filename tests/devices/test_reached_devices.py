@@ -221,6 +221,36 @@ def test_perf_test_tells_every_run_but_those_of_warm_up(perf_test: Path, tmp_pat
     assert min(*reading.samples_ms, *reading.sentinel_ms) > 0
 
 
+def test_perf_test_profiles_the_nodes_of_a_file(perf_test: Path, tmp_path: Path) -> None:
+    with by_perf_test(perf_test) as device:
+        model = device.lower(SMALL, tmp_path / "small")
+        profile = device.trace(model, 7)
+        left = list(Path(device.transport.folder).glob("profile*"))  # type: ignore[attr-defined]
+        assert not left
+        invalid = tmp_path / "invalid.onnx"
+        invalid.write_bytes(b"no model")
+        with pytest.raises(DeviceError):
+            device.trace(invalid, 7)
+    assert profile.runs == 7 and profile.statistic == "median" and profile.plain_ms > 0
+    assert {n.provider for n in profile.nodes} == {"CPUExecutionProvider"}
+    assert sum(n.op == "Conv" for n in profile.nodes) > 4
+    assert 0 < profile.nodes_ms < 2 * profile.profiled_ms
+
+
+def test_a_perf_test_without_a_profile_says_so(perf_test: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "perf"
+    text = perf_test.read_text(encoding="utf-8")
+    assert "options.enable_profiling = True" in text
+    silent.write_text(text.replace("options.enable_profiling = True", "pass"), encoding="utf-8")
+    silent.chmod(0o755)
+    with by_perf_test(silent) as device:
+        model = device.lower(SENTINEL, tmp_path / "sentinel")
+        with pytest.raises(
+            DeviceError, match="the profile of onnxruntime_perf_test cannot be read"
+        ):
+            device.trace(model, 3)
+
+
 @pytest.mark.slow
 def test_a_battery_is_read_beside_a_program(
     perf_test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
