@@ -104,7 +104,7 @@ class OnnxRuntimePerfTest(CommandRuntime):
         return samples
 
     def trace(self, model: Path, runs: int) -> Trace:
-        """As `Device.trace`; the program writes its profile as a file, which is read and removed."""
+        """As `Device.trace`; the profile is a file that the program writes; it is removed."""
         transport = self._transport
         if transport is None:
             raise DeviceUnavailable("the runtime is not started")
