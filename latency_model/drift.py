@@ -97,10 +97,11 @@ class Drift:
         }
 
     def __str__(self) -> str:
+        length = 16 if self.since[:10] == self.until[:10] else 10  # of one day the minute, too
+        since, until = (t[:length].replace("T", " ") for t in (self.since, self.until))
         text = (
-            f"{self.subjects} {self.kind}s measured on {self.since[:10]} and again on "
-            f"{self.until[:10]}: {abs(self.ratio - 1):.1%} "
-            f"{'slower' if self.ratio > 1 else 'faster'} in the middle"
+            f"{self.subjects} {self.kind}s measured on {since} and again on {until}: the median "
+            f"time changed by {self.ratio - 1:+z.1%}"
         )
         # The median of fewer than five has no interval.
         if self.low > 0 and self.high < float("inf"):

@@ -162,7 +162,8 @@ class ParetoFront:
         left = counted(self.left_out, "extrapolated network")
         on = f"{outside} of {len(self)} networks on the front are extrapolated"
         out = (
-            f"{left} left out, not better than faster ones by more than the error (--trust 0: all)"
+            f"{left} left out: more accurate than networks that are as fast, but by less than the "
+            "error (--trust 0 keeps them)"
         )
         return [on] * bool(outside) + [out] * bool(self.left_out)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from phonenas.space.errors import InvalidArgument, UnstableDevice
+from phonenas.space.naming import counted
 from phonenas.space.precision import checked_precision
 
 from .options import (
@@ -23,19 +24,11 @@ from .options import (
     celsius,
     command,
 )
-from .output import (
-    command_line,
-    completed,
-    figures_table,
-    origin_note,
-    ready_table,
-    shown_db,
-    table,
-)
+from .output import command_line, completed, figures_table, origin_note, shown_db, table
 from .stores import open_store, refuse_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from phonenas.data import MeasurementStore
     from phonenas.devices import Device, Outcome, Protocol
@@ -53,23 +46,26 @@ __all__ = ["devices", "profile", "profile_kernels", "reached"]
 @command
 def devices(
     output: Output,
+    begins: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="With --ready: those whose names begin so.")
+    ] = "",
     ready: Annotated[
-        bool,
-        typer.Option(
-            "--ready",
-            help="The ready phones: models fitted on public measurements, no phone needed.",
-        ),
+        bool, typer.Option("--ready", help="The phones that others measured: none is needed.")
     ] = False,
 ) -> None:
     """List the devices that can be measured, and what to do where one cannot be reached."""
     from dataclasses import asdict
 
     if ready:
-        from phonenas.latency_model.ready import phones
+        from .tables import ready_phones, ready_table
 
-        shipped = phones()
+        shipped = ready_phones(begins)
         output.print([asdict(p) for p in shipped], lambda: ready_table(shipped))
         return
+    if begins:
+        raise InvalidArgument(
+            f"a name goes with --ready:  {command_line('devices', '--ready', begins)}"
+        )
     from phonenas.devices import listing
 
     found = [asdict(s) for s in listing()]
@@ -192,7 +188,8 @@ def profile(
     lone_kernels: list[Kernel | LiftedKernel] = [spaces.Kernel.parse(k) for k in kernel or []]
     lone_kernels += kernels_in(kernels_of or [], resolution, inputs)
     keys = [spaces.Operator.parse(key) for key in operator or []]
-    named_texts = {*map(str, named), *(f.key for f in files)}
+    named_texts = {f.key: f.key for f in files}
+    named_texts |= dict(zip(map(str, named), (n.strip() for n in layered), strict=True))
     asked = {*named_texts, *(k.key for k in lone_kernels), *(o.key for o in keys)}
     phone_names = list(dict.fromkeys(device or ["local"]))
     alone = bool(named or keys or files or lone_kernels)
@@ -247,7 +244,7 @@ def profile(
             output.print(
                 _document(outcome, db, named_texts), lambda: _text(outcome, db, named_texts)
             )
-            _refuse_lacking([outcome], asked)
+            _refuse_lacking([outcome], asked, named_texts)
             return
         with Bars(output.quiet) as bars:
             found = DevicePool(phones).run(work, bars.of_device)
@@ -273,10 +270,12 @@ def profile(
             f"{len(found.failures)} of {len(phone_names)} devices were not measured to the end. "
             "What was measured is kept; the same command goes on from there."
         )
-    _refuse_lacking(found.outcomes.values(), asked)
+    _refuse_lacking(found.outcomes.values(), asked, named_texts)
 
 
-def _refuse_lacking(outcomes: Iterable[Outcome], asked: Collection[str]) -> None:
+def _refuse_lacking(
+    outcomes: Iterable[Outcome], asked: Collection[str], names: Mapping[str, str]
+) -> None:
     """UnstableDevice where subjects that were asked for by name gave no number."""
     from phonenas.devices.measuring.progress import is_disturbed
 
@@ -284,7 +283,7 @@ def _refuse_lacking(outcomes: Iterable[Outcome], asked: Collection[str]) -> None
         (o.conditions.device, *x) for o in outcomes for x in o.unstable.items() if x[0] in asked
     ]
     if lost:
-        told = "; ".join(f"{name} on {device}: {why}" for device, name, why in lost)
+        told = "; ".join(f"{names.get(n, n)} on {device}: {why}" for device, n, why in lost)
         busy = all(is_disturbed(why) for _, _, why in lost)
         how = "Close other programs, then give the same command again."
         raise UnstableDevice(
@@ -400,35 +399,38 @@ def _document(outcome: Outcome, db: str, names: Collection[str]) -> dict[str, An
     }
 
 
-def _text(outcome: Outcome, db: str, names: Collection[str]) -> str:
+def _text(outcome: Outcome, db: str, names: Mapping[str, str]) -> str:
+    """What a profile prints; `names` has what the user called each subject."""
+    from phonenas.devices.measuring.progress import is_disturbed
+
+    from .progress import shortened, subjects_by_reason
+
     clock = " of simulated time" if outcome.conditions.origin == "simulated" else ""
     lines = [
-        f"{outcome.measured} subject{'s' * (outcome.measured != 1)} measured, "
-        f"{outcome.reused} found in {shown_db(db)}, "
-        f"{outcome.rejected} reading{'s' * (outcome.rejected != 1)} rejected and taken again, "
+        f"{counted(outcome.measured, 'subject')} measured, {outcome.reused} found in "
+        f"{shown_db(db)}, {counted(outcome.rejected, 'reading')} rejected and taken again, "
         f"{outcome.seconds:.0f} s{clock}",
         f"conditions: {outcome.conditions}",
         f"verdict: {outcome.verdict.text}",
     ]
     lines += [
-        f"{outcome.conditions.mark} {m.latency_ms:.3f} ms ±{m.spread:.1%}  {name}"
+        f"{outcome.conditions.mark} {m.latency_ms:.3f} ms ±{m.spread:.1%}  {names[name]}"
         + (f", {m.conditions.precision}" if m.kind == "onnx" else "")
         for name, m in outcome.results.items()
         if name in names
     ]
-    named = [(n, m.figures) for n, m in outcome.results.items() if n in names]
+    named = [(names[n], m.figures) for n, m in outcome.results.items() if n in names]
     lines += filter(None, [figures_table(named, outcome.conditions.mark, "network")])
-    for title, listed, most in (
-        ("given up", outcome.unstable, 10),
-        ("uncertain", outcome.doubtful, 5),
-    ):
-        lines += [f"{title}: {name}: {why}" for name, why in list(listed.items())[:most]]
-        if len(listed) > most:
-            lines.append(f"{title}: {len(listed) - most} more, which --json lists")
-    for name in list({**outcome.unstable, **outcome.doubtful})[:1]:
+    lines += subjects_by_reason("given up", outcome.unstable, names, 10)
+    lines += subjects_by_reason("uncertain", outcome.doubtful, names, 5)
+    disturbed = [why for why in outcome.unstable.values() if is_disturbed(why)]
+    if disturbed:
+        lines.append("the same command measures again what other programs disturbed: close them")
+    rest = {n: w for n, w in {**outcome.unstable, **outcome.doubtful}.items() if w not in disturbed}
+    for name in list(rest)[:1]:
         if kind := _kind_of(name):  # none of a file, whose path is not known here
             words = ("profile", "--device", outcome.conditions.device, f"--{kind}", name, "--again")
-            lines.append(f"to measure that one again:  {command_line(*words, db=db)}")
+            lines.append(f"to measure {shortened(name)} again:  {command_line(*words, db=db)}")
     return "\n".join(lines) + origin_note(outcome.conditions)
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from phonenas.data import Conditions, MeasurementStore
     from phonenas.latency_model import LatencyModel, Score
     from phonenas.latency_model.additive.times import Network
-    from phonenas.latency_model.ready import ReadyPhone
     from phonenas.search import Candidate, Devices, Searched
     from phonenas.search.accuracy import AccuracyEstimator
     from phonenas.search.exported_file import FileLatency
@@ -36,7 +35,6 @@ __all__ = [
     "legend",
     "origin_note",
     "predicted_row",
-    "ready_table",
     "rejection_table",
     "rejections",
     "score_table",
@@ -146,25 +144,6 @@ def origin_note(conditions: Conditions) -> str:
     """A line for numbers that no real device gave; "" for measured ones."""
     note = conditions.origin_note
     return f"\n{note}" if note else ""
-
-
-def ready_table(phones: Sequence[ReadyPhone]) -> str:
-    """Ready phones with their scores, and what these are."""
-    rows = [
-        [
-            p.name,
-            str(p.networks),
-            f"{p.mape:.1%}",
-            f"{p.acc10:.0%}",
-            f"{p.spearman:.3f}",
-            f"{p.source}, {p.licence}, {p.date}",
-        ]
-        for p in phones
-    ]
-    return table(["name", "networks", "MAPE", "acc10", "Spearman", "measurements by"], rows) + (
-        "\n\nPUBLIC: fitted on published measurements; MAPE, the share within 10 % (acc10) and the "
-        "rank correlation are of these networks, each with its whole family left out"
-    )
 
 
 def basis(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from phonenas.data import Conditions
     from phonenas.search import Budget, Searched
 
-__all__ = ["Bars", "duration", "ended_lines", "following", "seconds_of"]
+__all__ = [
+    "Bars",
+    "duration",
+    "ended_lines",
+    "following",
+    "seconds_of",
+    "shortened",
+    "subjects_by_reason",
+]
 
 _LINE_S = 10.0  # without a terminal: a line as often as this, or for each tenth of the work
 _LEAST_S = 1.0  # and never more often than this
@@ -391,3 +399,33 @@ def _epochs_of(folder: Path | None) -> list[Epoch]:
             ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def shortened(name: str) -> str:
+    """A name of at most 60 characters: what is longer, as a block string is, without its end."""
+    return name if len(name) <= 60 else f"{name[:59]}…"
+
+
+def subjects_by_reason(
+    title: str, listed: Mapping[str, str], names: Mapping[str, str], most: int
+) -> list[str]:
+    """A line for each reason, with up to three of its subjects, and how many more there are.
+
+    Args:
+        title: How each line begins.
+        listed: The reason of each subject.
+        names: What the user called subjects; others have their own names.
+        most: Lines at most; a last one counts the subjects of further reasons.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, why in listed.items():
+        by_reason.setdefault(why, []).append(shortened(names.get(name, name)))
+    lines = []
+    for why, of in list(by_reason.items())[:most]:
+        more = f", and {len(of) - 3} more, which --json lists" if len(of) > 3 else ""
+        count = "" if len(of) == 1 else f"{len(of)} subjects, {why}: "
+        reason = f": {why}" if len(of) == 1 else ""
+        lines.append(f"{title}: {count}{', '.join(of[:3])}{more}{reason}")
+    if rest := sum(map(len, list(by_reason.values())[most:])):
+        lines.append(f"{title}: {rest} more, which --json lists")
+    return lines

@@ -1,4 +1,5 @@
-"""Commands that bring tables into the store, and write the store as a table: import, export."""
+"""Commands that bring tables into the store, and write the store as a table: import, export; and
+the table of ready phones, whose measurements others published."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phonenas.space.errors import UnknownName, nearest
 from phonenas.space.naming import counted
 
 from .options import Output, OwnResolution, Space, command
@@ -14,10 +16,13 @@ from .output import rejection_table, rejections, shown_db, table
 from .stores import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from phonenas.data.importers import Coverage, Imported
+    from phonenas.latency_model.ready import ReadyPhone
     from phonenas.space import SearchSpace
 
-__all__ = ["export", "import_"]
+__all__ = ["export", "import_", "ready_phones", "ready_table"]
 
 
 @command
@@ -160,3 +165,52 @@ def export(
     output.print(
         result, lambda: f"{counted(count, 'measurement')}: {out}" + rejection_table(rejected)
     )
+
+
+def ready_phones(begins: str) -> list[ReadyPhone]:
+    """The ready phones whose names begin with a text, "" for all.
+
+    Raises:
+        UnknownName: None does; the phones are named.
+    """
+    from phonenas.latency_model.ready import phones
+
+    shipped = phones()
+    found = [p for p in shipped if p.name.startswith(begins)]
+    if not found:
+        known = dict.fromkeys(p.name.partition("/")[0] for p in shipped)
+        raise UnknownName(
+            f"no ready phone's name begins with {begins[:80]!r}. " + nearest(begins[:80], known)
+        )
+    return found
+
+
+def ready_table(phones: Sequence[ReadyPhone]) -> str:
+    """Ready phones with their scores, and below them what the columns and the names mean."""
+    rows = [
+        [p.name, p.model, str(p.networks), f"{p.mape:.1%}", f"{p.acc10:.0%}", f"{p.spearman:.3f}"]
+        for p in phones
+    ]
+    header = ["name", "phone", "networks", "MAPE", "acc10", "Spearman"]
+    sources: dict[str, dict[str, None]] = {}
+    for p in phones:
+        source = f"{p.source}, {p.licence}, {p.date}"
+        sources.setdefault(source, {})[p.name.partition("/")[0]] = None
+    several = [*dict.fromkeys(p.name.partition("/")[0] for p in phones)]
+    lines = [
+        table(header, rows),
+        "",
+        "A name is PHONE/RUNTIME/UNIT/PRECISION; cpu-1large is one large core, cpu-2med two medium "
+        "ones.",
+        "PUBLIC: each is a latency model, fitted on measurements of so many networks that others "
+        "published.",
+        "Its score is on networks of families that the fit did not have: mean absolute error "
+        "(MAPE), share",
+        "predicted within 10 % (acc10), and rank correlation (Spearman).",
+        *(f"measured by {source}: {', '.join(of)}" for source, of in sources.items()),
+        "",
+        *[f"those of one phone:  phonenas devices --ready {several[0]}"] * (len(several) > 1),
+        f"search for one:  phonenas search --device {phones[0].name} --space mnasnet --target 30 "
+        "--out runs/ready",
+    ]
+    return "\n".join(lines)

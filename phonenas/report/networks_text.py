@@ -32,8 +32,10 @@ def sentences(compared: Compared, place: int) -> list[str]:
         )
     if fitted := sum(t.fitted_on and t.error is not None for t in timings):
         lines.append(
-            f"{device}: the model was fitted on {counted(fitted, 'network')} of these, which no "
-            "score counts"
+            f"{device}: {counted(fitted, 'network')} of these "
+            f"{'was' if fitted == 1 else 'were'} measured for the fit of the model, so no score "
+            "of the model counts "
+            f"{'it' if fitted == 1 else 'them'}"
         )
     for p in alike(compared, place):
         basis = origin if p.ratio.basis == "measured" else p.ratio.basis

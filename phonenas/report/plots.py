@@ -299,14 +299,14 @@ def calibration_figure(points: Sequence[CalibrationPoint]) -> Any:
     values = [x for p in points for x in (p.low_ms, p.high_ms, p.measured_ms)]
     ends = [min(values), max(values)]
     traces, counts = [_line("predicted = measured", ends, ends)], []
-    for kind, colour, size, name in (
-        ("examined", PREDICTED, 7, "examined the model"),
-        ("validated", MEASURED, 10, "validated"),
+    for kind, colour, size, name, told in (
+        ("examined", PREDICTED, 7, "of the score", "of the model's score"),
+        ("validated", MEASURED, 10, "validated", "validated"),
     ):
         networks = [p for p in points if p.kind == kind]
         if not networks:
             continue
-        counts.append(f"{len(networks)} {name}")
+        counts.append(f"{len(networks)} {told}")
         at = [p.predicted_ms for p in networks]
         traces.append(
             scatter(

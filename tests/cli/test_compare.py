@@ -114,7 +114,7 @@ def test_measured_beside_predicted(
     assert "--kernels 400" in graph["timings"][0]["reason"]
     assert found["devices"][0]["score"] is None  # the model was fitted on both
     code, out, _ = run("compare", *names, "--device", "fake")
-    assert code == 0 and "the model was fitted on 2 networks of these" in out
+    assert code == 0 and "2 networks of these were measured for the fit of the model" in out
     # As if they had been measured after the fit.
     from dataclasses import replace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fakes import FakeDevice
 from phonenas import devices
 from phonenas.cli import app
 from phonenas.cli.output import command_line, completed, table
+from phonenas.cli.progress import subjects_by_reason
 from phonenas.data import MeasurementStore
 from phonenas.devices.device import Reading
 from phonenas.latency_model import model_path
@@ -267,13 +269,32 @@ def test_what_other_programs_disturbed_is_measured_by_the_same_command(
     monkeypatch.setattr(devices, "connect", lambda *a, **k: Crowded())
     words = ("profile", "--device", "fake", "--quick", "--quiet", "--network", "mnasnet-small")
     code, out, err = run(*words)
-    assert code == 1 and "given up: " in out
-    assert "on fake: 3 times: no undisturbed run among 30" in err
+    assert code == 1
+    assert "given up: 2 subjects, 3 times: no undisturbed run among 30: mnasnet-small, head" in out
+    assert "the same command measures again what other programs disturbed: close them" in out
+    assert "mnasnet-small on fake: 3 times: no undisturbed run among 30" in err
+    assert "r1_k3" not in out + err  # the network is called as the user called it
     assert "Close other programs, then give the same command again." in err
     assert "--again" not in err
     monkeypatch.setattr(devices, "connect", lambda *a, **k: FakeDevice())
     code, out, err = run(*words)
     assert code == 0 and "2 subjects measured" in out and "given up" not in out, err
+    assert re.search(r"^● [0-9.]+ ms ±[0-9.]+%  mnasnet-small$", out, re.M) and "r1_k3" not in out
+
+
+def test_subjects_are_listed_by_the_reason_that_they_share() -> None:
+    long = "r1_k3_s11_e1_i32_o16 r2_k3_s22_e6_i16_o24 r3_k3_s22_e6_i24_o32 r4_k3_s22_e6_i32_o64"
+    assert len(long) > 60
+    listed = {long: "loud", "b": "out of memory", "c": "loud", "d": "loud", "e": "loud"}
+    first = "r1_k3_s11_e1_i32_o16 r2_k3_s22_e6_i16_o24 r3_k3_s22_e6_i24_…"
+    assert subjects_by_reason("given up", listed, {"c": "mnasnet-a1"}, 5) == [
+        f"given up: 4 subjects, loud: {first}, mnasnet-a1, d, and 1 more, which --json lists",
+        "given up: b: out of memory",
+    ]
+    assert subjects_by_reason("given up", listed, {}, 1)[1:] == [
+        "given up: 1 more, which --json lists"
+    ]
+    assert subjects_by_reason("given up", {}, {}, 1) == []
 
 
 @pytest.mark.fault(

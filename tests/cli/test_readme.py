@@ -79,7 +79,7 @@ def test_everything_runs_in_the_order_printed(
         assert code in (0, None), f"{line}\n{out}\n{err}"
         return out
 
-    # The small space of the test has 55 operators, not 2,470.
+    # The small space of the test has 55 operators, not 2,452.
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "--operators 200 " in makefile
     makefile = makefile.replace("--operators 200 ", "--operators 40 ")

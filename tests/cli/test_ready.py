@@ -146,6 +146,33 @@ def test_the_start_of_a_ready_name_leads_to_the_list(run: Run, command: str, nam
     assert "as pixel4/tflite/" in err and "phonenas devices --ready" in err
 
 
+def test_the_list_of_ready_phones_says_what_its_names_and_columns_mean(run: Run) -> None:
+    code, out, _ = run("devices", "--ready")
+    assert code == 0
+    head, row = out.splitlines()[:2]
+    assert head.split() == ["name", "phone", "networks", "MAPE", "acc10", "Spearman"]
+    assert row.split()[0] == "iphone7/tflite/cpu-1large/float32" and "iPhone 7" in row
+    notes = out[out.index("\n\n") :]
+    for word in ("PHONE/RUNTIME/UNIT/PRECISION", "PUBLIC", "(MAPE)", "(acc10)", "(Spearman)"):
+        assert word in notes
+    sources = [line for line in notes.splitlines() if line.startswith("measured by ")]
+    assert len(sources) == 2 and sources[0].endswith(": iphone7, iphonexs, pixel4, s10")
+    assert "phonenas devices --ready iphone7\n" in notes
+    assert "phonenas search --device iphone7/tflite/cpu-1large/float32 --space mnasnet" in notes
+
+
+def test_ready_phones_by_the_beginning_of_their_names(run: Run) -> None:
+    found = run.json("devices", "--ready", "pixel4/tflite/gpu")
+    assert [p["name"] for p in found] == ["pixel4/tflite/gpu/float32"]
+    code, out, _ = run("devices", "--ready", "pixel4")
+    assert code == 0 and "iphone" not in out and "those of one phone" not in out
+    assert all(line.startswith("pixel4/") for line in out[: out.index("\n\n")].splitlines()[1:])
+    code, out, err = run("devices", "--ready", "pixl4")
+    assert code == 2 and out == "" and "Did you mean 'pixel4'?" in err
+    code, _, err = run("devices", "pixel4")
+    assert code == 2 and "phonenas devices --ready pixel4" in err
+
+
 def test_a_ready_phone_that_is_no_source_is_told(run: Run) -> None:
     code, _, err = run("fit", "--device", "new", "--like", "pixel4/tflite")
     assert code == 2 and "phonenas devices --ready" in err

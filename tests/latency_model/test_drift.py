@@ -17,7 +17,7 @@ from phonenas.cli.stores import refit_lines
 from phonenas.data import Measurement, Round
 from phonenas.data.measurement import Entry
 from phonenas.latency_model import LatencyModel
-from phonenas.latency_model.drift import between, over_time, upkeep
+from phonenas.latency_model.drift import Drift, between, over_time, upkeep
 from phonenas.latency_model.fitting import fit_measurements
 from phonenas.latency_model.lookup_table import LookupTable
 from phonenas.space import Operator
@@ -59,7 +59,31 @@ def test_a_common_change_is_told_with_its_interval() -> None:
     assert found.kind == "operator" and found.subjects == 55
     assert found.low < 1.08 < found.high and found.high / found.low < 1.03
     assert found.changed and not found.moved
-    assert "% slower in the middle" in str(found)
+    assert ": the median time changed by +" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [
+        (
+            "2026-03-01T08:00:59+00:00",
+            "2026-03-04T09:30:00+00:00",
+            "2026-03-01 and again on 2026-03-04",
+        ),
+        (
+            "2026-03-01T08:00:59+00:00",
+            "2026-03-01T09:30:00+00:00",
+            "2026-03-01 08:00 and again on 2026-03-01 09:30",
+        ),
+    ],
+)
+def test_a_change_is_told_with_one_sign_and_two_different_dates(
+    since: str, until: str, told: str
+) -> None:
+    change = Drift("network", 5, 0.98, 0.94, 0.994, 0.02, (), since, until)
+    assert str(change) == (
+        f"5 networks measured on {told}: the median time changed by -2.0% (90 %: -6.0% to -0.6%)"
+    )
 
 
 def test_noise_is_no_change() -> None:

@@ -258,7 +258,7 @@ def test_calibration_points_and_figure(run: Loaded) -> None:
     assert line.x[0] <= min(p.low_ms for p in points)
     assert list(validated.x) == [p.measured_ms for p in points[60:]]
     assert list(examined.y) == [p.predicted_ms for p in points[:60]]
-    assert "65 whole networks: 60 examined the model, 5 validated" in figure.layout.title.text
+    assert "65 whole networks: 60 of the model's score, 5 validated" in figure.layout.title.text
     assert "● measured, ms" in figure.layout.xaxis.title.text
     assert "○ predicted" in figure.layout.yaxis.title.text
 

@@ -32,18 +32,18 @@ _STUDY = """\
 # What they are: {run} --commands
 
 out = {out}{pad}the study's folder: store, model, runs, pages
-device = {device}{pad}as `phonenas devices` lists it, --ready too
+device = {device}{pad}a name of `phonenas devices [--ready]`
 space = {space}{pad}{spaces}, ...; or a .toml file
 {measure}
 [search]                              # phonenas search --help
 target = {target}{pad}ms, or a network; {several}
-strategy = "nsga2"                    # a list gives a run for each; so does one of seed
+strategy = "nsga2"                    # or a list, for a run of each; seed, too
 evaluations = 8000                    # with more, a finished run goes on
 seed = 0
-# accuracy = "imagenet"               # the default; training:proxy with data = "images", ...
-# limit = ["params<=5e6"]
+# accuracy = "imagenet"               # the default; "training:proxy" trains on your images
+# limit = ["params<=5e6"]             # at most 5 million parameters
 
-{validate}[report]                              # a page of each run; one that compares several
+{validate}[report]                              # a page for each run; for several one more
 """
 _MEASURE = """
 [profile]                             # phonenas profile --help

@@ -169,7 +169,9 @@ def run(
             told.append({"step": step.name, "command": str(step), "before": before})
             told[-1] |= {"at": record.done[step.name].at, "made": made, "result": result}
     done = {"study": str(study), "out": str(asked.out), "steps": told}
-    lines = [f"all {len(told)} steps of {study} are done, in {asked.out}", *_predicting(asked)]
+    lines = [f"all {len(told)} steps of {study} are done, in {asked.out}"]
+    lines += [f"open in a browser:  {s['made']}" for s in told if s["step"].startswith("report")]
+    lines += _predicting(asked)
     output.print(done, lambda: "\n".join(lines))
 
 

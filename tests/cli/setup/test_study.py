@@ -124,6 +124,11 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
     for target, front in zip(("250", "300.5"), fronts, strict=True):
         assert search.load(f"by-hand/nsga2-{target}-seed0").front.to_frame().equals(front)
 
+    # Its pages are named at the end: one for each run, and the one that compares them.
+    opened = [line for line in out.splitlines() if line.startswith("open in a browser:  ")]
+    pages = [Path(line.split()[-1]) for line in opened]
+    assert len(pages) == 3 and all(page.suffix == ".html" and page.is_file() for page in pages)
+
     # Commands find the study's model beside its store; the one that is printed is a whole command.
     (printed,) = [line for line in out.splitlines() if line.startswith("predict with its model:")]
     predicted = run.json(*shlex.split(printed)[5:])
