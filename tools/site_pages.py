@@ -44,6 +44,7 @@ def commands() -> str:
     for command in group.commands.values():
         for within in getattr(command, "commands", {"": command}).values():
             within.name_registered()
+            within.name_values()
     context = typer.Context(group, info_name="phonenas")
     text: str = get_docs_for_click(obj=group, ctx=context, name="phonenas", title="Command line")
     return re.sub(r"^# `?Command line`?$", "# Command line", text, flags=re.M)

@@ -70,6 +70,8 @@ app = group(
         examples.examples,
     ],
     "phonenas",
+    "To begin:  phonenas init study, then phonenas run study.toml. For a phone that you do not "
+    "have:  phonenas devices --ready. Worked commands for each task:  phonenas examples",
 )
 app.add_typer(
     group(

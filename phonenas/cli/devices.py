@@ -115,11 +115,10 @@ def profile(
         typer.Option(help="A device measured in full, a ready phone, or its own other precision."),
     ] = None,
     measurements: Annotated[
-        int | None,
-        typer.Option(help="Operators and networks to measure, with --like or like itself; 30."),
+        int | None, typer.Option(help="Operators and networks, chosen by --like; 30 with it.")
     ] = None,
     networks: Annotated[
-        int | None, typer.Option(help="Random whole networks, 20; of --measurements so many.")
+        int | None, typer.Option(help="Random whole networks; 20, or part of --measurements.")
     ] = None,
     resolution: OwnResolution = None,
     shape: Shapes = None,

@@ -66,10 +66,7 @@ class _Command(TyperCommand):
                 raise typer.BadParameter(
                     "it takes one value and is given twice", ctx, cast(Any, param)
                 )
-            # What typer calls the type has changed between its releases.
-            bare: Any = getattr(param, "bare_type", None)
-            kind: Any = bare() if callable(bare) else getattr(param, "type", None)
-            if str(getattr(kind, "name", kind)).startswith(("int", "float")):
+            if _type_of(param).startswith(("int", "float")):
                 self._check_digits(ctx, param, given[param.name])
         return super().parse_args(ctx, args)
 
@@ -89,9 +86,35 @@ class _Command(TyperCommand):
                     known = getattr(importlib.import_module(module), attribute).help()
                     param.help = param.help.replace(name, known)  # type: ignore[attr-defined]
 
+    def name_values(self) -> None:
+        """Call a value N, X, PATH or TEXT in the help, in place of its type in Python."""
+        for param in cast(Any, self.params):
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: None  # its own name says what it is
+            elif param.metavar is None and not param.is_flag:
+                kind = _type_of(param).removeprefix("list[")
+                words = {"int": "N", "float": "X", "path": "PATH", "file": "PATH"}
+                param.metavar = next((w for k, w in words.items() if kind.startswith(k)), "TEXT")
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The options and the arguments, one that may be left out in brackets."""
+        named = [p.metavar or p.name.upper() for p in self._arguments()]
+        return [self.options_metavar or "", *named]
+
+    def _arguments(self) -> list[Any]:
+        return [p for p in cast(Any, self.params) if p.param_type_name == "argument"]
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self.name_registered()
+        self.name_values()
         super().format_help(ctx, formatter)
+
+
+def _type_of(param: Any) -> str:
+    """What typer calls the type of a parameter, which has changed between its releases."""
+    bare: Any = getattr(param, "bare_type", None)
+    kind: Any = bare() if callable(bare) else getattr(param, "type", None)
+    return str(getattr(kind, "name", kind)).lower()
 
 
 _MOST_RUNS, _MOST_ENTRIES = 200, 20_000  # a shell waits meanwhile
@@ -186,17 +209,21 @@ def _add_completion(function: Callable[..., None]) -> None:
                 info.autocompletion = _completing(names)
 
 
-def group(help: str, commands: list[Callable[..., None]], name: str | None = None) -> typer.Typer:
+def group(
+    help: str, commands: list[Callable[..., None]], name: str | None = None, epilog: str = ""
+) -> typer.Typer:
     """Commands under one name.
 
     Args:
         help: What the group is for, in a sentence.
         commands: Functions that `options.command` made commands.
         name: Of the program, if the group is the whole command line; it then has completion.
+        epilog: What stands below the list of commands.
     """
     found = typer.Typer(
         name=name,
         help=help,
+        epilog=epilog or None,
         no_args_is_help=True,
         add_completion=name is not None,
         context_settings={"help_option_names": ["-h", "--help"]},

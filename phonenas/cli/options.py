@@ -133,7 +133,8 @@ Gpus = Annotated[
     ),
 ]
 LoaderProcesses = Annotated[
-    int, typer.Option("--loaders", min=0, help="Processes that decode image files, a training.")
+    int,
+    typer.Option("--loaders", min=0, help="Processes that decode image files, for each training."),
 ]
 StrategySettings = Annotated[
     list[str] | None,

@@ -56,8 +56,8 @@ def search(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="Milliseconds, or a network whose measured latency it is; of several devices for "
-            "each, or DEVICE=TARGET, repeatable."
+            help="Milliseconds; or a network, whose measured latency is the target. With several "
+            "devices: one for all, or DEVICE=TARGET; repeatable."
         ),
     ] = None,
     across: Annotated[
@@ -87,8 +87,8 @@ def search(
     halving: Annotated[
         int | None,
         typer.Option(
-            help="Successive halving: each network is trained for a few epochs, and one in so many "
-            "goes on for so many times as many, up to --epochs. Of --accuracy training.",
+            help="Successive halving by N, with --accuracy training: after a few epochs of each "
+            "network the best 1/N go on to N times as many, and so on up to --epochs.",
             min=2,
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -142,6 +143,24 @@ def test_version_help_and_completion(run: Run) -> None:
     assert code == 0 and out == "phonenas 0.2.0\n"
     assert run("-h")[1] == run("--help")[1]
     assert "--install-completion" in run("-h")[1] and "export-network" in run("-h")[1]
+
+
+def test_help_calls_values_by_what_they_are(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    whole = run("-h")[1]
+    assert "phonenas init study, then phonenas run study.toml" in " ".join(whole.split())
+    commands = re.findall(r"^  ([a-z-]+) {2,}[A-Z]", whole.partition("Commands:")[2], re.M)
+    assert len(commands) > 25
+    for command in commands:
+        code, out, _ = run(command, "-h")
+        assert code == 0 and max(map(len, out.splitlines())) <= 100
+        for word in ("<str", "<int", "<float", "<path", "list[", "[[", "{", "int range"):
+            assert word not in out, (command, word)
+    shown = " ".join(run("search", "-h")[1].split())
+    for option in ("--seed N ", "--chance X ", "--out PATH ", "--device TEXT ", "--soft A soft"):
+        assert option in shown
+    assert run("predict", "-h")[1].startswith("Usage: phonenas predict [OPTIONS] NETWORK...\n")
+    assert run("examples", "-h")[1].startswith("Usage: phonenas examples [OPTIONS] [TASK]\n")
 
 
 @pytest.mark.parametrize(
