@@ -181,6 +181,14 @@ def test_adb_is_found_where_androids_sdk_is(
     monkeypatch.delenv("ANDROID_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert adb.found_adb() is None
+    # A variable that is not set is no folder of that name here.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ANDROID_SDK_ROOT", raising=False)
+    here = tmp_path / "$ANDROID_HOME" / "platform-tools" / "adb"
+    here.parent.mkdir(parents=True)
+    here.write_text("#!/bin/sh\n", encoding="utf-8")
+    here.chmod(0o700)
+    assert adb.found_adb() is None
     program = tmp_path / "Library" / "Android" / "sdk" / "platform-tools" / "adb"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho 'List of devices attached'\n", encoding="utf-8")
@@ -205,6 +213,7 @@ def test_how_a_program_is_installed_follows_the_system(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     assert adb_by in how_to_install("adb") and ssh_by in how_to_install("ssh")
+    assert adb_by in how_to_install("/home/me/Android/Sdk/platform-tools/adb")
     assert how_to_install("taskset") == "taskset"
 
 

@@ -183,7 +183,13 @@ def _advice(device: AdbDevice | None) -> str:
 
 
 # Where Android Studio puts its SDK: on Linux, on a Mac, on Windows.
-_SDKS = ("$ANDROID_HOME", "~/Android/Sdk", "~/Library/Android/sdk", "$LOCALAPPDATA/Android/Sdk")
+_SDKS = (
+    "$ANDROID_HOME",
+    "$ANDROID_SDK_ROOT",
+    "~/Android/Sdk",
+    "~/Library/Android/sdk",
+    "$LOCALAPPDATA/Android/Sdk",
+)
 
 
 def found_adb() -> str | None:
@@ -192,6 +198,8 @@ def found_adb() -> str | None:
         return "adb"
     for place in _SDKS:
         folder = os.path.expandvars(os.path.expanduser(place))  # noqa: PTH111 - needs no home
+        if not Path(folder).is_absolute():  # not set: a folder here may have any such name
+            continue
         if found := shutil.which("adb", path=str(Path(folder) / "platform-tools")):
             return found
     return None

@@ -175,7 +175,8 @@ class Transport(ABC):
 def how_to_install(program: str) -> str:
     """What a message says after "Install it:" of `adb`, `ssh` or another program here."""
     system = sys.platform if sys.platform in _INSTALLED_BY else "linux"
-    return _INSTALLED_BY[system].get(program, program)
+    name = Path(program).stem  # adb may be given by its path in Android's SDK
+    return _INSTALLED_BY[system].get(name, name)
 
 
 def ending(marker: str) -> str:
