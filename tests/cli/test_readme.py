@@ -16,6 +16,9 @@ from fakes import FakeDevice, TinySpace
 from phonenas import cli, devices, space
 from phonenas.devices.measuring import profiling
 from phonenas.search.validation import validate
+from tests.cli.test_app import Run, run
+
+__all__ = ["run"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 # Lines of the shell blocks that set up an environment, and are not run here.
@@ -116,6 +119,26 @@ def test_the_readme_is_short_and_begins_with_a_picture() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120
     assert any(line.startswith("![") for line in lines[:8])
+
+
+@pytest.mark.slow
+def test_first_steps_show_what_the_search_for_a_ready_phone_prints(run: Run) -> None:
+    steps = (ROOT / "docs/first_steps.md").read_text(encoding="utf-8")
+    shown = re.search(
+        r"(phonenas search --device pixel4[^\n]*)\n.*?```text\n(8,000 networks.*?)```", steps, re.S
+    )
+    assert shown is not None
+    code, out, err = run(*shlex.split(shown[1])[1:])
+    assert code == 0, err
+
+    def form(line: str) -> str:
+        """Without blanks and figures, which another processor may round otherwise."""
+        return re.sub(r"[0-9]+(\.[0-9]+)?", "#", " ".join(line.split()))
+
+    printed = {form(line) for line in out.splitlines()}
+    lines = [line for line in shown[2].splitlines() if line.strip() not in ("", "...")]
+    assert len(lines) == 9
+    assert [line for line in lines if form(line) not in printed] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first_steps.md"])
