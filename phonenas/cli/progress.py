@@ -423,7 +423,7 @@ def subjects_by_reason(
     lines = []
     for why, of in list(by_reason.items())[:most]:
         more = f", and {len(of) - 3} more, which --json lists" if len(of) > 3 else ""
-        count = "" if len(of) == 1 else f"{len(of)} subjects, {why}: "
+        count = "" if len(of) == 1 else f"{len(of)} subjects ({why}): "
         reason = f": {why}" if len(of) == 1 else ""
         lines.append(f"{title}: {count}{', '.join(of[:3])}{more}{reason}")
     if rest := sum(map(len, list(by_reason.values())[most:])):

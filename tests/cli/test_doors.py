@@ -270,7 +270,7 @@ def test_what_other_programs_disturbed_is_measured_by_the_same_command(
     words = ("profile", "--device", "fake", "--quick", "--quiet", "--network", "mnasnet-small")
     code, out, err = run(*words)
     assert code == 1
-    assert "given up: 2 subjects, 3 times: no undisturbed run among 30: mnasnet-small, head" in out
+    assert "given up: 2 subjects (3 times: no undisturbed run among 30): mnasnet-small, head" in out
     assert "the same command measures again what other programs disturbed: close them" in out
     assert "mnasnet-small on fake: 3 times: no undisturbed run among 30" in err
     assert "r1_k3" not in out + err  # the network is called as the user called it
@@ -288,7 +288,7 @@ def test_subjects_are_listed_by_the_reason_that_they_share() -> None:
     listed = {long: "loud", "b": "out of memory", "c": "loud", "d": "loud", "e": "loud"}
     first = "r1_k3_s11_e1_i32_o16 r2_k3_s22_e6_i16_o24 r3_k3_s22_e6_i24_…"
     assert subjects_by_reason("given up", listed, {"c": "mnasnet-a1"}, 5) == [
-        f"given up: 4 subjects, loud: {first}, mnasnet-a1, d, and 1 more, which --json lists",
+        f"given up: 4 subjects (loud): {first}, mnasnet-a1, d, and 1 more, which --json lists",
         "given up: b: out of memory",
     ]
     assert subjects_by_reason("given up", listed, {}, 1)[1:] == [
