@@ -26,7 +26,6 @@ __all__ = [
     "DEFAULT_DB",
     "NETWORK",
     "BrokenImages",
-    "Calibrate",
     "Db",
     "DeviceName",
     "DeviceNames",
@@ -38,7 +37,6 @@ __all__ = [
     "Output",
     "OwnResolution",
     "Precision",
-    "Quantise",
     "Ray",
     "Resolution",
     "Seed",
@@ -109,17 +107,6 @@ Ray = Annotated[
     str | None, typer.Option("--ray", help="A Ray cluster: auto, or HOST:PORT of its head.")
 ]
 BrokenImages = Annotated[str, typer.Option("--broken", help="A broken image file: stop or skip.")]
-Quantise = Annotated[
-    str | None,
-    typer.Option(help="int8 or another: write each format in that, too, evaluate both files."),
-]
-Calibrate = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Images that --quantise int8 calibrates on, as --data; default: those trained on.",
-    ),
-]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 WorkerCount = Annotated[
     int | None, typer.Option("--workers", min=1, help="How many networks are trained at a time.")

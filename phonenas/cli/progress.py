@@ -272,8 +272,9 @@ class Bars:
         if isinstance(event, Began):
             self._began_s, self._estimated, self._epochs = now, False, event.epochs
             goes_on = f", going on from step {event.resumed_from:,}" if event.resumed_from else ""
+            what = "fine-tuning for int8: " if event.fine_tuning else ""
             self.line(
-                f"{event.images:,} images in batches of {event.batch:,}, {event.epochs} "
+                f"{what}{event.images:,} images in batches of {event.batch:,}, {event.epochs} "
                 f"epoch{'s' * (event.epochs != 1)}, {event.steps:,} steps on {event.device} in "
                 f"{event.precision}{goes_on}"
             )

@@ -5,39 +5,114 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import PhonenasError
+from phonenas.space.errors import InvalidArgument, PhonenasError
 from phonenas.space.precision import FLOAT32, PRECISIONS
 
-from .options import (
-    Calibrate,
-    ModelFile,
-    Output,
-    Precision,
-    Quantise,
-    TrainingOptions,
-    WorkerCount,
-    command,
-)
+from .options import ModelFile, Output, Precision, TrainingOptions, WorkerCount, command
 from .output import command_line, files_lines, origin_note, shown_db, table
 from .stores import find_model, measurable, open_store, stored_model
 from .validate import searched_in
 
 if TYPE_CHECKING:
+    from phonenas.data.images import ImageSet
     from phonenas.latency_model import LatencyModel
     from phonenas.search.promotion.promote import Event
     from phonenas.search.promotion.result import Promoted, PromotedNetwork
     from phonenas.search.run_folder import Loaded
+    from phonenas.search.training.export.quantised import Quantisation
+    from phonenas.search.training.recipe import Recipe
 
     from .progress import Bars
 
-__all__ = ["promote"]
+__all__ = ["QuantisationOptions", "promote", "read_parts"]
 
 _SHORT = 44
+
+
+@dataclass(frozen=True)
+class QuantisationOptions:
+    """The options that write a trained network in another precision, too."""
+
+    quantise: Annotated[
+        str | None,
+        typer.Option(help="int8 or another: write each format in that, too, evaluate both files."),
+    ] = None
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Images that --quantise int8 calibrates on, as --data; default: those trained on.",
+        ),
+    ] = None
+    finetune: Annotated[
+        str | None,
+        typer.Option(
+            help="Fine-tune for int8: auto (where it loses over a point), always or never; "
+            "default: auto with --finetune-epochs, else never."
+        ),
+    ] = None
+    finetune_epochs: Annotated[
+        int | None, typer.Option(help="Of the fine-tuning; default: a tenth of the training's.")
+    ] = None
+
+    def checked(self, output: Output, precision: str | None) -> bool:
+        """Whether a fine-tuning is asked for; refuses what does not apply, before images are read.
+
+        Args:
+            output: Of the command.
+            precision: In which files are written besides float32; None: in none.
+        """
+        from phonenas.search.training.finetuning.settings import checked_request
+
+        if precision is None:
+            output.refuse("calibrate", "is of --quantise: give that, too")
+        return checked_request(self.finetune, self.finetune_epochs, precision)
+
+    def read(
+        self, precision: str | None, images: ImageSet, options: TrainingOptions, recipe: Recipe
+    ) -> tuple[ImageSet, Quantisation | None]:
+        """What is left to train on, and how what was trained is quantised.
+
+        Args:
+            precision: As for `checked`.
+            images: All to train on.
+            options: Of the training.
+            recipe: Of the training.
+        """
+        from phonenas.search.training.export.quantised import quantisation
+        from phonenas.search.training.finetuning.settings import checked_request, fine_tuning
+
+        when, epochs, tuning = self.finetune, self.finetune_epochs, None
+        if checked_request(when, epochs, precision):
+            images, tuning = fine_tuning(when, epochs, images, recipe, options.seed)
+        broken, folder = options.broken, self.calibrate
+        return images, quantisation(precision, images, folder, broken=broken, finetune=tuning)
+
+
+def read_parts(options: TrainingOptions) -> tuple[ImageSet, ImageSet, str]:
+    """The images to train on, those to evaluate on, and what the latter are called.
+
+    Raises:
+        InvalidArgument: No such images, or a share out of range.
+    """
+    from phonenas.data import images as sets
+
+    whole = sets.read_images(options.data, "train", broken=options.broken)
+    if options.held_out is not None:
+        rest, held = sets.held_out(whole, options.held_out, options.seed)
+        return rest, held, "held-out"
+    try:
+        return whole, sets.read_images(options.data, "test", broken=options.broken), "test"
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"{error} Or evaluate on a part of the training images:  --held-out 0.1"
+        ) from error
 
 
 @command
@@ -58,8 +133,7 @@ def promote(
     again: Annotated[bool, typer.Option("--again", help="Measure again what the store has.")] = (
         False
     ),
-    quantise: Quantise = None,
-    calibrate: Calibrate = None,
+    quantisation: QuantisationOptions = QuantisationOptions(),
     precision: Precision = None,
     model: ModelFile = None,
 ) -> None:
@@ -72,22 +146,20 @@ def promote(
     from phonenas.search.promotion.promote import LatencySource
     from phonenas.search.promotion.promote import promote as promoted
     from phonenas.search.training.export.export import ExportSettings
-    from phonenas.search.training.export.quantised import quantisation
     from phonenas.search.training.job import TrainingJob
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources
     from phonenas.search.training.teacher import Teacher
 
     from .progress import Bars
-    from .train import read_parts
 
     loaded = searched_in(s.load(run), precision)
     run, of_run = loaded.path, loaded.precision
     if device is None:
         output.refuse("again", "measures again, and no device is named: give --device, too")
-    small = quantise or (of_run if of_run != FLOAT32 and of_run in PRECISIONS else None)
-    if small is None:
-        output.refuse("calibrate", "is of --quantise: give that, too")
+    small = quantisation.quantise
+    small = small or (of_run if of_run != FLOAT32 and of_run in PRECISIONS else None)
+    quantisation.checked(output, small)
     fitted = _model(output, loaded, db, model, device)
     if fitted is not None and device is not None:
         measurable(fitted)
@@ -108,9 +180,8 @@ def promote(
             here = options.ray is None
             phone = d.connect(device, threads=pinned, precision=of_run) if here else None
         images, test, part = read_parts(options)
-        exports = ExportSettings(
-            quantise=quantisation(small, images, calibrate, broken=options.broken)
-        )
+        images, how = quantisation.read(small, images, options, chosen)
+        exports = ExportSettings(quantise=how)
         team = stack.enter_context(workers_from(workers, options.ray))
         if device is not None and options.ray:
             phone = device_on(team, device, threads=pinned, precision=of_run)
@@ -229,6 +300,8 @@ def _text(result: Promoted, run: Path, part: str, db: str) -> str:
     lines += [f"network {x.id} was given up: {x.failed}" for x in result.networks if x.failed]
     lines += [f"network {x.id}: {x.export_failed}" for x in trained if x.export_failed]
     lines += [f"network {x.id}: {q}" for x in trained for q in x.quantised]
+    tuned = [(x, x.finetuned) for x in trained if x.finetuned is not None]
+    lines += [f"network {x.id}: {line}" for x, found in tuned for line in found.lines(x.quantised)]
     if trained and result.precision != FLOAT32:
         lines.append(_ships(result, part))
     lines += [f"network {x.id} is not measured: {x.unmeasured}" for x in trained if x.unmeasured]

@@ -17,11 +17,9 @@ from .options import (
     DEFAULT_DB,
     NETWORK,
     BrokenImages,
-    Calibrate,
     Db,
     Output,
     OwnResolution,
-    Quantise,
     Ray,
     Seed,
     TrainingOptions,
@@ -29,15 +27,15 @@ from .options import (
     command,
 )
 from .output import files_lines, table
+from .promote import QuantisationOptions, read_parts
 
 if TYPE_CHECKING:
-    from phonenas.data.images import ImageSet
     from phonenas.search.accuracy.supernet.train import SupernetEpoch
     from phonenas.search.exported_file import FileLatency
     from phonenas.search.training.export.export import Exported
     from phonenas.search.training.result import Trained
 
-__all__ = ["read_parts", "supernet", "train"]
+__all__ = ["supernet", "train"]
 
 _FORMATS = ("onnx", "tflite")
 # Options that change nothing where no supernet is trained.
@@ -67,8 +65,7 @@ def train(
             "TFLite where it is installed."
         ),
     ] = None,
-    quantise: Quantise = None,
-    calibrate: Calibrate = None,
+    small: QuantisationOptions = QuantisationOptions(),  # noqa: B008
     width: Width = 1.0,
     resolution: OwnResolution = None,
     precision: Annotated[
@@ -88,7 +85,7 @@ def train(
     from phonenas.search.cluster.workers import workers_from
     from phonenas.search.exported_file import refuse_unstable
     from phonenas.search.training.distributed import rank_and_world
-    from phonenas.search.training.export.quantised import quantisation
+    from phonenas.search.training.finetuning.finetune import fine_tuned
     from phonenas.search.training.job import TrainingJob
     from phonenas.search.training.recipe import recipe
     from phonenas.search.training.resources import Resources, require_torch
@@ -110,9 +107,8 @@ def train(
         precision=precision,
     )
     formats, teacher = _checked_formats(export, out), Teacher.named(options.teacher)
-    if quantise is None:
-        output.refuse("calibrate", "is of --quantise: give that, too")
-    elif formats == ():
+    tuning = small.checked(output, small.quantise)
+    if small.quantise is not None and formats == ():
         raise InvalidArgument("--quantise writes files: give --out, and an --export")
     if measure_on is None:
         output.refuse("db", "is where measurements go: give --measure-on, too")
@@ -124,12 +120,19 @@ def train(
         output.refuse("gpus", "is the share of a cluster's GPUs: give --ray, too")
     require_torch()
     rank, world = rank_and_world()
+    if tuning and (world > 1 or options.ray is not None):
+        raise InvalidArgument(
+            "a network is fine-tuned for int8 by the command itself, in one process: leave "
+            "torchrun and --ray out, or --finetune"
+        )
     if options.ray is not None and world > 1:
         raise InvalidArgument("torchrun trains here with all its processes: leave --ray out")
     phone = None if measure_on is None or rank > 0 else entered_once(measure_on)
     over = out is not None and (out / "result.json").exists()
     images, test, part = read_parts(options)
-    small = quantisation(quantise, images, calibrate, broken=options.broken)
+    images, quantise = small.read(small.quantise, images, options, chosen)
+    if quantise is not None:
+        quantise.refuse_untunable(architecture)
     job = TrainingJob(images, test, chosen, options.seed, teacher=teacher)
     resources = Resources(device, options.threads, options.loaders, options.gpus or 0.0)
     with Bars(output.quiet or rank > 0) as bars, _torch_errors():
@@ -137,6 +140,10 @@ def train(
             trained = run_job(
                 architecture, job, into=out, resources=resources, on_event=bars.training
             )
+            if quantise is not None:
+                trained = fine_tuned(
+                    *(trained, job, quantise), into=out, resources=resources, on_event=bars.training
+                )
         else:
             with workers_from(None, options.ray) as team, following(out, bars, chosen.epochs):
                 trained = train_on(team, architecture, job, into=out, resources=resources)
@@ -146,7 +153,7 @@ def train(
     if not trained.diverged and out is not None and formats != ():
         from phonenas.search.training.export import export as exporting
 
-        settings = exporting.ExportSettings(formats, small)
+        settings = exporting.ExportSettings(formats, quantise)
         exported = exporting.export(trained, out, test, recipe=chosen.digest, settings=settings)
     file = None
     if exported is not None and phone is not None:
@@ -171,26 +178,6 @@ def _torch_errors() -> Iterator[None]:
         raise TaskFailed(
             f"the training failed: {reason}. If the memory does not suffice, give a smaller "
             "--batch or --resolution, with another --out."
-        ) from error
-
-
-def read_parts(options: TrainingOptions) -> tuple[ImageSet, ImageSet, str]:
-    """The images to train on, those to evaluate on, and what the latter are called.
-
-    Raises:
-        InvalidArgument: No such images, or a share out of range.
-    """
-    from phonenas.data import images as sets
-
-    whole = sets.read_images(options.data, "train", broken=options.broken)
-    if options.held_out is not None:
-        rest, held = sets.held_out(whole, options.held_out, options.seed)
-        return rest, held, "held-out"
-    try:
-        return whole, sets.read_images(options.data, "test", broken=options.broken), "test"
-    except InvalidArgument as error:
-        raise InvalidArgument(
-            f"{error} Or evaluate on a part of the training images:  --held-out 0.1"
         ) from error
 
 
@@ -222,6 +209,8 @@ def _as_json(
         ]
         at = exported.weights.parent
         result["quantised"] = [{**asdict(q), "path": str(at / q.file)} for q in exported.quantised]
+        if exported.finetuned is not None:
+            result["finetuned"] = asdict(exported.finetuned)
     return result
 
 
@@ -279,6 +268,8 @@ def _as_text(
             f"{form.top1:.2%}"
         )
     lines += [] if exported is None else map(str, exported.quantised)
+    if exported is not None and exported.finetuned is not None:
+        lines += exported.finetuned.lines(exported.quantised)
     if file is not None:
         lines += ["", *files_lines([(name, file)], "●", "network")]
     if out is None:

@@ -78,7 +78,20 @@ def promoted_section(run_dir: Path, page: Page) -> str:
     body.append(listed(columns, result.networks, _below))
     files = exported_files([(n.id, n.file) for n in result.networks if n.file])
     quantised = [(n.id, q) for n in result.networks for q in n.quantised]
-    return "".join([*body, files, _quantised(quantised), _notes(result)])
+    return "".join([*body, files, _quantised(quantised), _fine_tuned(result), _notes(result)])
+
+
+def _fine_tuned(result: Promoted) -> str:
+    """What the fine-tuning of each network for int8 came to; "" where none was asked for."""
+    tuned = [(n, n.finetuned) for n in result.networks if n.finetuned is not None]
+    lines = [f"{n.id}: {line}" for n, found in tuned for line in found.lines(n.quantised)]
+    if not lines:
+        return ""
+    return (
+        "<h3>Fine-tuned for int8</h3><ul>"
+        + "".join(f"<li>{escape(x)}</li>" for x in lines)
+        + ('</ul><p class="soft">± is one standard error.</p>')
+    )
 
 
 def _quantised(files: Sequence[tuple[int, QuantisedModel]]) -> str:

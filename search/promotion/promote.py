@@ -21,7 +21,6 @@ import logging
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from phonenas.data import Conditions, MeasurementStore
 from phonenas.devices import Device
 from phonenas.devices.measuring.events import Event as DeviceEvent
 from phonenas.latency_model import LatencyModel
-from phonenas.space.errors import ExportDiffers, InvalidArgument, SettingsChanged, UncoveredOperator
+from phonenas.space.errors import InvalidArgument, SettingsChanged, UncoveredOperator
 
 from ..candidate_selection import select_candidates
 from ..checkpoint import of_this_run, run_digest
@@ -37,14 +36,14 @@ from ..cluster.workers import Serial, Workers
 from ..pareto import Candidate
 from ..run_folder import Loaded, lock_run
 from ..run_folder import load as load_run
-from ..training.export.export import WEIGHTS, ExportSettings, export
+from ..training.export.export import ExportSettings
 from ..training.export.quantised import of_run
 from ..training.resources import Resources
 from ..training.task import train_network
 from ..training.throughput import seconds_per_mac, total_s
 from ..validation.validate import Validation, score_of, target_verdict, validate
 from .result import FILE, Promoted, PromotedNetwork, read_promoted
-from .store import PromotionStore
+from .store import PromotionStore, exported
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
@@ -230,7 +229,7 @@ def _promoted(
             # Not kept: the next call tries it again.
             network = replace(network, failed=result)
         else:
-            network = _exported(network, result, store, test, exports)
+            network = exported(network, result, store, test, exports)
             store.keep(network)
         networks[network.id] = network
         done = sum(bool(n.failed) or n.top1 is not None for n in networks.values())
@@ -246,6 +245,7 @@ def _promoted(
                     job,
                     resources,
                     _sender(n.id, send) if here else None,
+                    exports.quantise if exports.formats != () else None,
                 )
                 for n in left
             ],
@@ -267,8 +267,8 @@ def _promoted(
     promoted.save(run.path)
     if latency.device is None or latency.store is None or not promoted.trained:
         return promoted
-    exported = {n.block_args: n.exported(run.path) for n in promoted.trained}
-    files = {network: file for network, file in exported.items() if file is not None}
+    written = {n.block_args: n.exported(run.path) for n in promoted.trained}
+    files = {network: file for network, file in written.items() if file is not None}
     with latency.device as device:
         validation = validate(
             replace(promoted.predicted_front, exported=files),
@@ -332,44 +332,6 @@ def _planned(
         precision=run.precision,
         meets_target=None if target_ms is None else predicted_ms <= target_ms,
         verdict=target_verdict(predicted_ms, high_ms / predicted_ms - 1, target_ms),
-    )
-
-
-def _exported(
-    network: PromotedNetwork,
-    trained: Trained,
-    store: PromotionStore,
-    test: ImageSet,
-    exports: ExportSettings,
-) -> PromotedNetwork:
-    """A network with the result of its training, its files written."""
-    network = replace(
-        network, epochs=len(trained.curve), seconds=trained.seconds, images=trained.images_held
-    )
-    if trained.diverged or trained.top1 != trained.top1:
-        return replace(network, failed=trained.diverged or "its top-1 is not a number")
-    p, count = trained.top1, max(trained.images_held, 1)
-    network = replace(network, top1=p, top5=trained.top5, top1_error=sqrt(p * (1 - p) / count))
-    folder, run_dir = store.folder(network.id), store.run_dir
-    try:
-        exported = export(trained, folder, test, recipe=store.job.recipe.digest, settings=exports)
-    except ExportDiffers as error:
-        names = {"weights": WEIGHTS, "onnx": "network.onnx", "tflite": "network.tflite"}
-        kept = {
-            name: str((folder / file).relative_to(run_dir))
-            for name, file in names.items()
-            if (folder / file).exists()
-        }
-        return replace(network, export_failed=str(error), files=kept)
-    files = {name: path.relative_to(run_dir).as_posix() for name, path in exported.files.items()}
-    left_out = "; ".join(f"{name}: {reason}" for name, reason in exported.left_out.items())
-    return replace(
-        network,
-        files=files,
-        sha256=exported.sha256,
-        quantised=exported.quantised,
-        export_difference=exported.difference,
-        export_failed=left_out,
     )
 
 

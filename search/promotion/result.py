@@ -31,6 +31,7 @@ from ..exported_file import ExportedFile, FileLatency
 from ..pareto import Candidate, ParetoFront, hypervolume, non_dominated
 from ..strategies.reward import reward
 from ..training.export.quantised import QuantisedModel
+from ..training.finetuning.tuned import FineTuned
 from ..validation.validate import Validated, target_verdict
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class PromotedNetwork:
             int8" … → 64 hexadecimal digits.
         precision: What was searched, and what ships.
         quantised: The files in another precision beside those in float32, on the test images.
+        finetuned: What the fine-tuning for int8 came to; None where none was asked for.
         export_difference: Largest difference of a logit between these and torch.
         export_failed: Why an exported form is missing; "" where none is.
         failed: Why there is no trained network; "" where there is one.
@@ -121,6 +123,7 @@ class PromotedNetwork:
     sha256: dict[str, Text] = field(default_factory=dict)
     precision: Text = FLOAT32
     quantised: tuple[QuantisedModel, ...] = ()
+    finetuned: FineTuned | None = None
     export_difference: Number | None = None
     export_failed: Text = ""
     failed: Text = ""

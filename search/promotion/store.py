@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phonenas.data.documents import Document
-from phonenas.space.errors import SettingsChanged
+from phonenas.space.errors import ExportDiffers, SettingsChanged
 from phonenas.space.precision import FLOAT32
 
+from ..training.export.export import WEIGHTS, ExportSettings, export
 from ..training.folder import changed_settings
 from .result import PromotedNetwork
 
 if TYPE_CHECKING:
+    from phonenas.data.images import ImageSet
+
     from ..training.export.quantised import Quantisation
     from ..training.job import TrainingJob
+    from ..training.result import Trained
 
-__all__ = ["PromotionStore"]
+__all__ = ["PromotionStore", "exported"]
 
 _DOCUMENT = Document("phonenas-promoted-network", 2, "result of a promoted network")
 _REMEDY = "Remove it: the training's last checkpoint is beside it, so little is done again."
@@ -34,6 +40,7 @@ _KEPT = (
     "files",
     "sha256",
     "quantised",
+    "finetuned",
     "export_difference",
     "export_failed",
 )
@@ -104,7 +111,7 @@ class PromotionStore:
         with _DOCUMENT.checking(path, _REMEDY):
             settings = dict(document["settings"])
             # Older releases kept none.
-            result = {"sha256": {}, "quantised": [], **document["result"]}
+            result = {"sha256": {}, "quantised": [], "finetuned": None, **document["result"]}
             kept = {name: result[name] for name in _KEPT}
             # Numbers are numbers.
             network = PromotedNetwork.from_dict({**planned.to_dict(), **kept})
@@ -146,6 +153,53 @@ class PromotionStore:
         return network
 
 
+def exported(
+    network: PromotedNetwork,
+    trained: Trained,
+    store: PromotionStore,
+    test: ImageSet,
+    exports: ExportSettings,
+) -> PromotedNetwork:
+    """A network with the result of its training, its files written.
+
+    Args:
+        network: As it was selected.
+        trained: Its training, and its fine-tuning where one was asked for.
+        store: Whose folder takes the files.
+        test: Images to test on.
+        exports: What is written.
+    """
+    network = replace(
+        network, epochs=len(trained.curve), seconds=trained.seconds, images=trained.images_held
+    )
+    if trained.diverged or trained.top1 != trained.top1:
+        return replace(network, failed=trained.diverged or "its top-1 is not a number")
+    p, count = trained.top1, max(trained.images_held, 1)
+    network = replace(network, top1=p, top5=trained.top5, top1_error=sqrt(p * (1 - p) / count))
+    folder, run_dir = store.folder(network.id), store.run_dir
+    try:
+        written = export(trained, folder, test, recipe=store.job.recipe.digest, settings=exports)
+    except ExportDiffers as error:
+        names = {"weights": WEIGHTS, "onnx": "network.onnx", "tflite": "network.tflite"}
+        kept = {
+            name: str((folder / file).relative_to(run_dir))
+            for name, file in names.items()
+            if (folder / file).exists()
+        }
+        return replace(network, export_failed=str(error), files=kept)
+    files = {name: path.relative_to(run_dir).as_posix() for name, path in written.files.items()}
+    left_out = "; ".join(f"{name}: {reason}" for name, reason in written.left_out.items())
+    return replace(
+        network,
+        files=files,
+        sha256=written.sha256,
+        quantised=written.quantised,
+        finetuned=written.finetuned,
+        export_difference=written.difference,
+        export_failed=left_out,
+    )
+
+
 def _quantised_otherwise(
     network: PromotedNetwork, kept: dict[str, Any], now: dict[str, Any] | None
 ) -> str:
@@ -163,6 +217,8 @@ def _quantised_otherwise(
         return f"in {of}, too"
     if before != of:
         return f"in {of} instead of {before}"
+    if kept.get("finetune") != now.get("finetune"):
+        return f"in {of}, fine-tuned otherwise"
     if kept != now:
         return f"in {of}, calibrated on other images"
     # A runtime that was installed since, or another computer's, may run the file.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from phonenas.space import Classifier
 from phonenas.space.errors import InvalidArgument, NotEnoughData
 
+from .finetuning.start import QuantisedStart
 from .recipe import Recipe
 from .teacher import Teacher
 
@@ -32,6 +33,7 @@ class TrainingJob:
         teacher: Whose outputs are learned beside the labels; None: the labels alone.
         pause_after: Epochs of the recipe's after which it pauses, with a checkpoint and the
             accuracy then, ≥ 1; it goes on as if it had not. None: it does not pause.
+        start: Of a fine-tuning for int8, the weights that it begins with; None: first weights.
     Raises:
         InvalidArgument: A value out of range, or test images of other classes.
         NotEnoughData: Fewer than two images, or no test image.
@@ -45,6 +47,7 @@ class TrainingJob:
     checkpoint_s: float = 60.0
     teacher: Teacher | None = None
     pause_after: int | None = None
+    start: QuantisedStart | None = None
 
     def __post_init__(self) -> None:
         images, test = self.images, self.test
@@ -86,4 +89,5 @@ class TrainingJob:
             "seed": self.seed,
             **self.recipe.settings,
             **({} if self.teacher is None else self.teacher.settings),
+            **({} if self.start is None else self.start.settings),
         }

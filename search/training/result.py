@@ -15,6 +15,8 @@ from phonenas.space.naming import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .finetuning.tuned import Tuned
+
 __all__ = ["Began", "Epoch", "Event", "Stepped", "Trained"]
 
 
@@ -28,6 +30,7 @@ class Began:
         batch: Images a step.
         resumed_from: Steps that an earlier run had done already; 0 for a new training.
         device, precision: As torch calls them.
+        fine_tuning: Whether it is a fine-tuning for int8; `images_held` are then those held out.
     """
 
     images: int
@@ -38,6 +41,7 @@ class Began:
     resumed_from: int
     device: str
     precision: str
+    fine_tuning: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Trained:
         steps: Updates done.
         resumed_from: Steps that an earlier run had done already.
         recipe: Settings of the recipe.
+        tuned: A fine-tuning for int8 of these weights; None where none was asked for.
     """
 
     network: Classifier
@@ -132,6 +137,7 @@ class Trained:
     steps: int = 0
     resumed_from: int = 0
     recipe: dict[str, Any] = field(default_factory=dict, compare=False)
+    tuned: Tuned | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         what = f"diverged: {self.diverged}" if self.diverged else f"top-1 {self.top1:.2%}"

@@ -11,11 +11,13 @@ from phonenas.space.errors import InvalidArgument, PhonenasError, TaskFailed
 
 from ..cluster.workers import Workers
 from . import trainer
+from .finetuning.finetune import fine_tuned
 from .folder import TrainingFolder, finished_in
 from .job import TrainingJob
 from .resources import Resources, pick_device
 
 if TYPE_CHECKING:
+    from .export.quantised import Quantisation
     from .result import Event, Trained
 
 __all__ = ["network_failure", "train_network", "train_on"]
@@ -44,21 +46,28 @@ def train_network(
     job: TrainingJob,
     resources: Resources,
     on_event: Callable[[Event], None] | None = None,
+    quantise: Quantisation | None = None,
 ) -> Trained | str:
     """The task of one training, for `Workers.map`.
 
     Args:
         network: Block string.
         folder, job, resources, on_event: As for `run_job`.
+        quantise: By which it is fine-tuned, if that says so.
     Returns:
-        What `run_job` gave, or why this network cannot be trained.
+        What `run_job` gave, with its fine-tuning; or why this network cannot be trained.
     Raises:
         PhonenasError: What would stop every other network, too.
     """
     pick_device(resources.device)  # where it is missing, no network can be trained
     try:
-        return trainer.run_job(
+        trained = trainer.run_job(
             zoo.parse(network), job, into=folder, resources=resources, on_event=on_event
+        )
+        if quantise is None:
+            return trained
+        return fine_tuned(
+            trained, job, quantise, into=folder, resources=resources, on_event=on_event
         )
     except PhonenasError as error:
         if isinstance(error, InvalidArgument):  # this network and these images do not fit

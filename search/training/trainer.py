@@ -70,7 +70,7 @@ def run_job(
     resources: Resources | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Trained:
-    """Train a network from its first weights.
+    """Train a network from its first weights, or from those of `job.start`.
 
     On a CPU equal arguments and threads give exactly equal weights, whether the training was
     stopped and resumed or not (with several processes, except BatchNorm's statistics, whose
@@ -194,7 +194,10 @@ class _Run:
         finished = self.folder.finished() if self.folder is not None else None
         if self.processes.agreed(finished is not None):
             return load(self.into or "") if finished is None else finished
-        module = to_torch(self.network, dropout=job.recipe.dropout, seed=job.seed)
+        if job.start is None:
+            module = to_torch(self.network, dropout=job.recipe.dropout, seed=job.seed)
+        else:
+            module = job.start.module(self.network)
         taught = None
         if job.teacher is not None:
             classes, device = self.network.classes, self.processes.device
@@ -213,6 +216,7 @@ class _Run:
                 self.resumed,
                 str(self.processes.device),
                 self.precision,
+                job.start is not None,
             )
         )
         diverged, step = "", self.training_step

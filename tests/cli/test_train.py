@@ -68,6 +68,40 @@ def test_a_trained_network_is_quantised(images: Path, tmp_path: Path) -> None:
     assert "onnx in int8: top-1" in run(*words)  # nothing is trained again
 
 
+@pytest.mark.slow
+def test_a_trained_network_is_fine_tuned_for_int8(images: Path, tmp_path: Path) -> None:
+    """A tenth of the training images is held out: none of these is trained on."""
+    words = ["--data", str(images), "--recipe", "small", "--epochs", "2", "--batch", "9"]
+    words += ["--threads", "1", "--out", str(tmp_path / "t"), "--export", "onnx"]
+    words += ["--quantise", "int8", "--finetune", "always", "--finetune-epochs", "2"]
+    first = json.loads(run(*words, "--json"))
+    assert first["images"] == 36 and first["images_held"] == 10
+    found, (kept,), (other,) = (
+        first["finetuned"],
+        first["quantised"],
+        first["finetuned"]["not_kept"],
+    )
+    assert (found["epochs"], found["images"], found["failed"]) == (2, 4, "")
+    assert found["kept"] == (found["after_top1"] > found["before_top1"])
+    assert kept["images"] == other["images"] == 10 and kept["sha256"] != other["sha256"]
+    digest = hashlib.sha256(Path(kept["path"]).read_bytes()).hexdigest()
+    assert digest == kept["sha256"] and ("weights int8" in first["files"]) == found["kept"]
+    own = json.loads((tmp_path / "t/finetuned/result.json").read_text())
+    assert (own["result"]["images"], own["result"]["images_held"]) == (36, 4)
+    assert own["result"]["recipe"]["learning_rate"] == pytest.approx(0.001)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "t/finetuned").iterdir()}
+    again = json.loads(run(*words, "--json"))  # nothing is trained again
+    assert again["finetuned"] == found and again["quantised"] == first["quantised"]
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "t/finetuned").iterdir()}
+    text = run(*words)
+    assert "fine-tuned for 2 epochs: on 4 held-out images int8 after training changes" in text
+    assert "onnx on 10 images: float32 " in text and ", int8 after training " in text
+    with pytest.raises(SettingsChanged, match="epochs was 2 and is now 3.*to fine-tune again"):
+        run(*words[:-1], "3")
+    with pytest.raises(SettingsChanged, match="images was"):  # all are trained on without it
+        run(*words[:-4])
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -77,6 +111,13 @@ def test_a_trained_network_is_quantised(images: Path, tmp_path: Path) -> None:
         ("--quantise int8 --calibrate {u}/no --out {u}", "no"),
         ("--quantise int8", "--quantise writes files: give --out, and an --export"),
         ("--quantise int8 --out {u} --export none", "--quantise writes files: give --out"),
+        ("--finetune auto --out {u}", "fine-tuning is for int8 files: give --quantise int8, too"),
+        ("--quantise float16 --finetune-epochs 2 --out {u}", "int8, and float16 was asked for"),
+        ("--quantise int8 --finetune-epochs -1 --out {u}", "--finetune-epochs: from 0 to 10,000"),
+        ("--quantise int8 --finetune on --out {u}", "--finetune is one of auto, always, never"),
+        ("--quantise int8 --finetune auto --finetune-epochs 0 --out {u}", "one or more --finetune"),
+        ("--quantise int8 --finetune auto --ray auto --out {u}", "leave torchrun and --ray out"),
+        ("--quantise int8 --finetune auto", "--quantise writes files: give --out, and an --export"),
     ],
 )
 def test_a_quantisation_that_cannot_be(
@@ -289,6 +330,7 @@ def test_the_bar_tells_in_lines_how_long_it_takes(capsys: pytest.CaptureFixture[
         bar.training(Stepped(15, 40, 2, 200.0, 125.0))
         bar.training(Stepped(16, 40, 2, 200.0, 120.0))
         bar.training(Epoch(4, 40, 0.1, 0.5, 0.75, 1.0, 9.0))
+        bar.training(Began(900, 100, 9, 1, 100, 0, "cpu", "float32", fine_tuning=True))
     with Bars(quiet=True) as bar:
         bar.training(Began(1000, 100, 40, 4, 100, 0, "cpu", "float32"))
     said = capsys.readouterr()
@@ -298,4 +340,5 @@ def test_the_bar_tells_in_lines_how_long_it_takes(capsys: pytest.CaptureFixture[
         "step 10",
         "about 2 min 5 s to go at 200 images/s",
         "epoch 4: loss 0.5000, top-1 ● 75.00%",
+        "fine-tuning for int8: 900 images in batches of 100, 1 epoch, 9 steps on cpu in float32",
     ]

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from phonenas.search.exported_file import FileLatency
+from phonenas.search.training.finetuning.tuned import FineTuned
 
 __all__ = ["FittedAccuracy", "TrainedNetwork", "TrainedSupernet"]
 
@@ -75,6 +76,7 @@ class TrainedNetwork(msgspec.Struct, kw_only=True):
     files: dict[str, str]
     export: list[_Form] | UnsetType = UNSET
     quantised: list[_Quantised] | UnsetType = UNSET
+    finetuned: FineTuned | UnsetType = UNSET
     file: FileLatency | UnsetType = UNSET
 
 

@@ -5,6 +5,7 @@
     network.tflite        the same, where the extra `[litert]` is installed
     network_int8.onnx     where quantisation is asked for: weights and feature maps of 8 bits, or
     network_int8.tflite   another precision (`network_float16.onnx`)
+    weights_int8.safetensors   of which these are made, where that are fine-tuned ones
     network.json          the network, its classes, how an image is prepared, results of the check
 
 Before a model gets its name, its runtime and torch both get the same images. Logits may differ
@@ -41,7 +42,8 @@ from phonenas.space.errors import (
     UnknownName,
     install,
 )
-from phonenas.space.lowering.weights_file import checked
+from phonenas.space.lowering.calibration import Ranges
+from phonenas.space.lowering.weights_file import checked, weights_bytes
 from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from ...exported_file import ExportedFile
@@ -62,6 +64,7 @@ from .quantised import Quantisation, QuantisedModel, beside_float, ranges_of
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
 
+    from ..finetuning.tuned import FineTuned, Tuned
     from ..result import Trained
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
 
 FORMATS = ("onnx", "tflite")
 WEIGHTS, CARD = "weights.safetensors", "network.json"
+_TUNED_WEIGHTS = "weights_int8.safetensors"
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ class Exported:
         images: How many they were.
         left_out: Formats that cannot be written here, with the reason.
         quantised: The same in another precision, where that was asked for.
+        finetuned: What the fine-tuning for int8 came to, where that was asked for.
     """
 
     network: Classifier
@@ -144,12 +149,15 @@ class Exported:
     images: int
     left_out: Mapping[str, str]
     quantised: tuple[QuantisedModel, ...] = ()
+    finetuned: FineTuned | None = None
 
     @property
     def files(self) -> dict[str, Path]:
         """All files by what they are: "weights", "card", "onnx", "tflite", "onnx int8" ..."""
         models = {model.name: model.path for model in self.models}
         folder = self.weights.parent
+        if self.finetuned is not None and self.finetuned.kept:
+            models["weights int8"] = folder / _TUNED_WEIGHTS
         models |= {f"{q.name} {q.precision}": folder / q.file for q in self.quantised}
         return {"weights": self.weights, "card": self.card, **models}
 
@@ -187,7 +195,8 @@ def export(
     """Write a trained network as files that phones run, after comparing them with torch.
 
     Args:
-        trained: What `train` gave, or a network whose `weights` are given.
+        trained: What `train` gave, or a network whose `weights` are given. Where it was fine-tuned
+            for int8, the int8 files are of the weights that were better on the held-out images.
         into: Folder for the files; those of an earlier export are replaced.
         images: On which the models are compared with torch; usually the test images.
         weights: float32 arrays by the names of `to_torch`'s state, with a bare network.
@@ -214,7 +223,9 @@ def export(
     some = evenly(images, settings.check.most_images)
     about = {"classes": list(images.classes), **_about(trained, recipe)}
     with lock_folder(Path(into)):
-        files = _written(Path(into), network, arrays, chosen, about, some, settings)
+        tuned = None if isinstance(trained, Classifier) else trained.tuned
+        tests = (some, settings, tuned)
+        files = _written(Path(into), network, arrays, chosen, about, tests)
     if settings.quantise is not None:
         there, of = {q.name for q in files.quantised}, settings.quantise.precision
         lacking = [name for name in chosen if name not in there]
@@ -228,10 +239,11 @@ def _written(
     arrays: Mapping[str, npt.NDArray[np.float32]],
     chosen: Sequence[str],
     about: Mapping[str, Any],
-    some: ImageSet,
-    settings: ExportSettings,
+    how: tuple[ImageSet, ExportSettings, Tuned | None],
 ) -> Exported:
-    """`export`, once the folder is locked."""
+    """`export`, once the folder is locked. `how`: the images to compare models on, what is written,
+    and the fine-tuning."""
+    some, settings, tuned = how
     # First of all: killed at any moment, no older model lies beside weights that are not its own.
     check, quantise = settings.check, settings.quantise
     _clear(folder)
@@ -259,8 +271,10 @@ def _written(
     if rejected:
         raise ExportDiffers(f"{'; '.join(rejected)}. The weights are in {kept}.")
     small: tuple[QuantisedModel, ...] = ()
+    finetuned = None
     if quantise is not None:
-        small = _quantised(folder, network, arrays, facts, some, (contents, logits), settings)
+        one = _Quantised(folder, network, facts, some, (contents, logits), settings)
+        small, finetuned = one.models(arrays, tuned)
     card = {
         "format": "phonenas-network",
         "version": 1,
@@ -276,60 +290,109 @@ def _written(
     }
     if small:
         card["quantised"] = [{**asdict(q), "path": q.file} for q in small]
+    if finetuned is not None:
+        card["finetuned"] = asdict(finetuned)
     written = write_atomic(folder / CARD, json.dumps(card, indent=1) + "\n")
-    return Exported(network, kept, written, tuple(models), top1, len(some), {}, small)
+    return Exported(network, kept, written, tuple(models), top1, len(some), {}, small, finetuned)
 
 
-def _quantised(
-    folder: Path,
-    network: Classifier,
-    arrays: Mapping[str, npt.NDArray[np.float32]],
-    facts: Mapping[str, Any],
-    some: ImageSet,
-    floats: tuple[Mapping[str, bytes], Mapping[str, Logits]],
-    settings: ExportSettings,
-) -> tuple[QuantisedModel, ...]:
-    """Write each format that has it in another precision. `floats`: the float32 files' contents,
-    and their logits."""
-    check, quantise = settings.check, settings.quantise
-    assert quantise is not None
-    (contents, logits), of = floats, quantise.precision
-    ranges, count = ranges_of(network, arrays, quantise)
-    having = [name for name in contents if of in precisions_of(name)]
-    made = {name: MAKERS[name](network, arrays, facts, of, ranges) for name in having}
-    runners: dict[str, Runner] = {}
-    reasons: dict[str, str] = {}
-    for name, model in made.items():
-        try:
-            runners[name] = RUNNERS[name](model, check.threads)
-        except (MissingExtra, MemoryError):
-            raise
-        except Exception as error:
-            # Each runtime has kernels of int8, and raises classes of its own.
-            if quantise.calibrated:
+@dataclass(frozen=True)
+class _Quantised:
+    """What is written in another precision.
+
+    Args:
+        folder, network: Where, and of what.
+        facts: For the files.
+        some: Images that the files are evaluated on.
+        floats: The float32 files' contents, and their logits.
+        settings: With `quantise`.
+    """
+
+    folder: Path
+    network: Classifier
+    facts: Mapping[str, Any]
+    some: ImageSet
+    floats: tuple[Mapping[str, bytes], Mapping[str, Logits]]
+    settings: ExportSettings
+
+    def models(
+        self, arrays: Mapping[str, npt.NDArray[np.float32]], tuned: Tuned | None
+    ) -> tuple[tuple[QuantisedModel, ...], FineTuned | None]:
+        """Write each format that has the precision; and what the fine-tuning came to.
+
+        Args:
+            arrays: The weights.
+            tuned: Their fine-tuning; None without one.
+        """
+        quantise = self.settings.quantise
+        assert quantise is not None
+        if tuned is None:
+            given = ranges_of(self.network, arrays, quantise)
+            return self._made(arrays, self.facts, *given, write=True), None
+        given, kept = (tuned.ranges, tuned.calibrated_on), tuned.found.kept
+        plain = self._made(arrays, self.facts, *given, write=not kept)
+        if not tuned.weights:
+            return plain, tuned.found
+        about = {"fine-tuned for": "int8", "digest": tuned.found.digest}
+        own = weights_bytes(self.network, tuned.weights, about)
+        if kept:
+            write_atomic(self.folder / _TUNED_WEIGHTS, own)
+        facts = {**self.facts, "weights_sha256": hashlib.sha256(own).hexdigest()}
+        facts["fine_tuning"] = tuned.found.digest
+        after = self._made(tuned.weights, facts, *given, write=kept)
+        return (after, tuned.with_tests(plain)) if kept else (plain, tuned.with_tests(after))
+
+    def _made(
+        self,
+        arrays: Mapping[str, npt.NDArray[np.float32]],
+        facts: Mapping[str, Any],
+        ranges: Ranges | None,
+        count: int,
+        *,
+        write: bool,
+    ) -> tuple[QuantisedModel, ...]:
+        """The files of some weights, evaluated; they are written, or not."""
+        settings, network = self.settings, self.network
+        quantise, threads = settings.quantise, settings.check.threads
+        assert quantise is not None
+        (contents, logits), of = self.floats, quantise.precision
+        having = [name for name in contents if of in precisions_of(name)]
+        made = {name: MAKERS[name](network, arrays, facts, of, ranges) for name in having}
+        runners: dict[str, Runner] = {}
+        reasons: dict[str, str] = {}
+        for name, model in made.items():
+            try:
+                runners[name] = RUNNERS[name](model, threads)
+            except (MissingExtra, MemoryError):
                 raise
-            reasons[name] = " ".join(str(error).split())[:200] or type(error).__name__
-    rows = [
-        np.stack([run(image) for run in runners.values()])
-        for image in (inputs_of(some, network.resolution_px) if runners else ())
-    ]
-    small = dict(zip(runners, np.stack(rows, axis=1), strict=True)) if rows else {}
-    models = []
-    for name, content in made.items():
-        path = write_atomic(folder / f"network_{of}.{name}", content)
-        pair = (small.get(name), logits[name])
-        sizes = (len(content), len(contents[name]))
-        written = (path, hashlib.sha256(content).hexdigest(), of)
-        reason = reasons.get(name, "")
-        models.append(beside_float(written, pair, some.labels, sizes, count, reason))
-    return tuple(models)
+            except Exception as error:
+                # Each runtime has kernels of int8, and raises classes of its own.
+                if quantise.calibrated:
+                    raise
+                reasons[name] = " ".join(str(error).split())[:200] or type(error).__name__
+        rows = [
+            np.stack([run(image) for run in runners.values()])
+            for image in (inputs_of(self.some, network.resolution_px) if runners else ())
+        ]
+        small = dict(zip(runners, np.stack(rows, axis=1), strict=True)) if rows else {}
+        models = []
+        for name, content in made.items():
+            path = self.folder / f"network_{of}.{name}"
+            if write:
+                write_atomic(path, content)
+            pair = (small.get(name), logits[name])
+            sizes = (len(content), len(contents[name]))
+            written = (path, hashlib.sha256(content).hexdigest(), of)
+            reason = reasons.get(name, "")
+            models.append(beside_float(written, pair, self.some.labels, sizes, count, reason))
+        return tuple(models)
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of an earlier export: they may hold other weights."""
     stems = ["network", *(f"network_{precision}" for precision in PRECISIONS)]
     models = [f"{stem}.{form}" for stem in stems for form in FORMATS]
-    for name in (CARD, *models):
+    for name in (CARD, _TUNED_WEIGHTS, *models):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:

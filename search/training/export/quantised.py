@@ -1,8 +1,9 @@
-"""Post-training quantisation: a trained network in another precision, beside its float32 file.
+"""Quantisation: a trained network in another precision, beside its float32 file.
 
-No weight is trained again. In int8 the ranges of the feature maps are those over calibration
-images, which are to be training images: test images would flatter the result. The runtime of each
-format runs the file and the float32 file on the same test images.
+No weight is trained again, unless a fine-tuning is asked for (`finetuning`). In int8 the ranges of
+the feature maps are those over calibration images, which are to be training images: test images
+would flatter the result. The runtime of each format runs the file and the float32 file on the same
+test images.
 
     network_int8.onnx, network_int8.tflite, network_float16.onnx
 
@@ -13,7 +14,7 @@ Integer-Arithmetic-Only Inference, CVPR 2018.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from phonenas.space.errors import InvalidArgument
 from phonenas.space.lowering.calibration import Ranges, calibrated
 from phonenas.space.precision import FLOAT32, PRECISIONS, checked_precision
 
+from ..finetuning.settings import FineTuning, refuse_untunable
 from .check import evenly, inputs_of
 from .formats import Logits
 
@@ -47,13 +49,16 @@ class Quantisation:
         images: Of int8, to calibrate on: training images. For the others they are not used.
         precision: Any but float32.
         most_images: Of them at most so many, evenly spaced, ≥ 1.
+        finetune: Whether and how its weights are fine-tuned for int8; None: not.
     Raises:
-        UnknownName, InvalidArgument: Another precision, no image, or a number below 1.
+        UnknownName, InvalidArgument: Another precision, no image, a number below 1, or a
+            fine-tuning for another precision.
     """
 
     images: ImageSet
     precision: str = _CALIBRATED
     most_images: int = 256
+    finetune: FineTuning | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -70,7 +75,17 @@ class Quantisation:
         if not self.calibrated:
             return {"precision": self.precision}
         own = {"precision": self.precision, "most_images": self.most_images}
-        return {**own, "images": self.images.digest}
+        tuning = {} if self.finetune is None else {"finetune": self.finetune.settings}
+        return {**own, "images": self.images.digest, **tuning}
+
+    def refuse_untunable(self, network: Classifier) -> None:
+        """Refuse a network that is to be fine-tuned and cannot be, before it is trained.
+
+        Raises:
+            InvalidArgument: As its name says.
+        """
+        if self.finetune is not None:
+            refuse_untunable(network)
 
     def __post_init__(self) -> None:
         checked_precision(self.precision, "--quantise", _OTHERS)
@@ -78,6 +93,8 @@ class Quantisation:
             raise InvalidArgument(f"most_images: 1 or more, got {self.most_images}")
         if self.calibrated and not len(self.images):
             raise InvalidArgument(f"{self.images.source} has no image to calibrate on")
+        if self.finetune is not None and not self.calibrated:
+            raise InvalidArgument(f"fine-tuning is for int8, not for {self.precision}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,12 @@ class QuantisedModel:
 
 
 def quantisation(
-    precision: str | None, images: ImageSet, folder: Path | None = None, *, broken: str = "stop"
+    precision: str | None,
+    images: ImageSet,
+    folder: Path | None = None,
+    *,
+    broken: str = "stop",
+    finetune: FineTuning | None = None,
 ) -> Quantisation | None:
     """How a network that was trained on `images` is quantised; None for no precision.
 
@@ -140,20 +162,21 @@ def quantisation(
         images: The training images.
         folder: Of other images to calibrate on, as `read_images` takes it.
         broken: As for `read_images`.
+        finetune: As `Quantisation` takes it.
     Raises:
         UnknownName, InvalidArgument: As `Quantisation`, and `read_images`; or a folder where
             nothing is calibrated.
     """
     if precision is None:
         return None
-    how = Quantisation(images, precision)
+    how = Quantisation(images, precision, finetune=finetune)
     if folder is None:
         return how
     if not how.calibrated:
         raise InvalidArgument(
             f"--calibrate is of int8, and {precision} needs no images: leave it out"
         )
-    return Quantisation(read_images(folder, broken=broken), precision)
+    return replace(how, images=read_images(folder, broken=broken))
 
 
 def of_run(precision: str, given: Quantisation | None, images: ImageSet) -> Quantisation | None:

@@ -499,6 +499,52 @@ def test_what_was_trained_is_written_and_measured_in_int8_too(
 
 
 @pytest.mark.slow
+def test_networks_are_fine_tuned_for_int8(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The better file ships; what is asked otherwise is done again, and nothing else."""
+    from phonenas.search.training.finetuning import finetune
+    from phonenas.search.training.finetuning.settings import FineTuning
+
+    held = coloured(24, 2)
+
+    def exports(**how: Any) -> ExportSettings:
+        tuning = FineTuning(held, **{"epochs": 1, "when": "always", **how})
+        return ExportSettings(("onnx",), Quantisation(IMAGES, most_images=8, finetune=tuning))
+
+    answers = [0.5, 0.4, 0.45]
+    monkeypatch.setattr(finetune, "_top1", lambda *args: answers[len(asked) % 3 - 1])
+    asked: list[int] = []
+    plainly = finetune._top1
+
+    def counted(*args: Any) -> float:
+        asked.append(0)
+        return plainly(*args)
+
+    monkeypatch.setattr(finetune, "_top1", counted)
+    found = promote(run, JOB, top=1, resources=CPU, exports=exports())
+    (n,) = found.networks
+    assert n.finetuned is not None and n.finetuned.kept and len(asked) == 3
+    (q,), (other,) = n.quantised, n.finetuned.not_kept
+    path = run / n.files["onnx int8"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == q.sha256 != other.sha256
+    assert (run / n.files["weights int8"]).exists()
+    assert plain(read_promoted(run)) == plain(found)
+    promote(run, JOB, top=1, resources=CPU, exports=exports())
+    assert len(asked) == 3
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "fine-tuned for 1 epoch: on 24 held-out images" in page
+    text = promote_text(found, run, "test", "phonenas.db")
+    assert f"network {n.id}: onnx on 20 images: float32 " in text
+    again = promote(run, JOB, top=1, resources=CPU, exports=exports(when="auto"))
+    assert len(asked) == 6 and again.networks[0].finetuned.kept
+    plainly = lambda *args: 0.5  # noqa: E731
+    without = promote(
+        run, JOB, top=1, resources=CPU, exports=ExportSettings(("onnx",), Quantisation(IMAGES))
+    )
+    assert without.networks[0].finetuned is None and len(asked) == 6
+    assert without.networks[0].quantised[0].top1 == other.top1
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast")
 def test_of_a_run_in_int8_the_int8_file_ships(run: Path, profiled: Path) -> None:
     document = undigested(json.loads((run / "run.json").read_text()))
