@@ -116,6 +116,35 @@ def test_an_extrapolated_network_is_on_a_front_only_where_it_is_clearly_better(
     assert (rows.tolist(), left_out) == ([0, 1, 2, 3, 4, 6], 0)
 
 
+def test_left_out_are_those_that_would_be_on_the_front_otherwise(tiny: TinySpace) -> None:
+    known = rows_of(
+        tiny,
+        (1.0, 0.50, 0.01, False),
+        (1.1, 0.53, 0.03, True),  # 0.50 at least: no better than the one before
+        (1.2, 0.30, 0.05, True),  # worse than the first by any measure
+        (2.0, 0.60, 0.01, False),
+        (2.0, 0.58, 0.05, True),  # as fast as the one before, and worse
+        (3.0, 0.70, 0.05, True),
+        (3.0, 0.70, 0.05, True),  # the same again
+    )
+    rows, left_out = search.Spec(trust=1.0).front(known)
+    assert (rows.tolist(), left_out) == ([0, 3, 5], 1)
+
+
+def test_a_front_is_by_rising_cost_and_has_one_of_equal_networks(tiny: TinySpace) -> None:
+    known = rows_of(
+        tiny,
+        (4.0, 0.75, 0.05, True),
+        (3.0, 0.60, 0.01, False),
+        (2.0, 0.58, 0.01, True),
+        (2.0, 0.58, 0.01, False),  # as good as the one before, and known
+        (1.0, 0.40, 0.01, False),
+    )
+    rows, _ = search.Spec(trust=1.0).front(known)
+    assert rows.tolist() in ([4, 2, 1, 0], [4, 3, 1, 0])
+    assert search.Spec().front(known)[0].tolist() == [4, 2, 1, 0]
+
+
 @pytest.mark.parametrize("further", [0, 1, 2])
 def test_what_is_not_on_a_front_is_beaten_by_what_is(tiny: TinySpace, further: int) -> None:
     spec, extrapolated = search.Spec(trust=1.5, also=ALSO[:further]), 0

@@ -119,3 +119,82 @@ def test_who_is_ahead_is_expected_to_stay_ahead_and_no_gain_is_below_0() -> None
         left = left[np.argsort(top1[left, 0])]
         assert (np.diff(expected[left]) >= -1e-12).all()
         assert (expected[left] >= top1[left, 0] - 1e-12).all()
+
+
+def errors_at_the_centre(scattered: slice) -> float:
+    """The error of a network in the middle of 30 that gain 0.1, some of them ±0.05 more."""
+    top1 = np.full((31, 2), np.nan)
+    top1[:30, 0], top1[30, 0] = np.linspace(0.4, 0.6, 30), 0.5
+    top1[:30, 1] = top1[:30, 0] + 0.1
+    top1[scattered, 1] += 0.05 * np.resize([1, -1, -1, 1], len(top1[scattered]))
+    return float(expected_top1(top1, np.full(31, 5.0))[1][30])
+
+
+def test_where_the_lowest_third_strays_all_errors_are_wider() -> None:
+    # The mirror image fits as well, so all that differs is who strays.
+    lowest, highest = errors_at_the_centre(slice(0, 8)), errors_at_the_centre(slice(22, 30))
+    assert lowest > 1.3 * highest
+    # Beyond the lowest third nobody's straying counts for more.
+    assert errors_at_the_centre(slice(10, 14)) == pytest.approx(
+        errors_at_the_centre(slice(16, 20)), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_beyond_the_turn_of_a_curve_all_end_level(ahead: bool) -> None:
+    """End is a parabola of the start: who lies beyond its turn ends where the turn does."""
+    rng = np.random.default_rng(0)
+    start, large = rng.uniform(0.40, 0.60, 400), np.arange(400) % 2
+    turn, sign = (0.58, -1) if ahead else (0.42, 1)
+    end = 0.7 + sign * 4 * (start - turn) ** 2 + 0.1 * large  # who is larger gains more
+    far = np.linspace(0.61, 0.65, 9) if ahead else np.linspace(0.30, 0.39, 9)
+    top1 = np.full((409, 2), np.nan)
+    top1[:, 0], top1[:400, 1] = [*start, *far], end
+    ms = np.exp([*(2.0 * large), *np.zeros(9)])
+    expected, _ = expected_top1(top1, ms)
+    assert np.ptp(expected[400:]) < 1e-9
+    assert expected[400:] == pytest.approx(0.7, abs=0.005)
+
+
+def after_an_uncertain_step(top1: np.ndarray) -> np.ndarray:
+    """Errors at the last rung of the last three, which did not take the first step.
+
+    The first step adds 0.1 ± 0.05 to 300 networks, which take the second one.
+    """
+    return expected_top1(top1, np.full(len(top1), 5.0))[1][-3:]
+
+
+def test_an_error_grows_and_shrinks_with_the_slope_of_the_curve() -> None:
+    rng = np.random.default_rng(2)
+    top1 = np.full((303, 3), np.nan)
+    top1[:300, 0] = rng.uniform(0.30, 0.50, 300)
+    top1[:300, 1] = top1[:300, 0] + 0.1 + rng.normal(0, 0.05, 300)
+    top1[:300, 2] = 0.6 + 2 * (top1[:300, 1] - 0.3) ** 2
+    top1[300:, 0] = 0.28, 0.36, 0.44  # 0.38, 0.46 and 0.54 after the first step
+    slopes = 4 * (np.array([0.38, 0.46, 0.54]) - 0.3)
+    assert after_an_uncertain_step(top1) == pytest.approx(0.05 * slopes, abs=0.005)
+
+
+def test_where_the_gain_is_at_its_limit_an_error_stays_as_wide() -> None:
+    rng = np.random.default_rng(3)
+    top1 = np.full((303, 3), np.nan)
+    top1[:300, 0] = rng.uniform(0.30, 0.50, 300)
+    top1[:300, 1] = top1[:300, 0] + 0.1 + rng.normal(0, 0.05, 300)
+    lowest = top1[:300, 1].min()
+    top1[:300, 2] = 0.5 + 0.4 * top1[:300, 1]  # who starts lower gains more
+    top1[300:, 0] = lowest - np.array([0.13, 0.14, 0.15])  # below all after the first step
+    first = expected_top1(top1[:, :2], np.full(303, 5.0))[1][-3:]
+    assert (first > 0.04).all()
+    assert (after_an_uncertain_step(top1) >= 0.999 * first).all()
+
+
+def test_the_unit_of_the_latency_does_not_matter() -> None:
+    top1, ms = curves(40, 5)
+    seen = halved(top1, ms)
+    for in_ms, in_us in zip(expected_top1(seen, ms), expected_top1(seen, 1000 * ms), strict=True):
+        assert in_us == pytest.approx(in_ms, rel=1e-6)
+
+
+def test_no_top1_is_above_1() -> None:
+    top1 = np.array([[0.80, 0.95], [0.82, 0.97], [0.84, 0.99], [0.95, np.nan]])
+    assert expected_top1(top1, np.full(4, 5.0))[0].tolist() == [0.95, 0.97, 0.99, 1.0]

@@ -114,15 +114,28 @@ def test_three_losses_by_hand() -> None:
     assert hypervolume(rows, (0, 0, 0), (1, 1, 1)) == pytest.approx(0.125 + 0.25 * 0.25 * 0.5)
 
 
+def test_the_volume_of_many_networks_is_as_exact_as_of_few() -> None:
+    # Five boxes like stairs, .1 wide each and the last .5: .1 (.5 + .6 + .7 + .8) + .5 · .9.
+    stairs = np.array([[0.1, 0.5], [0.2, 0.4], [0.3, 0.3], [0.4, 0.2], [0.5, 0.1]])
+    assert hypervolume(stairs, (0, 0), (1, 1)) == pytest.approx(0.71, abs=1e-12)
+    for more in (1, 2):
+        flat = np.column_stack([stairs, np.full((5, more), 1 / 3)])
+        share = hypervolume(flat, [0] * (2 + more), [1] * (2 + more))
+        assert share == pytest.approx(0.71 * (2 / 3) ** more, abs=1e-12)
+
+
 def test_four_losses_are_exact() -> None:
     rows = np.full((1, 4), 1 / 3)
     assert hypervolume(rows, [0] * 4, [1] * 4) == pytest.approx((2 / 3) ** 4, abs=1e-12)
 
 
 def test_five_losses_are_sampled_the_same_each_time() -> None:
-    rows = np.array([[0.3] * 5, [0.1, 0.6, 0.3, 0.3, 0.3]])
+    third = 1 / 3
+    rows = np.array([[third] * 5, [0.1, 0.6, third, third, third]])
     share = hypervolume(rows, [0] * 5, [1] * 5)
-    exact = 0.7**5 + 0.2 * 0.4 * 0.7**3  # of the second, what the first leaves: .1 to .3
+    # Of the second network what the first leaves: the first loss from .1 to a third.
+    exact = (2 / 3) ** 5 + (third - 0.1) * 0.4 * (2 / 3) ** 3
+    assert abs(exact * 100_000 - round(exact * 100_000)) > 0.1
     assert share == pytest.approx(exact, abs=0.002)
     # a whole number of 100,000 points
     assert share * 100_000 == pytest.approx(round(share * 100_000), abs=1e-6)
@@ -180,6 +193,20 @@ def test_a_front_says_its_range_in_one_line() -> None:
     assert repr(ParetoFront((), None, "", 0.0)) == "ParetoFront(0 networks)"
     left = ParetoFront(front.candidates, None, "", 0.8, left_out=12)
     assert repr(left) == f"{text}, 12 extrapolated networks left out)"
+
+
+def test_what_is_extrapolated_and_what_is_left_out_for_that_are_a_sentence_each() -> None:
+    known, unknown = candidate(0, 4.0, 0.6), replace(candidate(1, 8.0, 0.7), outside=True)
+    on = "1 of 2 networks on the front are extrapolated"
+    out = "left out, not better than faster ones by more than the error (--trust 0: all)"
+    for candidates, left_out, sentences in (
+        ((known, known), 0, []),
+        ((known, unknown), 0, [on]),
+        ((known, unknown), 3, [on, f"3 extrapolated networks {out}"]),
+        ((known, known), 1, [f"1 extrapolated network {out}"]),
+    ):
+        front = ParetoFront(candidates, None, "", 0.8, left_out=left_out)
+        assert front.extrapolated() == sentences
 
 
 def test_a_front_as_a_frame_has_objectives_by_name() -> None:

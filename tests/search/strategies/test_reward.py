@@ -112,6 +112,10 @@ def test_a_strategy_of_ones_own_is_hard_and_of_seed_0_if_it_says_nothing() -> No
         ask = tell = start  # type: ignore[assignment]
 
     assert (Own().seed, Own().exponents) == (0, (0.0, -1.0))
+    own = Own(seed=5, exponents=SOFT)
+    assert (own.seed, own.exponents) == (5, (-0.07, -0.07))
+    with pytest.raises(TypeError):
+        Own(5, SOFT)  # type: ignore[misc]
 
 
 # -- further losses -----------------------------------------------------------------------------
@@ -242,6 +246,9 @@ def test_a_limit_that_is_overstepped_costs_by_how_much() -> None:
     losses = np.array([[0.3, 20.0, 4.0], [0.3, 25.0, 4.0], [0.3, 10.0, 7.0], [0.1, 99.0, 4.0]])
     found = limited_of(losses, [20.0, 4.0], [10.0])
     assert found.tolist() == pytest.approx([0.7, -0.25, -0.3, -1.0])
+    # Far below the target is kept as well; nothing is gained by it.
+    assert limited_of(np.array([[0.3, 10.0]]), 20.0).tolist() == pytest.approx([0.7])
+    assert limited_of(losses[:1] - [0.0, 10.0, 9.0], [20.0, 4.0], [10.0])[0] == 0.7
 
 
 def test_sums_and_limits_at_their_edges() -> None:
