@@ -30,11 +30,14 @@ from phonenas.cli.live.server import LiveServer
 from phonenas.cli.live.state import RunState, StoreState
 from phonenas.data import Conditions, MeasurementStore, Round
 from phonenas.data.files import lock_folder
+from phonenas.latency_model import ready
 from phonenas.search.checkpoint import Checkpoint, write_checkpoint
+from phonenas.search.device_view import of_device
 from phonenas.search.evaluations import Generation
-from phonenas.search.run_folder import Loaded
+from phonenas.search.run_folder import Loaded, load
 from tests.cli.test_app import Run, run
-from tests.report.test_plots import made_run
+from tests.report.test_plots import document, made_run
+from tests.search.test_devices import BIG, LITTLE, SPACE, both, searched
 
 __all__ = ["run"]  # a fixture
 
@@ -124,7 +127,8 @@ def test_a_run_as_it_grows(finished: Loaded, tmp_path: Path) -> None:
         assert seen["state"] == "at work" and "process " in seen["who"]
         facts = dict(seen["facts"])
         assert facts["evaluated"] == f"{n} of {budget:,}" and facts["hypervolume"] == "0.2500"
-        assert facts["rate"] == f"{n / 4:,.3g} a second" and "left" in facts
+        assert facts["rate"] == f"{n / 4:,.3g} a second"
+        assert facts["left"] == {40: "about 8 s", 80: "about 2 s"}[n]  # of 120, n in 4 s
         assert seen["share"] == n / budget
         assert seen["plots"][0]["front"] == best_of(finished, n)
         assert len(seen["plots"][0]["cloud"]) == n
@@ -143,12 +147,133 @@ def test_a_finished_run_and_its_trainings(finished: Loaded) -> None:
         for c in finished.front
     ]
     assert seen["plots"][0]["target"] == finished.front.target_ms
-    for name, lines in (("0", 4), ("12", 2)):
+    for name, lines in (("0", 4), ("12", 2), ("3", 3)):
         (finished.path / "promoted" / name).mkdir(parents=True)
         (finished.path / "promoted" / name / "curve.csv").write_text("epoch\n" * lines)
     (finished.path / "promoted" / "0" / "promoted.json").write_text("{}")
     facts = dict(RunState(finished.path).read()["facts"])
-    assert facts["trained in full"] == "1 of 2 begun" and facts["network 12"] == "1 epoch"
+    assert facts["trained in full"] == "1 of 3 begun" and facts["network 12"] == "1 epoch"
+    # By their number; of one that has ended no epochs are counted.
+    assert [k for k in facts if k.startswith("network ")] == ["network 3", "network 12"]
+
+
+def test_a_share_is_of_the_budget_until_the_run_has_ended(tmp_path: Path) -> None:
+    # A space may have fewer networks than a search may evaluate.
+    few = made_run(tmp_path / "few", n=60, evaluations=200)
+    seen = RunState(few.path).read()
+    assert (seen["state"], seen["share"]) == ("finished", 1.0)
+    assert dict(seen["facts"])["evaluated"] == "60 of 200"
+    under_way(few, tmp_path / "on", 50)
+    assert RunState(tmp_path / "on").read()["share"] == 0.25
+    # A last generation may be larger than what was left.
+    more = made_run(tmp_path / "more", n=60, evaluations=20)
+    under_way(more, tmp_path / "beyond", 60)
+    with lock_folder(tmp_path / "beyond"):
+        seen = RunState(tmp_path / "beyond").read()
+    assert seen["share"] == 1.0 and dict(seen["facts"])["left"] == "about 0 s"
+
+
+def test_networks_without_an_accuracy_are_counted(
+    finished: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way(finished, tmp_path / "run", 80)
+    state = RunState(tmp_path / "run")
+    assert "without top-1" not in dict(state.read()["facts"])
+    known = finished.evaluations().take(range(80))
+    top1 = np.where(np.arange(80) % 20, known.top1, np.nan)
+    broken = replace(known, top1=top1, failed=dict.fromkeys(range(0, 80, 20), "it diverged"))
+    stopped = Checkpoint({}, broken, 0, 4.0, (Generation(80, 0, 0.25, 1.0, 0.7, 4.0),))
+    monkeypatch.setattr("phonenas.search.checkpoint.read_checkpoint", lambda *a, **k: stopped)
+    seen = RunState(tmp_path / "run").read()
+    facts = dict(seen["facts"])
+    assert facts["without top-1"] == "4" and facts["evaluated"].startswith("80 of ")
+    assert len(seen["plots"][0]["cloud"]) == 76
+
+
+@pytest.mark.parametrize("n", [8, 120])
+def test_the_table_is_of_networks_evenly_over_the_front(tmp_path: Path, n: int) -> None:
+    made = made_run(tmp_path / "run", n=n, target_ms=None)
+    front = [[f"{c.latency_ms:.2f} ms", f"{100 * c.top1:.1f} %"] for c in made.front]
+    assert (len(front) > 12) == (n == 120) and len(front) > 3
+    seen = RunState(made.path).read()["rows"]
+    assert seen["head"] == ["latency", "top-1"]
+    if len(front) <= 12:
+        assert (seen["title"], seen["rows"]) == ("The front as predicted", front)
+        return
+    assert seen["title"] == f"The front as predicted, 12 of {len(front)}, evenly spaced"
+    at = [front.index(row) for row in seen["rows"]]
+    assert len(at) == 12 and (at[0], at[-1]) == (0, len(front) - 1)
+    steps = np.diff(at)
+    assert steps.min() >= 1 and steps.max() - steps.min() <= 1
+
+
+def put(folder: Path, validation: dict[str, Any]) -> list[Any]:
+    """Write it, and give latency and top-1 in per cent of its networks, by latency."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "validation.json"
+    path.write_text(json.dumps(undigested(validation)), encoding="utf-8")
+    points = [[v["measured_ms"], 100 * v["top1"]] for v in validation["networks"]]
+    return [pytest.approx(p, abs=1e-3) for p in sorted(points)]
+
+
+def test_a_validation_is_shown_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    made = made_run(tmp_path / "run", n=120)
+    state = RunState(made.path)
+    seen = state.read()
+    assert seen["plots"][0]["measured"] == [] and "measured" not in dict(seen["facts"])
+    for top, count in ((1, "1 network"), (3, "3 networks")):
+        points = put(made.path, document(made, top))
+        seen = state.read()
+        assert seen["plots"][0]["measured"] == points and len(points) == top
+        assert dict(seen["facts"])["measured"] == count
+
+
+def test_of_several_devices_each_has_its_own_numbers(tmp_path: Path) -> None:
+    models = (ready.load(BIG), ready.load(LITTLE))
+    searched(models, both(models, (20.0, 15.0)), evaluations=60, into=tmp_path / "r")
+    made = load(tmp_path / "r", SPACE)
+    state = RunState(made.path)
+    seen = state.read()
+    assert [p["device"] for p in seen["plots"]] == [BIG, LITTLE]
+    assert [p["target"] for p in seen["plots"]] == [20.0, 15.0]
+    columns = [sorted(c.values[f"latency:{d}"] for c in made.front) for d in (BIG, LITTLE)]
+    for plot, column in zip(seen["plots"], columns, strict=True):
+        assert [at[0] for at in plot["front"]] == pytest.approx(column, abs=1e-4)
+        assert plot["measured"] == []
+    texts = {tuple(f"{c.values[f'latency:{d}']:.2f} ms" for d in (BIG, LITTLE)) for c in made.front}
+    assert {tuple(row[:2]) for row in seen["rows"]["rows"]} <= texts
+    # Each is measured on its own; the second one's validation is in a folder of its own.
+    other = put(made.path / "device2", document(of_device(made, LITTLE), 2))
+    seen = state.read()
+    assert [p["measured"] for p in seen["plots"]] == [[], other]
+    own = put(made.path, document(made, 3))
+    seen = state.read()
+    assert [p["measured"] for p in seen["plots"]] == [own, other]
+    facts = dict(seen["facts"])
+    assert facts[f"measured on {BIG}"] == "3 networks"
+    assert facts[f"measured on {LITTLE}"] == "2 networks"
+    own = put(made.path / "device2", document(of_device(made, LITTLE), 1))
+    assert state.read()["plots"][1]["measured"] == own
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [((), ["phonenas.db"]), (("r",), ["r"]), (("r", "x", "--db", "lab.db"), ["r", "x", "lab.db"])],
+)
+def test_which_jobs_are_shown(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], names: list[str]
+) -> None:
+    """Of runs no store is shown that was not named, and nothing else where no run is named."""
+    shown: list[str] = []
+
+    def once(server: LiveServer, poll_interval: float = 0.5) -> None:
+        shown.extend(job["name"] for job in json.loads(server.state())["jobs"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveServer, "serve_forever", once)
+    code, _, err = run("serve", *words)
+    assert code == 130 and err == "The page has ended; the jobs have not.\n"
+    assert [Path(name).name for name in shown] == names
 
 
 def test_a_store_as_it_grows(tmp_path: Path) -> None:
