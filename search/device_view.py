@@ -2,8 +2,9 @@
 
 The networks of the front, their ids and their rewards stay. `latency_ms` and its interval, the
 target and the model are those of the device, so that whatever takes a run takes it as one of this
-device: a validation, its rounds, a plot. In memory it has the evaluations of the whole run; on disk
-it is a complete run, in `device2` of the run's folder for the second device.
+device: a validation, its rounds, a plot. The columns of each device stay, too. In memory it has
+the evaluations of the whole run; on disk it is a complete run, in `device2` of the run's folder for
+the second device.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ def of_device(run: Loaded, device: str) -> Loaded:
         target_ms=own["target_ms"],
         target=own["target"],
         origin=str(model["conditions"]["origin"]),
-        origins={},
     )
     return replace(
         run,

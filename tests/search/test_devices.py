@@ -18,7 +18,7 @@ from phonenas.data.measurement import Conditions
 from phonenas.latency_model import LatencyModel, ready
 from phonenas.latency_model.operator_times import OperatorTimes
 from phonenas.search.accuracy import SuccessiveHalving, Surrogate
-from phonenas.search.device_view import of_device
+from phonenas.search.device_view import keep_models, of_device, written
 from phonenas.search.pareto import non_dominated
 from phonenas.search.validation.rerank import rerank
 from phonenas.space import Architecture
@@ -208,6 +208,100 @@ def test_a_view_is_the_same_front_with_the_other_devices_times(
         for r in (run, view)
     ]
     assert chosen[0] == chosen[1] and len(chosen[0]) == 4
+
+
+def test_a_view_has_nothing_of_the_other_device(
+    models: tuple[LatencyModel, LatencyModel], targets: tuple[float, float], tmp_path: Path
+) -> None:
+    goals = (search.Target(targets[0], "25"), search.Target(targets[1], "mobilenet-v2"))
+    on = [search.OnDevice(search.Latency(m), t) for m, t in zip(models, goals, strict=True)]
+    spec = search.Spec(devices=search.Devices(on))
+    searched(models, spec, evaluations=60, into=tmp_path / "r")
+    run = search.load(tmp_path / "r", SPACE)
+    # The first device's networks were measured and covered; the second one is an int8 one that was
+    # measured, and some operators of it were not.
+    assert run.objectives is not None
+    own = run.objectives["devices"][LITTLE]
+    conditions = {**own["conditions"], "origin": "measured", "precision": "int8"}
+    column = f"latency:{LITTLE}"
+    candidates = tuple(
+        replace(
+            c.with_measured(5.0),
+            covered=True,
+            intervals={**c.intervals, column: replace(c.intervals[column], covered=False)},
+        )
+        for c in run.front
+    )
+    devices = {**run.objectives["devices"], LITTLE: {**own, "conditions": conditions}}
+    front = replace(run.front, candidates=candidates)
+    run = replace(run, front=front, objectives={**run.objectives, "devices": devices})
+    view = of_device(run, LITTLE)
+    assert {(c.covered, c.measured_ms) for c in view.front} == {(False, None)}
+    assert (view.front.target_ms, view.front.target) == (targets[1], "mobilenet-v2")
+    assert view.front.origin == "measured" and view.front.origins == run.front.origins
+    assert (view.settings["device"], view.settings["precision"]) == (LITTLE, "int8")
+    assert (view.settings["strategy"], view.settings["again"]) == ("again", "random")
+    assert (view.path, view.whole) == (tmp_path / "r/device2", run)
+    assert view.latency_model is not None and view.latency_model.digest == models[1].digest
+    # Of a part of a run the whole stays the whole.
+    assert of_device(replace(run, whole=front), LITTLE).whole is front  # type: ignore[arg-type]
+
+
+def test_a_view_is_written_once_as_a_whole_run(
+    models: tuple[LatencyModel, LatencyModel], targets: tuple[float, float], tmp_path: Path
+) -> None:
+    searched(models, both(models, targets), evaluations=60, into=tmp_path / "r")
+    run = search.load(tmp_path / "r", SPACE)
+    assert written(run) is run  # of the first device it is there
+    view = of_device(run, LITTLE)
+    model2 = tmp_path / "r/model2.json"
+    content = model2.read_bytes()
+    model2.write_bytes(content[:-9])
+    with pytest.raises(UnsupportedFormat, match="model2.json"):
+        written(view)
+    assert not view.path.exists()
+    model2.write_bytes(content)
+    made = written(view)
+    assert made.whole is run and made.front == view.front
+    alone = search.load(tmp_path / "r/device2", SPACE)
+    assert alone.front == view.front and alone.settings == view.settings
+    assert alone.seconds == run.seconds and alone.log() == run.log()
+    assert (alone.evaluations().latency_ms == view.evaluations().latency_ms).all()
+    assert {n: m.digest for n, m in alone.device_models().items()} == {
+        m.device: m.digest for m in models
+    }
+
+    def files() -> dict[str, tuple[int, int]]:
+        inside = [p for p in view.path.rglob("*") if p.is_file()]
+        return {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in inside}
+
+    before = files()
+    again = written(view)
+    assert again.front == view.front and files() == before
+
+
+def test_models_are_kept_beside_the_one_that_a_round_fitted(
+    models: tuple[LatencyModel, LatencyModel], targets: tuple[float, float], tmp_path: Path
+) -> None:
+    searched(models, both(models, targets), evaluations=60, into=tmp_path / "r")
+    run = search.load(tmp_path / "r", SPACE)
+    into = tmp_path / "round2"
+    into.mkdir()
+    keep_models(run, into)
+    assert [(into / n).read_bytes() for n in ("model.json", "model2.json")] == [
+        (tmp_path / "r" / n).read_bytes() for n in ("model.json", "model2.json")
+    ]
+    for name in ("model.json", "model2.json"):
+        (into / name).write_bytes(b"fitted by the round")
+    keep_models(run, into)
+    assert (into / "model.json").read_bytes() == b"fitted by the round"
+    assert (into / "model2.json").read_bytes() == (tmp_path / "r/model2.json").read_bytes()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    one = search.Spec(search.Target(targets[0]))
+    searched(models, one, evaluations=20, into=tmp_path / "one")
+    keep_models(search.load(tmp_path / "one", SPACE), alone)
+    assert not [*alone.iterdir()]
 
 
 def test_the_chance_is_the_least_of_the_devices(

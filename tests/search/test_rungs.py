@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,77 @@ def test_the_best_third_goes_on_and_the_loneliest_of_a_rank_first() -> None:
     assert sorted(promotable(losses, none, 3).tolist()) == [0, 3]
     assert sorted(promotable(losses, none, 2).tolist()) == [0, 1, 3]
     assert promotable(losses, np.arange(7) == 0, 3).tolist() == [3]
+
+
+class Told(SimulatedTraining):
+    """Trainings whose top-1, and its error after the first epoch, are told; later it is 0.01."""
+
+    def __init__(self, told: Mapping[str, tuple[float, float]]) -> None:
+        super().__init__(lambda _: 0.0, 9)
+        self.told = told
+
+    def _read(self, network: Architecture) -> tuple[float, float, float, str]:
+        top1, error = self.told[str(network)]
+        return top1, error if self.read_at == 1 else 0.01, 1.0, ""
+
+
+def by_latency(tiny: TinySpace, fitted: LatencyModel, n: int) -> np.ndarray:
+    """Genomes of n networks, each slower than the one before."""
+    drawn = tiny.sample(np.random.default_rng(0), 200)
+    ms, first = np.unique(fitted.on(tiny)(drawn), return_index=True)
+    assert len(ms) >= n
+    return np.asarray(drawn[first[:n]])
+
+
+def test_a_rung_compares_what_was_known_on_it(tiny: TinySpace, fitted: LatencyModel) -> None:
+    """Who went on has a smaller error now, and keeps the rank that it had in this rung."""
+    genomes = by_latency(tiny, fitted, 6)
+    first, second, third = (tiny.text(g) for g in genomes[:3])
+    told = {tiny.text(g): (0.30, 0.01) for g in genomes}
+    # 0.54 at least, 0.52 and 0.50; and after more epochs the third has 0.59.
+    told |= {first: (0.55, 0.01), second: (0.53, 0.01), third: (0.60, 0.10)}
+    evaluator = RungEvaluator(
+        tiny, fitted, SuccessiveHalving(Told(told), 3), search.Spec(trust=1.0)
+    )
+    epochs: dict[str, float] = {}
+
+    def go_on(rows: list[int]) -> np.ndarray:
+        _, losses, _ = evaluator(genomes[rows], len(rows))
+        known = evaluator.evaluations()
+        assert known is not None
+        epochs.update(zip(map(tiny.text, known.genomes), known.further["epochs"], strict=True))
+        for genome, error in zip(known.genomes, known.top1_error, strict=True):
+            name = tiny.text(genome)
+            assert error == (told[name][1] if epochs[name] == 1 else 0.01)
+        return losses
+
+    go_on([2, 3, 4])
+    assert epochs[third] == 3 and sorted(epochs.values()) == [1, 1, 3]
+    go_on([0, 1, 5])
+    # Of these three nobody beats the third now, which came first.
+    assert epochs[first] == epochs[second] == 3 and epochs[third] == 9
+    # A training that has ended is told with its own error: 1 - (0.60 - 0.01).
+    assert go_on([2])[0, 0] == pytest.approx(0.41)
+
+
+def test_networks_that_failed_are_not_counted_for_a_third(
+    tiny: TinySpace, fitted: LatencyModel
+) -> None:
+    genomes = by_latency(tiny, fitted, 27)
+
+    def epochs(broken: Sequence[str] = ()) -> dict[str, float]:
+        evaluator = RungEvaluator(tiny, fitted, halving(broken=broken), search.Spec())
+        evaluator(genomes, 27)
+        known = evaluator.evaluations()
+        assert known is not None
+        return dict(zip(map(tiny.text, known.genomes), known.further["epochs"], strict=True))
+
+    whole = epochs()
+    assert np.bincount([int(e) for e in whole.values()])[[1, 3, 9]].tolist() == [18, 6, 3]
+    broken = [name for name, reached in whole.items() if reached == 3]
+    # Of nine that went on three have a top-1 after three epochs: one in three goes on to the end.
+    found = epochs(broken)
+    assert sorted(found[n] for n in whole if whole[n] == 9) == [3, 3, 9]
 
 
 def go(
