@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,9 @@ import typer
 from patience import PATIENCE_S, wait_for
 
 from phonenas import cli, search
+from phonenas.cli.setup import run as run_module
 from phonenas.data.files import lock_folder
+from phonenas.space.errors import Incomplete
 from tests.cli.test_app import Run, run
 
 __all__ = ["run"]  # a fixture
@@ -179,6 +182,7 @@ def test_what_is_done_is_not_done_again(run: Run) -> None:
         ("[250, 300.5]", "'nan'", "search.target: "),
         ("[250, 300.5]", "[8, 8]", "search.target: a list has one value or more, each once"),
         ("[250, 300.5]", "[]", "search.target: a list has one value or more, each once"),
+        ("evaluations = 16", f"seed = {[*range(126)]}", "search: 252 runs; 250 is the most"),
         (
             "'surrogate'",
             "'surogate'",
@@ -233,10 +237,22 @@ def test_a_wrong_file_is_refused_with_its_key(
     assert not Path("all").exists()
 
 
-def test_a_store_elsewhere_keeps_its_own_model(run: Run, study: Path) -> None:
-    study.write_text(f'db = "lab.db"\n{STUDY}', encoding="utf-8")
-    fit = shlex.split(run.json("run", "--commands")[1])
-    assert fit[1] == "fit" and fit[-2:] == ["--out", "all/model.json"]
+def test_a_store_elsewhere_keeps_its_own_model(
+    run: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    for text, models in (
+        (STUDY, ["all/model.json"]),
+        (
+            STUDY.replace('"fake"', '["big", "little"]'),
+            ["all/model.big.json", "all/model.little.json"],
+        ),
+    ):
+        text = text.replace("[250, 300.5]", "'mobilenet-v2'")
+        targets = text.replace("'mobilenet-v2'", "{big = 9, little = 40}")
+        study.write_text(f'db = "lab.db"\n{targets if len(models) > 1 else text}', encoding="utf-8")
+        lines = [shlex.split(line) for line in run.json("run", "--commands")]
+        assert [w[-2:] for w in lines if w[1] == "fit"] == [["--out", m] for m in models]
 
 
 READY = "pixel4/tflite/cpu-1large/float32"
@@ -277,6 +293,37 @@ def test_a_study_of_several_devices(run: Run, study: Path, monkeypatch: pytest.M
         assert code == 2 and says in err, err
 
 
+def test_of_several_devices_each_step_rests_on_its_own(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    counted.write_text(SEVERAL, encoding="utf-8")
+    name = "nsga2-9-30-40.5-seed0"
+    made = {s["step"]: s["made"] for s in steps_of(run)}
+    assert made[f"validate {name} big"] == f"all/{name}/validation.json"
+    # The ready phone is the second one, and is not measured.
+    assert made[f"validate {name} little"] == f"all/{name}/device3/validation.json"
+    Path("all/phonenas.big.model.json").unlink()
+    again = [s["step"] for s in steps_of(run) if not s["before"]]
+    assert "fit big" in again and "fit little" not in again and "profile" not in again
+    assert f"search {name}" in again
+
+
+@pytest.mark.parametrize("devices", [("big", READY), (READY, "big")])
+def test_the_first_device_is_trained_for_where_it_can_be_measured(
+    run: Run, study: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, str]
+) -> None:
+    monkeypatch.setattr("phonenas.devices.connect", lambda name, **settings: None)
+    Path("images").mkdir()
+    text = STUDY.replace('"fake"', json.dumps(devices))
+    text = text.replace("[250, 300.5]", f'{{big = 9, "{READY}" = 30}}')
+    study.write_text(f"{text}[promote]\ndata = 'images'\n", encoding="utf-8")
+    lines = [shlex.split(line) for line in run.json("run", "--commands")]
+    (words,) = [w for w in lines if w[1] == "promote"]
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--device"]
+    assert given == (["big"] if devices[0] == "big" else [])
+
+
 def test_a_target_of_several_devices_is_the_same_in_any_order(
     run: Run, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,16 +361,18 @@ def test_numbers_are_written_in_all_their_digits(run: Run, study: Path) -> None:
 
 
 def test_a_step_may_have_its_own_precision(run: Run, study: Path) -> None:
-    text = STUDY.replace("[fit]", "[fit]\nprecision = 'int8'")
+    text = f'precision = "float32"\n{STUDY}'.replace("[fit]", "[fit]\nprecision = 'int8'")
     text = text.replace("[search]", "[search]\nprecision = 'any'")
     study.write_text(text.replace("top = 1", "top = 1\nprecision = 'int8'"), encoding="utf-8")
     lines = [shlex.split(s) for s in run.json("run", "--commands")]
     of = {w[1]: w for w in lines if "--precision" in w}
     assert {name: w[w.index("--precision") + 1] for name, w in of.items()} == {
+        "profile": "float32",
         "fit": "int8",
         "search": "any",
         "validate": "int8",
     }
+    assert all(words.count("--precision") == 1 for words in of.values())
     assert "--model" not in of["search"]  # it takes those of all precisions, from the store
     assert of["validate"][of["validate"].index("--model") + 1] == MODEL.replace(
         ".json", ".int8.json"
@@ -369,6 +418,113 @@ def test_a_step_is_done_again_where_what_it_reads_changed(run: Run, counted: Pat
         again = done_again(run)
         assert again[0] == "search" and again[-2:] == ["validate", "report"], again
         assert done_again(run) == []
+
+
+def steps_of(run: Run) -> list[dict[str, Any]]:
+    return list(run.json("run")["steps"])
+
+
+def test_what_rests_on_a_step_is_done_again_with_it(run: Run, counted: Path) -> None:
+    Path("images").mkdir()
+    text = STUDY.replace("[report]", "[promote]\ndata = 'images'\n[report]")
+    counted.write_text(text, encoding="utf-8")
+    every = ["profile", "fit", *["search", "validate", "promote", "report"] * 2, "report"]
+    # What a step writes into the folder that it reads is no reason to do it again.
+    assert done_again(run) == every and done_again(run) == []
+    Path("all/nsga2-250-seed0/validation.json").unlink()
+    assert done_again(run) == ["validate", "promote", "report", "report"]
+    Path("all/nsga2-300.5-seed0/promoted.json").unlink()
+    assert done_again(run) == ["promote", "report", "report"]
+    Path("all/comparison.html").unlink()
+    assert done_again(run) == ["report"]
+
+
+def test_a_step_that_failed_is_not_what_it_was_before(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(done_again(run)) == 9
+
+    def fail(step: Any, *_: Any) -> None:
+        assert step.words[0] == "validate"
+        raise Incomplete("it wrote half of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("phonenas.cli.setup.run._do", fail)
+        counted.write_text(STUDY.replace("top = 1", "top = 2"), encoding="utf-8")
+        code, _, err = run("run")
+        assert code == 1 and "it wrote half of it" in err
+    counted.write_text(STUDY, encoding="utf-8")
+    assert done_again(run) == ["validate", "report", "report"]
+
+
+def test_what_changes_while_a_step_reads_it_may_not_have_been_read(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted.write_text(
+        STUDY.replace("[250, 300.5]", "250\nstart-from = 'known.csv'"), encoding="utf-8"
+    )
+    Path("known.csv").write_text("a", encoding="utf-8")
+    do = run_module._do
+
+    def change(step: Any, *more: Any) -> Any:
+        if step.words[0] == "search":
+            Path("known.csv").write_text("b", encoding="utf-8")
+        return do(step, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("phonenas.cli.setup.run._do", change)
+        assert done_again(run) == ["profile", "fit", "search", "validate", "report"]
+    assert done_again(run) == ["search", "validate", "report"] and done_again(run) == []
+
+
+def test_what_tells_whether_a_file_changed(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = STUDY.replace("[250, 300.5]", "250\nstart-from = 'old'").replace(
+        '"surrogate"', '"table:known.csv"'
+    )
+    counted.write_text(text, encoding="utf-8")
+    Path("old").mkdir()
+    for name in ("run.json", "promoted.json", "report.html"):
+        Path("old", name).write_text("old", encoding="utf-8")
+    Path("known.csv").write_text("abc", encoding="utf-8")
+    again = ["search", "validate", "report"]
+    assert done_again(run) == ["profile", "fit", *again] and done_again(run) == []
+    # Of a run its documents count; a name may stand behind a colon.
+    Path("old/report.html").write_text("new", encoding="utf-8")
+    assert done_again(run) == []
+    for name in ("old/run.json", "old/promoted.json", "known.csv"):
+        Path(name).write_text("new", encoding="utf-8")
+        assert done_again(run) == again and done_again(run) == []
+    # A large file by its size and time, without reading it.
+    monkeypatch.setattr("phonenas.cli.setup.run._LARGE_BYTES", 2)
+    done_again(run)
+    about = Path("known.csv").stat()
+    os.utime("known.csv", ns=(about.st_atime_ns, about.st_mtime_ns + 1_000_000))
+    assert done_again(run) == again and done_again(run) == []
+
+
+def test_a_step_that_ends_with_a_code_ends_the_study(
+    run: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ends:
+        def __init__(self, stop: BaseException) -> None:
+            self.stop = stop
+
+        def make_context(self, *_: Any) -> Any:
+            return contextlib.nullcontext()
+
+        def invoke(self, _: Any) -> None:
+            raise self.stop
+
+    for stop, told in (
+        (typer.Exit(3), "step 1 of 9, profile: phonenas profile "),
+        (SystemExit(3), "ended with exit code 3"),
+    ):
+        monkeypatch.setattr(run_module, "step_commands", lambda stop=stop: {"profile": Ends(stop)})
+        code, _, err = run("run")
+        assert code == 1 and told in err
+    assert not any(Path("all").glob("*seed0"))
 
 
 def test_a_step_is_done_again_where_its_device_changed(
