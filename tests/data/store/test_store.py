@@ -24,8 +24,9 @@ import sqlalchemy as sa
 from patience import PATIENCE_S
 
 from phonenas import data
-from phonenas.data import Round
+from phonenas.data import Conditions, Round
 from phonenas.data.files import write_atomic
+from phonenas.data.measurement import SubjectKind
 from phonenas.space.errors import InvalidArgument, NotEnoughData, StoreError, UnsupportedFormat
 from phonenas.space.naming import without_password
 from phonenas.testing import StoreContract
@@ -177,6 +178,7 @@ class DatabaseContract(StoreContract):
         [
             "UPDATE round SET samples_ms = '[1.0'",
             "UPDATE round SET samples_ms = '[0.0, 1.0]'",
+            "UPDATE round SET samples_ms = '[]'",
             "UPDATE conditions SET fields = '{}'",
             "DELETE FROM round",
         ],
@@ -249,6 +251,104 @@ class TestSQLite(DatabaseContract):
     @pytest.fixture
     def location(self, tmp_path: Path) -> str:
         return str(tmp_path / "s.db")
+
+
+KINDS: tuple[SubjectKind, ...] = ("operator", "network", "kernel", "onnx")
+
+
+def put(
+    store: data.MeasurementStore, conditions: Conditions, kind: SubjectKind, subject: str, ms: float
+) -> int:
+    """Store a measurement of two rounds; its row."""
+    id = store.pending(conditions, kind, [subject])[subject].id
+    store.add_rounds([(id, n, Round((ms,))) for n in range(2)])
+    store.complete([id])
+    return id
+
+
+def test_every_question_is_of_one_device_and_kind_alone(tmp_path: Path) -> None:
+    phones = [replace(HERE, device=f"phone {i}") for i in range(5)]
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        taken: dict[tuple[int, SubjectKind], tuple[float, int]] = {}
+        for number, kind in enumerate([*KINDS, *reversed(KINDS)]):
+            for i, phone in enumerate(phones):
+                ms = 1.0 + i + number / 100
+                put(store, phone, kind, f"{kind} {number}", ms)
+                taken[i, kind] = (ms, store.latest(phone, KINDS).number)
+        numbers = [number for _, number in taken.values()]
+        assert len({*numbers}) == len(taken)
+        for i, phone in enumerate(phones):
+            assert store.count(phone) == 8
+            assert len(store.measurements(phone)) == 8
+            for kind in KINDS:
+                first, last = store.measurements(phone, kind)
+                assert {m.kind for m in (first, last)} == {kind}
+                assert {m.conditions.device for m in (first, last)} == {f"phone {i}"}
+                assert last.latency_ms == pytest.approx(taken[i, kind][0])
+                assert store.latest(phone, [kind]) == last.entry
+                assert last.entry.number == taken[i, kind][1] > first.entry.number
+                pending = store.pending(phone, kind, [first.subject])[first.subject]
+                assert pending.rounds == first.rounds and pending.complete
+                for other in KINDS:  # a subject is of one kind
+                    if other != kind:
+                        with pytest.raises(InvalidArgument, match="but not as a subject of the k"):
+                            store.pending(phone, other, [first.subject])
+        # The source device of each.
+        for i in (3, 0, 4, 1):
+            store.set_relative(phones[i], f"source {i}", "0123456789ab")
+        told = [store.relative(phone) for phone in phones]
+        assert told == [None if i == 2 else (f"source {i}", "0123456789ab") for i in range(5)]
+
+
+def test_progress_is_counted_for_each_device(tmp_path: Path) -> None:
+    phones = [replace(HERE, device=f"phone {i}") for i in range(4)]
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        for i, phone in enumerate(phones):
+            rows = store.pending(phone, "operator", [f"s{n}" for n in range(9)])
+            if i == 2:
+                continue  # planned alone
+            at = f"2026-01-0{5 - i}T00:00:00+00:00"  # by its clock the latest is the earliest
+            ids = [rows[f"s{n}"].id for n in range(i + 1)]
+            store.add_rounds([(id, 0, Round((1.0,), at=at)) for id in ids])
+            store.complete(ids)
+            for n in (7, 8):
+                store.discard(rows[f"s{n}"].id, phone, f"s{n}", "for the test")
+        found = store.progress()
+    assert [(p.device, p.complete, p.given_up, p.open, p.last[:10]) for p in found] == [
+        ("phone 3", 4, 2, 3, "2026-01-02"),
+        ("phone 1", 2, 2, 5, "2026-01-04"),
+        ("phone 0", 1, 2, 6, "2026-01-05"),
+        ("phone 2", 0, 0, 9, ""),
+    ]
+    assert [p.conditions for p in found] == [phones[i].digest for i in (3, 1, 0, 2)]
+
+
+def test_rounds_are_stored_in_one_order_and_the_first_of_a_number_stays(tmp_path: Path) -> None:
+    with data.MeasurementStore(tmp_path / "s.db") as store:
+        rows = store.pending(HERE, "operator", ["a", "b"])
+        given = [(s, n, Round((1.0 + n,))) for n in (2, 0, 1) for s in ("b", "a")]
+        again = [("a", 1, Round((9.0,)))]
+        store.add_rounds([(rows[s].id, n, r) for s, n, r in given + again])
+        store.complete([rows[s].id for s in ("a", "b")])
+        for m in store.measurements(HERE):
+            assert [r.samples_ms for r in m.rounds] == [(1.0,), (2.0,), (3.0,)]
+    connection = sqlite3.connect(tmp_path / "s.db")
+    stored = connection.execute("SELECT measurement, number FROM round ORDER BY id").fetchall()
+    connection.close()
+    assert stored == sorted(stored)
+
+
+def test_switches_are_given_by_name(tmp_path: Path) -> None:
+    with data.MeasurementStore(location=tmp_path / "s.db", create=True) as store:
+        store.pending(conditions=HERE, kind="operator", subjects=["a"], purpose="profile")
+        assert store.measurements(conditions=HERE, kind="operator", all_series=True) == []
+        for wrong in (
+            lambda: data.MeasurementStore(tmp_path / "s.db", False),  # type: ignore[misc]
+            lambda: store.pending(HERE, "operator", ["a"], "profile"),  # type: ignore[misc]
+            lambda: store.measurements(HERE, None, True),  # type: ignore[misc]
+        ):
+            with pytest.raises(TypeError, match="positional"):
+                wrong()
 
 
 # -- SQLite alone ---------------------------------------------------------------------------------
