@@ -134,11 +134,14 @@ def test_it_is_written_and_read() -> None:
     other = ["ms", "operators"]
     with pytest.raises(UnsupportedFormat, match="calibrated over ms, operators; this phonenas"):
         Calibration.from_dict({**values, "features": other})
+    for unlike in ([*values["features"], "more"], ["zone", *values["features"][1:]]):
+        with pytest.raises(UnsupportedFormat, match="Fit it again"):
+            Calibration.from_dict({**values, "features": unlike})
     for wrong in (COEFFICIENTS[:-1], (*COEFFICIENTS, 1.0)):
         with pytest.raises(ValueError, match=f"^{len(wrong)} coefficients"):
             Calibration.from_dict({**values, "coefficients": list(wrong)})
     for name in ("half_width", "holes"):
-        for bad in (-0.1, 2e6):
+        for bad in (-0.1, 1_000_000.5, 2e6):
             with pytest.raises(ValueError):
                 Calibration.from_dict({**values, name: bad})
     for name in ("half_width", "holes"):
@@ -225,3 +228,19 @@ def test_a_calibration_does_not_change_and_has_no_uncovered_operators_by_default
     assert Calibration(COEFFICIENTS, 0.5, 0.03, 2.0, 10.0, 20).uncovered == 0.0
     with pytest.raises(FrozenInstanceError):
         KNOWN.constant = 1.0  # type: ignore[misc]
+
+
+def test_how_far_beyond_the_measured_range_a_network_is() -> None:
+    assert (KNOWN.low_ms, KNOWN.high_ms) == (2.0, 10.0)
+    ratios = KNOWN.beyond(np.array([1.6, 2.0, 5.0, 10.0, 17.5]))
+    assert ratios.tolist() == pytest.approx([1.25, 1.0, 1.0, 1.0, 1.75])
+
+
+def test_the_unit_of_a_feature_does_not_matter() -> None:
+    rng = np.random.default_rng(5)
+    rows = features(40)
+    measured = (rows @ np.array(COEFFICIENTS) + 0.5) * np.exp(rng.normal(0, 0.05, 40))
+    units = np.array([1.0, 50.0, 0.01, 1000.0, 1.0, 0.001, 7.0])  # the time is in ms
+    found, other = calibrate(rows, measured), calibrate(rows * units, measured)
+    assert other.coefficients == pytest.approx(found.coefficients / units, rel=1e-4)
+    assert other.whole_ms(rows * units) == pytest.approx(found.whole_ms(rows), rel=1e-6)

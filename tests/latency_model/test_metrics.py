@@ -154,6 +154,16 @@ def test_when_a_score_shows_something() -> None:
     )
 
 
+def test_one_number_for_all_is_the_mean_of_the_others() -> None:
+    # The mean of three others is -x/3 where the mean of all is 0: e^(-4x/3) - 1 is its error.
+    x = np.array([-0.3, -0.1, 0.1, 0.3])
+    ms, constant = np.exp(x), float(np.abs(np.expm1(-4 * x / 3)).mean())
+    assert score(ms * (1 + 0.99 * constant), ms).informative
+    assert score(ms * (1 + 1.01 * constant), ms).reason.startswith(
+        f"one number for all 4 networks errs by {constant:.1%}, "
+    )
+
+
 def test_the_noise_of_measurements() -> None:
     def of(spread: float) -> Measurement:
         m = Measurement("network", "n", HERE, (Round((1.0,)),))

@@ -96,6 +96,9 @@ def test_a_strategy_by_name_is_soft_or_hard() -> None:
     assert soft.soft_target is True
     with pytest.raises(InvalidArgument, match="construct it with exponents=SOFT"):
         _ = hard.soft_target
+    for exponents in ((-0.5, -3.0), (-0.07, -0.08), (-0.06, -0.07)):
+        with pytest.raises(InvalidArgument, match="construct it with exponents=SOFT"):
+            _ = WeightedProduct(0, exponents=exponents).soft_target
     assert WeightedProduct().exponents == (0.0, -1.0) and WeightedProduct().seed == 0
     with pytest.raises(InvalidArgument, match="alpha and beta"):
         WeightedProduct(0, exponents=(1.0, -1.0))
@@ -268,3 +271,6 @@ def test_sums_and_limits_at_their_edges() -> None:
     assert kept.shape == (3, 1) and kept[:, 0].tolist() == [0.75, -0.75, -0.5]
     four = np.array([[0.25, 1.0, 2.0, 2.5], [0.25, 1.0, 3.0, 2.0]])
     assert limited_of(four, [2.0, 2.0, 2.0], [4.0, 2.0]).tolist() == [-0.25, -0.25]
+    several = np.array([[*four, [0.5, 1.0, 2.0, 2.0]]] * 2)
+    found = limited_of(several, [2.0, 2.0, 2.0], [4.0, 2.0])
+    assert found.tolist() == [[-0.25, -0.25, 0.5]] * 2
