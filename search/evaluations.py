@@ -16,12 +16,15 @@ from phonenas.space.naming import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHANCE", "COLUMNS", "EPOCHS", "Evaluations", "Generation"]
+__all__ = ["CHANCE", "COLUMNS", "EPOCHS", "INHERITED", "SOURCE", "Evaluations", "Generation"]
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("latency_ms", "top1", "top1_error", "outside")  # of every network, in a file's order
 CHANCE = "chance"  # among the further columns: probability to meet the target
 EPOCHS = "epochs"  # among the further columns: after how many of them top1 was read
+# Among the further columns: the row of the network whose weights this one began with, -1 for none;
+# and the share of its parameters that they gave a value.
+SOURCE, INHERITED = "source", "inherited"
 
 
 class Generation(NamedTuple):
@@ -50,7 +53,8 @@ class Evaluations:
         outside: Whether top1 is an extrapolation, (n,), bool.
         further: Further objectives and limits by name, each (n,), in the unit of the objective;
             `chance` is the probability to meet the target; `epochs` is after how many epochs top1
-            was read, where networks are not all trained as long.
+            was read, where networks are not all trained as long; `source` and `inherited` whose
+            weights a training began with.
         units: Of `further`, by name, where there is one.
         failed: Why a network has no accuracy, by row.
     Raises:

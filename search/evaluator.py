@@ -18,7 +18,7 @@ from phonenas.space.errors import Infeasible
 from phonenas.space.narrowed import ConfinedSpace
 
 from .accuracy import AccuracyEstimator
-from .evaluations import CHANCE, Evaluations, Generation
+from .evaluations import CHANCE, EPOCHS, INHERITED, SOURCE, Evaluations, Generation
 from .history import History, Intervals, intervals_of, least_chance
 from .objectives import Objective, checked
 from .precisions import PrecisionModels
@@ -57,6 +57,10 @@ class Evaluator(History):
             self._intervals_of = intervals_of(space, spec) or {"": latency.intervals(space)}
         self._accuracy_of = accuracy.on(space)
         self.trained_s = 0.0
+        self._ancestry, self._epochs = accuracy.ancestry, accuracy.epochs
+        self._texts: list[str] = []  # of all networks, where some inherit weights
+        if self._ancestry is not None:
+            self._ancestry.clear()
         self._further = [(o, o.on(space)) for o in spec.objectives]
         self._units = {o.name: o.unit for o in spec.objectives if o.unit}
         self._known: dict[str, dict[bytes, float]] = {o.name: {} for o in spec.objectives}
@@ -68,9 +72,45 @@ class Evaluator(History):
             evaluated, log: All of it, and a row a generation.
             timed: Whether to learn again how long it took, from answers that are kept.
         """
+        if self._ancestry is not None:
+            self._evaluate_again(evaluated, log)
+            return
         self.remember(evaluated)
         if timed:
             self.trained_s = sum(self._accuracy_of(evaluated.genomes).seconds)
+
+    def _evaluate_again(self, evaluated: Evaluations, log: Sequence[Generation]) -> None:
+        """Evaluate what was evaluated, generation by generation: the answers are kept."""
+        self.reuse(evaluated)
+        start = 0
+        for end in [*dict.fromkeys(int(row.evaluations) for row in log), len(evaluated)]:
+            if end > start:
+                self.remember(self.evaluate(evaluated.genomes[start:end]))
+                self._end_generation()
+                start = end
+
+    def _end_generation(self) -> bool:
+        """Let the networks of later generations inherit the weights of those trained by now; and
+        whether numbers in the record changed."""
+        if self._ancestry is None or (known := self.evaluations()) is None:
+            return False
+        self._texts += [self.space.text(g) for g in known.genomes[len(self._texts) :]]
+        epochs = known.further.get(EPOCHS, np.full(len(known), float(self._epochs)))
+        for row in np.flatnonzero(known.has_top1).tolist():
+            self._ancestry.trained(self._texts[row], row, int(epochs[row]))
+        return False
+
+    def _inherited(self, genomes: Genomes) -> dict[str, Floats]:
+        """Whose weights networks begin with, as columns; none where they inherit none."""
+        if self._ancestry is None:
+            return {}
+        networks = [self.space.decode(g) for g in genomes]
+        self._ancestry.assign(networks)
+        sources = [self._ancestry.source(str(a)) for a in networks]
+        return {
+            SOURCE: np.array([-1.0 if s is None else s.row for s in sources]),
+            INHERITED: np.array([0.0 if s is None else s.share for s in sources]),
+        }
 
     def reuse(self, evaluated: Evaluations) -> None:
         """Do not ask a costly objective again for networks that it was asked for."""
@@ -109,6 +149,7 @@ class Evaluator(History):
             further[CHANCE] = least_chance(self.spec, ms, further, self._intervals_of, genomes)
         if cheap:
             return Evaluations(genomes, ms, zero, zero, zero > 0, further, self._units)
+        further |= self._inherited(genomes)
         accuracy = self._accuracy_of(genomes)
         self.trained_s += sum(accuracy.seconds)
         failed = {i: why for i, why in enumerate(accuracy.failed) if why}
@@ -139,7 +180,8 @@ class Evaluator(History):
             self.remember(evaluated)
             if len(self) >= _HOPELESS:
                 self.refuse_without_accuracy()
-            if len(new) == taken:
+            changed = self._end_generation()
+            if len(new) == taken and not changed:
                 return taken, *self._observed(evaluated)
         known = self.evaluations()
         assert known is not None

@@ -23,12 +23,13 @@ from phonenas.space.narrowed import PrecisionChoice
 
 from .accuracy import AccuracyEstimator
 from .accuracy.cache import Cached, kept
+from .accuracy.inheritance.run import inheriting_in
 from .accuracy.quantisation.quantised import InPrecisions, Quantised
 from .accuracy.successive_halving import SuccessiveHalving
 from .budget import Budget
 from .checkpoint import BUDGET, RULES
 from .constraints import Target
-from .evaluations import COLUMNS, EPOCHS
+from .evaluations import COLUMNS, EPOCHS, INHERITED, SOURCE
 from .evaluator import Evaluator
 from .history import intervals_of
 from .objectives import Latency
@@ -253,13 +254,17 @@ def search(
     }
     began = time.monotonic()
     evaluator: Evaluator
+    columns = settings.get("columns", COLUMNS)
+    if whole.ancestry is not None:
+        columns = settings["columns"] = [*columns, SOURCE, INHERITED]
+        accuracy = inheriting_in(into, accuracy)
     if isinstance(accuracy, SuccessiveHalving):
         if budget.patience is not None:
             raise InvalidArgument(
                 "patience goes without halving, where networks gain long after they were begun: "
                 "give a time (--time) or a time of training (--budget)"
             )
-        settings["columns"] = [*settings.get("columns", COLUMNS), EPOCHS]
+        settings["columns"] = [*columns, EPOCHS]
         accuracy = accuracy if into is None else accuracy.within(Path(into))
         if any(c.again for c in accuracy.caches) and (Path(into or "") / "run.json").exists():
             raise InvalidArgument(

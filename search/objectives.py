@@ -43,7 +43,8 @@ Floats = npt.NDArray[np.float64]
 _BYTES = 4  # of an activation in float32
 NAME = r"[\w:.-]{1,64}"
 RATIO = "latency_ratio"  # of several devices: the largest latency / target, or their mean
-RESERVED = ("top1", "latency_ms", "top1_error", "outside", "chance", "epochs")  # columns of runs
+RESERVED: tuple[str, ...] = ("top1", "latency_ms", "top1_error", "outside")  # columns of runs
+RESERVED += ("chance", "epochs", "source", "inherited")
 
 
 class Objective(ABC):

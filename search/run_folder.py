@@ -410,7 +410,7 @@ def _described(settings: dict[str, Any], name: str) -> str:
         ]
         return ", ".join(words) or "one device"
     if name == "accuracy" and "estimator" in settings:
-        asked = " ".join(f"--{k} {v}" for k, v in settings.get("asked", {}).items())
+        asked = " ".join(f"--{k} {v}".rstrip() for k, v in settings.get("asked", {}).items())
         return f"{value!r} ({asked or settings['estimator']})"
     return repr(value)
 

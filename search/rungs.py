@@ -62,23 +62,14 @@ class RungEvaluator(Evaluator):
         epochs = np.full(len(genomes), float(self._rungs[0]))
         return replace(evaluated, further={**evaluated.further, EPOCHS: epochs})
 
-    def __call__(self, genomes: Genomes, room: int) -> tuple[int, Floats, Floats]:
-        taken, *_ = super().__call__(genomes, room)
-        self._go_on()
-        known = self.evaluations()
-        assert known is not None
-        rows = [self.rows[key] for key in self.space.keys(genomes[:taken])]
-        return taken, *self._observed(known.take(rows))
-
     def resume(self, evaluated: Evaluations, log: Sequence[Generation], timed: bool) -> None:
         """Evaluate again what was evaluated, generation by generation: the answers are kept."""
-        self.reuse(evaluated)
-        start = 0
-        for end in [*dict.fromkeys(int(row.evaluations) for row in log), len(evaluated)]:
-            if end > start:
-                self.remember(self.evaluate(evaluated.genomes[start:end]))
-                self._go_on()
-                start = end
+        self._evaluate_again(evaluated, log)
+
+    def _end_generation(self) -> bool:
+        self._go_on()
+        super()._end_generation()
+        return True
 
     def _go_on(self) -> None:
         """Train on, rung by rung, all that are due; and put their numbers in the record."""
@@ -117,8 +108,6 @@ class RungEvaluator(Evaluator):
     def _observed(self, evaluated: Evaluations) -> tuple[Floats, Floats]:
         known = self.evaluations()
         assert known is not None
-        if len(self._top1) < len(known):  # within a generation, before any goes on
-            return super()._observed(evaluated)
         expected, further = expected_top1(self._top1, known.latency_ms)
         rows = [self.rows[key] for key in self.space.keys(evaluated.genomes)]
         top1 = np.where(evaluated.has_top1, expected[rows], np.nan)

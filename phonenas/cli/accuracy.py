@@ -47,7 +47,7 @@ _MANY = 1_000_000  # networks, of which rounding takes no share
 
 @contextlib.contextmanager
 def estimating(
-    output: Output, options: EstimatorOptions, space: SearchSpace | None
+    output: Output, options: EstimatorOptions, space: SearchSpace | None, inherit: bool = False
 ) -> Iterator[AccuracyEstimator]:
     """The estimator that a command's options choose; its workers end with the context.
 
@@ -57,6 +57,7 @@ def estimating(
         output: Of the command.
         options: Which estimator, and how it works.
         space: Whose networks are estimated, where one is named.
+        inherit: Whether trainings begin from the weights of others.
     Raises:
         PhonenasError: As `search.accuracy.estimator`, or the images cannot be read.
     """
@@ -89,6 +90,7 @@ def estimating(
             hold_out=options.held_out,
             epochs=options.epochs,
             unit=options.unit,
+            inherit=inherit,
         )
         cache, again = options.accuracy_cache, options.again
         chosen = estimator(options.accuracy, request, cache=cache, again=again)

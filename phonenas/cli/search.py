@@ -44,10 +44,7 @@ def search(
     output: Output,
     db: str,
     out: Annotated[
-        Path,
-        typer.Option(
-            help="Run folder. A stopped run in it continues, or one with fewer evaluations."
-        ),
+        Path, typer.Option(help="Run folder. A stopped run in it, or a finished one, goes on.")
     ],
     estimator: EstimatorOptions,
     device: DeviceNames = None,
@@ -95,11 +92,16 @@ def search(
     min_epochs: Annotated[
         int, typer.Option(help="With --halving: epochs of each network, before any goes on.", min=1)
     ] = 1,
+    inherit: Annotated[
+        bool,
+        typer.Option(
+            "--inherit",
+            help="Of --accuracy training: each begins from the weights of the nearest network.",
+        ),
+    ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(
-            help="End before, after so much time of training, summed over workers: 8h, 90m."
-        ),
+        typer.Option(help="End before, after so much time of training of all workers: 8h, 90m."),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -130,8 +132,7 @@ def search(
     trust: Annotated[
         float | None,
         typer.Option(
-            help="Standard errors deducted from each estimate before networks are compared: so a "
-            "search keeps to what the estimator knows. 0: none.",
+            help="Standard errors deducted from each estimate, before networks are compared",
             min=0.0,
             show_default="1.645, the lower end of the 90 % interval",
         ),
@@ -258,13 +259,13 @@ def search(
 
     further = [s.objectives.named(name, of.__getitem__, memory_of) for name in also or ()]
     limits = [s.parse_limit(text, of.__getitem__, memory_of) for text in limit or ()]
-    with Bars(output.quiet) as bars, estimating(output, estimator, whole) as accuracy:
+    with Bars(output.quiet) as bars, estimating(output, estimator, whole, inherit) as accuracy:
         if estimator.again:
             accuracy = kept(accuracy, out / "accuracy.db", again=True)
         accuracy = estimating_in(output, accuracy, precisions, change, out)
         bars.quantity = accuracy.quantity
         if estimator.accuracy != "surrogate":
-            accuracy.options = estimator.changed()
+            accuracy.options = estimator.changed() | ({"inherit": ""} if inherit else {})
         if budget is not None and not accuracy.epochs:
             raise InvalidArgument(
                 f"--budget is a time of training, and {accuracy.name} trains no network: give "

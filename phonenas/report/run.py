@@ -412,7 +412,7 @@ def _settings(run: Loaded) -> str:
     given.append(("trust", s.get("trust", 0)))
     given += [("set", f"{name}={value}") for name, value in options_given(s).items()]
     estimate = estimate_of(s, run.front)
-    parts = [f"--{o} {shlex.quote(str(v))}" for o, v in given]
+    parts = [f"--{o} {shlex.quote(str(v))}" if v != "" else f"--{o}" for o, v in given]
     parts += ["--soft"] * bool(s.get("soft"))
     known = f", from the same {s['start_from']} (--start-from)" if "start_from" in s else ""
     command = " ".join(f'<span class="nobr">{escape(p)}</span>' for p in parts)

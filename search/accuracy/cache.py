@@ -4,7 +4,8 @@ One SQLite file, with a row for each network and estimator::
 
     accuracy(estimator, network, top1, standard_error, outside, failed, cost_s, at)
 
-`estimator` is the digest: with another seed, other images or another recipe it has rows of its own.
+`estimator` is the digest: with another seed, other images or another recipe it has rows of its own;
+where networks inherit weights, the digest of the source follows behind a "+".
 Each network is committed when its answer comes: a process that is killed within a
 generation loses what was not done, and no more. Several processes may share a file.
 """
@@ -12,6 +13,7 @@ generation loses what was not done, and no more. Several processes may share a f
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -115,7 +117,7 @@ class Cached(AccuracyEstimator):
         self.name, self.note, self.slow = estimator.name, estimator.note, estimator.slow
         self.quantity, self.schedule = estimator.quantity, estimator.schedule
         self.shipped, self.options = estimator.shipped, estimator.options
-        self.epochs = estimator.epochs
+        self.epochs, self.ancestry = estimator.epochs, estimator.ancestry
         self.known = self.asked = 0
         self.on_asked: Callable[[int, int, float], None] | None = None
         self._retried: set[str] = set()
@@ -130,6 +132,9 @@ class Cached(AccuracyEstimator):
     @property
     def cost_s(self) -> float:
         return self.estimator.cost_s
+
+    def digest_of(self, network: str) -> str:
+        return self.estimator.digest_of(network)
 
     def after(self, epochs: int, folder: Path | None = None) -> Cached:
         """As the estimator's, kept in the same file."""
@@ -161,7 +166,7 @@ class Cached(AccuracyEstimator):
                 on_result(row, answer)
 
         with _opened(self.path) as file:
-            known = _read(file, self.digest, list(rows))
+            known = self._known(file, list(rows))
             if self.again:
                 failed = {t for t, a in known.items() if a.failed} - self._retried
                 self._retried |= failed
@@ -173,6 +178,13 @@ class Cached(AccuracyEstimator):
             if missing:
                 networks = [architectures[rows[text][0]] for text in missing]
                 self.estimator.estimate_each(networks, self._keeper(file, missing, hand_over))
+
+    def _known(self, file: Database, networks: list[str]) -> dict[str, Accuracy]:
+        """The answers that the file has, by network."""
+        of: dict[str, list[str]] = {}
+        for network in networks:
+            of.setdefault(self.digest_of(network), []).append(network)
+        return {n: a for digest, some in of.items() for n, a in _read(file, digest, some).items()}
 
     def _keeper(
         self, file: Database, missing: list[str], hand_over: Callable[[str, Accuracy], None]
@@ -186,7 +198,7 @@ class Cached(AccuracyEstimator):
             if not answer.seconds:
                 answer = replace(answer, seconds=(time.monotonic() - latest,))
             self.asked += 1
-            _write(file, self.digest, missing[row], answer)
+            _write(file, self.digest_of(missing[row]), missing[row], answer)
             hand_over(missing[row], answer)
             latest = time.monotonic()
             done += 1
@@ -203,7 +215,7 @@ def kept_rows(
 
     Args:
         path: The file.
-        digest: Of the estimator; None where there is but one.
+        digest: Of the estimator, whatever weights networks inherited; None where there is but one.
     Raises:
         InvalidArgument: No such file or estimator, or several to choose from; they are listed.
         UnsupportedFormat, StoreError: As `Cached`.
@@ -211,15 +223,14 @@ def kept_rows(
     if not path.exists():
         raise InvalidArgument(f"there is no file {path}")
     c = _ROWS.c
-    count = sa.func.count()
     with _opened(path) as file, file.reading() as connection:
-        counts = connection.execute(
-            sa.select(c.estimator, count).group_by(c.estimator).order_by(count.desc(), c.estimator)
-        ).all()
-        first = counts[0][0] if counts else ""
+        of = [str(name) for name in connection.execute(sa.select(c.estimator)).scalars()]
+        each = Counter(name.partition("+")[0] for name in of)
+        counts = sorted(each.items(), key=lambda item: (-item[1], item[0]))
+        chosen = digest or (counts[0][0] if counts else "")
         rows = connection.execute(
             sa.select(c.network, c.top1, c.standard_error, c.failed)
-            .where(c.estimator == (digest or first))
+            .where((c.estimator == chosen) | c.estimator.startswith(f"{chosen}+", autoescape=True))
             .order_by(c.network)
         ).all()
     if (digest is None and len(counts) > 1) or (digest is not None and not rows):

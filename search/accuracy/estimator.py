@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from phonenas.data.images import ImageSet
 
+    from .inheritance.ancestry import Ancestry
+
 __all__ = ["Accuracy", "AccuracyEstimator", "Request", "refuse_foreign"]
 
 _CLASSES = 1000  # of ImageNet
@@ -206,6 +208,7 @@ class Request:
         epochs: Of each short training, instead of its recipe's.
         unit: Of a table's top-1, "share" or "percent".
         seed: Of all chance in it.
+        inherit: Whether trainings begin from the weights of the nearest network trained before.
     """
 
     argument: str = ""
@@ -218,6 +221,7 @@ class Request:
     epochs: int | None = None
     unit: str | None = None
     seed: int = 0
+    inherit: bool = False
 
 
 class AccuracyEstimator(ABC):
@@ -247,6 +251,8 @@ class AccuracyEstimator(ABC):
         needs_images: Whether it cannot be made without images.
         options: Options of the command line that made it, by name; a run keeps them for its report.
         epochs: Of the training that each answer takes; 0 where there is none that could pause.
+        ancestry: Where trainings begin from the weights of others: which of whose, as the search
+            says. Else None. Answers depend on it, by `digest_of`.
     """
 
     name: str
@@ -260,6 +266,7 @@ class AccuracyEstimator(ABC):
     needs_images: ClassVar[bool] = False
     options: Mapping[str, str] = {}  # never changed, only replaced
     epochs: int = 0
+    ancestry: Ancestry | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -283,8 +290,12 @@ class AccuracyEstimator(ABC):
     def digest(self) -> str:
         """A short hash of all that its answers depend on; a run's settings keep it.
 
-        Estimators with equal digests give equal answers.
+        Estimators with equal digests give equal answers; with an `ancestry`, for equal sources.
         """
+
+    def digest_of(self, network: str) -> str:
+        """What the answer for one network depends on: `digest`, and its source behind a "+"."""
+        return self.digest
 
     @property
     @abstractmethod

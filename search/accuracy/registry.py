@@ -86,6 +86,7 @@ def estimator(
         "gpus": ("--gpus", request.resources.gpus > 0),
         "loaders": ("--loaders", request.resources.loaders > 0),
         "unit": ("--unit", request.unit is not None),
+        "inherit": ("--inherit", request.inherit),
     }
     for name, (option, is_given) in given.items():
         if is_given and name not in kind.takes:

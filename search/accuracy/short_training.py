@@ -29,6 +29,8 @@ from ..training.resources import Resources, pick_device, require_torch
 from ..training.task import network_failure
 from ..training.throughput import seconds_per_mac
 from .estimator import Accuracy, AccuracyEstimator, Request
+from .inheritance.ancestry import Ancestry
+from .inheritance.training import Place, trained_at
 
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
@@ -71,7 +73,7 @@ class ShortTraining(AccuracyEstimator):
     """
 
     name, form = "training", "training[:RECIPE]"
-    takes = ("images", "workers", "hold_out", "epochs", "gpus", "loaders")
+    takes = ("images", "workers", "hold_out", "epochs", "gpus", "loaders", "inherit")
     needs_images = True
     slow = True
 
@@ -137,6 +139,25 @@ class ShortTraining(AccuracyEstimator):
         one._seconds = []
         return one
 
+    def inheriting(self) -> ShortTraining:
+        """The same trainings, but that each begins from the weights of the nearest network that a
+        search trained before its generation: see `inheritance`. One search at a time uses it.
+
+        Raises:
+            InvalidArgument: It has an image size of its own.
+        """
+        if self.resolution_px is not None:
+            raise InvalidArgument(
+                "networks that inherit weights are trained at their own resolution: leave "
+                "resolution_px out"
+            )
+        one = copy(self)
+        one.__dict__.pop("digest", None)
+        one.ancestry, one._seconds = Ancestry(), []
+        one.schedule += ", from inherited weights"
+        one.note += ", each from the weights of the nearest network trained before"
+        return one
+
     def epoch_s(self, architectures: Sequence[Architecture]) -> float:
         """Mean time of an epoch, in seconds, all repeats, by some steps on this computer; 0 where
         the trainings run on a GPU that it has not."""
@@ -152,7 +173,7 @@ class ShortTraining(AccuracyEstimator):
     @classmethod
     def make(cls, request: Request) -> ShortTraining:
         assert request.images is not None
-        return cls(
+        one = cls(
             request.images,
             recipe=recipe_named(request.argument or "proxy", epochs=request.epochs),
             hold_out=0.1 if request.hold_out is None else request.hold_out,
@@ -160,6 +181,7 @@ class ShortTraining(AccuracyEstimator):
             workers=request.workers,
             resources=request.resources,
         )
+        return one.inheriting() if request.inherit else one
 
     @cached_property
     def digest(self) -> str:
@@ -174,8 +196,13 @@ class ShortTraining(AccuracyEstimator):
             self.resources.threads,
             self.resources.device,
             *(() if self._pause is None else (f"paused after {self._pause}",)),
+            *(() if self.ancestry is None else ("inherited weights 1",)),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+    def digest_of(self, network: str) -> str:
+        source = None if self.ancestry is None else self.ancestry.source(network)
+        return self.digest if source is None else f"{self.digest}+{source.digest}"
 
     @property
     def cost_s(self) -> float:
@@ -210,7 +237,7 @@ class ShortTraining(AccuracyEstimator):
         self.workers.map(
             train_briefly,
             [
-                (text, seed_of(self.seed, text, repeat), *common, self._pause, self._in(*call))
+                (text, seed_of(self.seed, text, repeat), *common, self._place(*call))
                 for call in calls
                 for text, repeat in [call]
             ],
@@ -218,11 +245,21 @@ class ShortTraining(AccuracyEstimator):
             on_result=take,
         )
 
-    def _in(self, text: str, repeat: int) -> str | None:
-        """The folder of one training; None where none is kept."""
+    def _place(self, text: str, repeat: int) -> Place:
+        """Where one training is kept, from where it begins, and when it pauses."""
         if self._folder is None:
-            return None
+            return Place(self._pause)
+        folder = self._in(text, repeat)
+        if self.ancestry is None:
+            return Place(self._pause, folder)
+        source, start = self.ancestry.source(text), None
+        if source is not None:
+            start = (self._in(source.network, repeat), source.epochs, source.digest)
+        return Place(self._pause, folder, True, start)
+
+    def _in(self, text: str, repeat: int) -> str:
         name = hashlib.sha256(f"{self.recipe.digest} {repeat} {text}".encode()).hexdigest()[:16]
+        assert self._folder is not None
         return str(self._folder / name)
 
     def _resized(self, network: Architecture) -> Architecture:
@@ -268,8 +305,7 @@ def train_briefly(
     images: ImageSet,
     held: ImageSet,
     resources: Resources,
-    pause_after: int | None = None,
-    folder: str | None = None,
+    place: Place = Place(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """The task of one training: plain values in, plain values out.
 
@@ -279,30 +315,21 @@ def train_briefly(
         settings: Of a `Recipe`.
         images, held: To train on, and to evaluate on.
         resources: Of the training.
-        pause_after: Epochs of the recipe's after which it pauses; None for all.
-        folder: Where it is kept, and goes on; None: nowhere.
+        place: When it pauses, where it is kept and goes on, and whose weights it begins with.
     Returns:
         `top1` (None where it failed), `seconds`, and `failed`, the reason or "".
     Raises:
         PhonenasError: What concerns every network: images that cannot be read, no torch, a GPU
-            that failed.
+            that failed, weights to inherit that are gone.
     """
     import time
 
-    from ..training.trainer import run_job
-
     began = time.perf_counter()
-    if folder is not None and not Path(folder).parent.is_dir():
-        folder = None  # this worker does not see the folder of the run
+    job = TrainingJob(
+        images, held, Recipe(**settings), seed, evaluate_each=0, pause_after=place.pause_after
+    )
     try:
-        trained = run_job(
-            Architecture.parse(network),
-            TrainingJob(
-                images, held, Recipe(**settings), seed, evaluate_each=0, pause_after=pause_after
-            ),
-            into=folder,
-            resources=resources,
-        )
+        trained = trained_at(Architecture.parse(network), job, place, resources)
     except PhonenasError:
         raise
     except (RuntimeError, MemoryError) as error:

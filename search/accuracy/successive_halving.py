@@ -72,6 +72,7 @@ class SuccessiveHalving(AccuracyEstimator):
         self.name, self.note, self.slow = estimator.name, estimator.note, estimator.slow
         self.quantity, self.schedule = estimator.quantity, estimator.schedule
         self.options, self.epochs = estimator.options, estimator.epochs
+        self.ancestry = estimator.ancestry
         self.rungs = rungs_of(estimator.epochs, factor, least)
         if len(self.rungs) < 2:
             raise InvalidArgument(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from phonenas.space import Classifier
 from phonenas.space.errors import InvalidArgument, NotEnoughData
@@ -13,9 +17,41 @@ from .recipe import Recipe
 from .teacher import Teacher
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from phonenas.data.images import ImageSet
 
-__all__ = ["TrainingJob"]
+__all__ = ["FirstWeights", "TrainingJob"]
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Weights that a training begins with, instead of those of its seed.
+
+    Args:
+        arrays: float32, by the names and with the shapes of the network's `state_arrays`.
+        dropout: Of the network, in [0, 1).
+        digest: Of where they come from; in the settings of the training.
+    """
+
+    arrays: Mapping[str, npt.NDArray[np.float32]]
+    dropout: float
+    digest: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides them, ready for JSON."""
+        return {"start": self.digest}
+
+    def module(self, network: Classifier) -> nn.Module:
+        """The network with these weights."""
+        from phonenas.space.lowering.torch import to_torch
+
+        from .evaluation import set_weights
+
+        module = to_torch(network, dropout=self.dropout, seed=0)
+        set_weights(module, self.arrays)
+        return module
 
 
 @dataclass(frozen=True)
@@ -33,7 +69,7 @@ class TrainingJob:
         teacher: Whose outputs are learned beside the labels; None: the labels alone.
         pause_after: Epochs of the recipe's after which it pauses, with a checkpoint and the
             accuracy then, ≥ 1; it goes on as if it had not. None: it does not pause.
-        start: Of a fine-tuning for int8, the weights that it begins with; None: first weights.
+        start: Whose weights it begins with, as those of a fine-tuning for int8; None: the seed's.
     Raises:
         InvalidArgument: A value out of range, or test images of other classes.
         NotEnoughData: Fewer than two images, or no test image.
@@ -47,7 +83,7 @@ class TrainingJob:
     checkpoint_s: float = 60.0
     teacher: Teacher | None = None
     pause_after: int | None = None
-    start: QuantisedStart | None = None
+    start: QuantisedStart | FirstWeights | None = None
 
     def __post_init__(self) -> None:
         images, test = self.images, self.test

@@ -72,6 +72,7 @@ SEARCH = (
         (("search", "--out", "r", "--budget", "8"), "--budget takes hours, minutes or seconds"),
         ((*READY, "--budget", "8h"), "--budget is a time of training, and imagenet trains no"),
         ((*READY, "--halving", "3"), "Successive halving goes with --accuracy training"),
+        ((*READY, "--inherit"), "leave --inherit out"),
         ((*READY, "--min-epochs", "2"), "--min-epochs goes with --halving"),
         ((*READY, "--halving", "1"), "Input should be greater than or equal to 2"),
         (("search", "--out", "r", "--time", "0s"), "the time of a search is above 0 s, got 0"),

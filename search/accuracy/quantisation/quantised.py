@@ -47,6 +47,7 @@ class Quantised(AccuracyEstimator):
         self.base, self.change = base, change or published_change()
         self.name, self.quantity, self.schedule = base.name, base.quantity, base.schedule
         self.slow, self.options, self.epochs = base.slow, base.options, base.epochs
+        self.ancestry = base.ancestry
         self.note = f"{base.note}; {self.change}" if base.note else str(self.change)
 
     @property
@@ -119,6 +120,7 @@ class InPrecisions(AccuracyEstimator):
         self.base, self._small = base, Quantised(base, change)
         self.name, self.quantity, self.schedule = base.name, base.quantity, base.schedule
         self.note, self.options, self.epochs = self._small.note, base.options, base.epochs
+        self.ancestry = base.ancestry
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Networks whose training begins from the weights of another network."""
