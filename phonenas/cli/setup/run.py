@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phonenas.space.errors import Incomplete, PhonenasError, SettingsChanged
+from phonenas.space.errors import Incomplete, NotEnoughData, PhonenasError, SettingsChanged
 
 from ..options import Output, command
 from ..output import ANY, command_line
@@ -163,7 +163,11 @@ def run(
             result = None
             if not before:
                 record.begin(step)
-                result = _do(step, output, f"step {number} of {len(asked.steps)}, {step.name}")
+                try:
+                    result = _do(step, output, f"step {number} of {len(asked.steps)}, {step.name}")
+                except NotEnoughData as error:
+                    _measure_again(record, [s for s in asked.steps if s.name in step.after], error)
+                    raise
                 record.end(step, read)
             made = str(step.makes[0]) if step.makes else None
             told.append({"step": step.name, "command": str(step), "before": before})
@@ -173,6 +177,18 @@ def run(
     lines += [f"open in a browser:  {s['made']}" for s in told if s["step"].startswith("report")]
     lines += _predicting(asked)
     output.print(done, lambda: "\n".join(lines))
+
+
+def _measure_again(record: _Record, before: list[Step], error: NotEnoughData) -> None:
+    """Have the profile that a step rests on done again: it may have given up most networks."""
+    profiles = [step for step in before if step.words[0] == "profile"]
+    for profile in profiles:
+        record.begin(profile)
+    if profiles:
+        error.args = (
+            f"{error} In a study: close other programs, then give the same command again, which "
+            "measures what was given up; or set more networks in [profile].",
+        )
 
 
 def _predicting(study: Study) -> list[str]:

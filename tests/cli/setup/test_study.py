@@ -20,7 +20,7 @@ from patience import PATIENCE_S, wait_for
 from phonenas import cli, search
 from phonenas.cli.setup import run as run_module
 from phonenas.data.files import lock_folder
-from phonenas.space.errors import Incomplete
+from phonenas.space.errors import Incomplete, NotEnoughData
 from tests.cli.test_app import Run, run
 
 __all__ = ["run"]  # a fixture
@@ -525,6 +525,25 @@ def test_a_step_that_ends_with_a_code_ends_the_study(
         code, _, err = run("run")
         assert code == 1 and told in err
     assert not any(Path("all").glob("*seed0"))
+
+
+def test_a_profile_that_gave_up_too_much_is_done_again(
+    run: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup_run: Any = run_module
+    do = setup_run._do
+
+    def too_few(step: Any, *more: Any) -> Any:
+        if step.words[0] == "fit":
+            raise NotEnoughData("5 whole network(s) do not calibrate a latency model")
+        return do(step, *more)
+
+    monkeypatch.setattr(setup_run, "_do", too_few)
+    code, _, err = run("run")
+    assert code == 1 and "NotEnoughData: 5 whole" in err
+    assert "close other programs, then give the same command again" in err
+    monkeypatch.setattr(setup_run, "_do", do)
+    assert done_again(run)[:2] == ["profile", "fit"] and done_again(run) == []
 
 
 def test_a_step_is_done_again_where_its_device_changed(
