@@ -198,7 +198,10 @@ def test_a_front_says_its_range_in_one_line() -> None:
 def test_what_is_extrapolated_and_what_is_left_out_for_that_are_a_sentence_each() -> None:
     known, unknown = candidate(0, 4.0, 0.6), replace(candidate(1, 8.0, 0.7), outside=True)
     on = "1 of 2 networks on the front are extrapolated"
-    out = "left out, not better than faster ones by more than the error (--trust 0: all)"
+    out = (
+        "left out: more accurate than networks that are as fast, but by less than the error "
+        "(--trust 0 keeps them)"
+    )
     for candidates, left_out, sentences in (
         ((known, known), 0, []),
         ((known, unknown), 0, [on]),
