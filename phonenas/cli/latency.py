@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space import Architecture
+from phonenas.space import Architecture, Operator
 from phonenas.space.errors import InvalidArgument, NotEnoughData, PhonenasError, SettingsChanged
 from phonenas.space.naming import counted
 from phonenas.space.precision import FLOAT32, checked_precision
@@ -112,7 +112,13 @@ def fit(
             output.refuse("like", "needs operators, and only kernels are measured")
         source = None if alone else source_of(store, chosen, now, like)
         transferred = None if source is None else fit_like(source, chosen, now)
-        model = with_kernels(transferred.model, now) if transferred else fit_any(chosen, now)
+        try:
+            model = with_kernels(transferred.model, now) if transferred else fit_any(chosen, now)
+        except NotEnoughData as error:
+            operators = [Operator.parse(m.subject) for m in now if m.kind == "operator"]
+            if words := profile_words(device, operators, chosen):  # not every operator of mnasnet
+                error.args = (str(error).replace("phonenas profile", command_line(*words)),)
+            raise
         drift = over_time(store.measurements(chosen, all_series=True))
         # In another precision other times are no drift.
         same = [c for c in left_out if c.precision == chosen.precision]
@@ -266,7 +272,7 @@ def check(
         if phone.conditions != fitted.conditions:
             if threads not in (None, fitted.conditions.threads):
                 _refuse_threads(fitted, phone.conditions, db)
-            words = profile_words(fitted)
+            words = profile_words(fitted.device, fitted.table.ms, fitted.conditions)
             raise SettingsChanged(
                 f"{device} has changed since its model was measured: "
                 f"{'; '.join(fitted.conditions.differences(phone.conditions))} (then / now), so "
@@ -315,7 +321,7 @@ def _refuse_threads(model: LatencyModel, now: Conditions, db: str) -> None:
         return
     words = ["--device", device, "--threads", str(its), *precision_words(model.conditions)]
     own = command_line("check", *words, db=db)
-    profile = profile_words(model) or [
+    profile = profile_words(model.device, model.table.ms, model.conditions) or [
         "profile",
         "--device",
         device,

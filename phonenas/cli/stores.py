@@ -24,11 +24,13 @@ from phonenas.space.precision import FLOAT32, PRECISIONS, checked_precision
 from .output import ANY, command_line, completed, shown_db
 
 if TYPE_CHECKING:
-    from phonenas.data import MeasurementStore
-    from phonenas.data.measurement import Conditions
+    from collections.abc import Collection
+
+    from phonenas.data import Conditions, MeasurementStore
     from phonenas.latency_model import LatencyModel
     from phonenas.latency_model.drift import Upkeep
     from phonenas.search.precisions import PrecisionModels
+    from phonenas.space import Operator
 
 __all__ = [
     "fitted_path",
@@ -390,20 +392,21 @@ def measurable(model: LatencyModel) -> None:
         )
 
 
-def profile_words(model: LatencyModel) -> list[str]:
-    """The words of a command that measures a model's space again; none for no known space."""
+def profile_words(
+    device: str, operators: Collection[Operator], conditions: Conditions
+) -> list[str]:
+    """The words of a command that measures so many operators of their space; none of an unknown."""
     from phonenas.space import spaces
 
-    space = spaces.space_of(model.table.ms)
+    space = spaces.space_of(operators)
     if space is None:
         return []
     own = spaces.get(space.name).resolution_px == space.resolution_px
-    words = ["profile", "--device", model.device, "--space", space.name]
+    words = ["profile", "--device", device, "--space", space.name]
     words += [] if own else ["--resolution", str(space.resolution_px)]
-    every = space.operators()
-    few = sum(o in model.table.ms for o in every)
-    words += ["--operators", str(few)] if few < len(every) else []
-    return [*words, *precision_words(model.conditions)]
+    few = len({*operators} & {*space.operators()})
+    words += ["--operators", str(few)] if few < len(space.operators()) else []
+    return [*words, *precision_words(conditions)]
 
 
 def refit_lines(
@@ -433,7 +436,7 @@ def refit_lines(
         return [*lines, f"{holds}. To use them:  {fit}"]
     if state.outdated:
         # A fit on a few new operators among many old ones would mix two speeds.
-        words = profile_words(fitted)
+        words = profile_words(fitted.device, fitted.table.ms, fitted.conditions)
         lines.append(
             "first measure everything again, with the other options of its profile:  "
             + command_line(*words, "--again", db=db)

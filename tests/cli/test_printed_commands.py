@@ -95,6 +95,19 @@ def printed_in(error: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fast")
+def test_a_fit_on_too_few_networks_names_the_profile_of_their_space(run: Run) -> None:
+    few = ("--space", "mnasnet", "--resolution", "32", "--operators", "60")
+    words = ("profile", "--device", "fake", "--db", DB, *few, "--networks", "2")
+    assert run(*words, "--quick", "--quiet")[0] == 0
+    code, _, err = run("fit", "--device", "fake", "--db", DB)
+    assert code == 1 and "2 whole network(s) do not calibrate a latency model" in err
+    printed = printed_in(err)
+    assert printed[:2] == ["phonenas", "profile"] and printed[-2:] == ["--networks", "20"]
+    assert " ".join(few) in " ".join(printed)  # and not every operator of the default space
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast")
 def test_errors_of_the_lower_floors_print_whole_commands(run: Run, tmp_path: Path) -> None:
     db = ("--device", "fake", "--db", DB)
     alone = ("--network", "mnasnet-small", "--resolution", "32", "--quick", "--quiet")

@@ -185,9 +185,10 @@ def _measure_again(record: _Record, before: list[Step], error: NotEnoughData) ->
     for profile in profiles:
         record.begin(profile)
     if profiles:
+        said = str(error).partition(" Measure more:")[0]  # another profile than that of the study
         error.args = (
-            f"{error} In a study: close other programs, then give the same command again, which "
-            "measures what was given up; or set more networks in [profile].",
+            f"{said} Close other programs, then give the same command again: it measures what was "
+            "given up. Or set more networks in [profile].",
         )
 
 

@@ -535,13 +535,16 @@ def test_a_profile_that_gave_up_too_much_is_done_again(
 
     def too_few(step: Any, *more: Any) -> Any:
         if step.words[0] == "fit":
-            raise NotEnoughData("5 whole network(s) do not calibrate a latency model")
+            raise NotEnoughData(
+                "5 whole network(s) do not calibrate a latency model; it takes 10. Measure more:  "
+                "phonenas profile --networks 20"
+            )
         return do(step, *more)
 
     monkeypatch.setattr(setup_run, "_do", too_few)
     code, _, err = run("run")
     assert code == 1 and "NotEnoughData: 5 whole" in err
-    assert "close other programs, then give the same command again" in err
+    assert "it takes 10. Close other programs, then give the same command again" in err
     monkeypatch.setattr(setup_run, "_do", do)
     assert done_again(run)[:2] == ["profile", "fit"] and done_again(run) == []
 
