@@ -8,10 +8,12 @@ Two questions, in a space of 4,096 small networks:
   twice, with and without, after 1 and after 3 epochs; Kendall's tau with top-1 after 9 epochs from
   first weights and another seed.
 - Does a search find a better front? NSGA-II by halving (1, 3, 9 epochs) with and without
-  inherited weights, and trainings in full of NSGA-II and of random networks, at an equal number of
-  epochs. The front that each names is scored by trainings in full from first weights, with
-  another seed: share of the box from 0 to 100 % of top-1, and from 0 to the latency of the
-  slowest network, on a ready Pixel 4.
+  inherited weights, and trainings in full of NSGA-II and of random networks, as many as come to
+  the epochs of halving from first weights. The epochs of each are printed: halving with inherited
+  weights begins as many networks as without, and takes more epochs where more go on.
+  The front that each names is scored by trainings in full from first weights, with another seed:
+  share of the box from 0 to 100 % of top-1, and from 0 to the latency of the slowest network, on a
+  ready Pixel 4.
 
 Each search and each training is kept in FOLDER: a stopped benchmark goes on with the same command.
 """
