@@ -20,15 +20,19 @@ from .importing import FORMATS, Imported, Importer, import_tables, read
 from .table import Reading, Skip, Table
 from .uncovered import Coverage, coverage
 
+Holes, holes = Coverage, coverage  # their names in version 0.1
+
 __all__ = [
     "FORMATS",
     "Coverage",
+    "Holes",
     "Imported",
     "Importer",
     "Reading",
     "Skip",
     "Table",
     "coverage",
+    "holes",
     "import_tables",
     "read",
 ]
