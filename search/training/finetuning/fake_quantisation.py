@@ -7,7 +7,8 @@ Each value that the file holds in 8 bits is rounded to what they can hold, and c
 The gradient passes where nothing is clipped, as if nothing were rounded (the straight-through
 estimator). The nodes are those of the QDQ file itself, so that every value is rounded that the file
 rounds, with the file's scale and zero point. The scales of weights follow from the weights
-of each step, one for each output channel, as the file's followed from those that it was made of.
+of each step, one for each output channel, as the file's followed from those that it was made of;
+one is raised where the bias would not fit into 32 bits otherwise.
 BatchNorm is folded into the weights before they are rounded, by its moving statistics, which stay
 as they are; its factors and summands are trained. Biases are rounded to 32 bits, as in the file.
 
@@ -40,6 +41,7 @@ from .plain_steps import Step, Values, padded, plain_step
 __all__ = ["FakeQuantised", "fake_quantised", "weight_scales"]
 
 _MOST_OF_WEIGHT, _MOST_OF_BIAS = 127, 2**31 - 1
+_BIAS_FITS = 1.0001  # ONNX Runtime's, so that rounding does not make a bias too large again
 _BYTES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
 
@@ -52,7 +54,7 @@ class _Rounded(torch.autograd.Function):
     ) -> Tensor:
         stored = x.div(scale).round_().add_(zero_point)
         ctx.save_for_backward((stored >= least) & (stored <= most))
-        return stored.clamp_(least, most).sub_(zero_point).mul_(scale)
+        return stored.clamp_(least, most).sub_(zero_point).to(scale.dtype).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -64,24 +66,32 @@ def fake_quantised(x: Tensor, scale: Tensor, zero_point: int, least: int, most: 
     """What QuantizeLinear and then DequantizeLinear of ONNX make of a value.
 
     Args:
-        x: Of any shape, float32.
+        x: Of any shape, float32; float64 is divided in float64.
         scale: > 0, float32, a scalar or of a shape that x's spreads over.
         zero_point: What stands for 0.
         least, most: Of what is stored, as 0 and 255.
     Returns:
-        Of x's shape, equal to ONNX Runtime's to the bit.
+        Of x's shape, float32, equal to ONNX Runtime's to the bit.
     """
     rounded: Any = _Rounded.apply
     y: Tensor = rounded(x, scale, float(zero_point), least, most)
     return y
 
 
-def weight_scales(weight: Tensor, per_channel: bool) -> Tensor:
+def weight_scales(
+    weight: Tensor, per_channel: bool, bias: Tensor | None = None, of_input: Tensor | None = None
+) -> Tensor:
     """The scale of each output channel of a weight, whose largest value is stored as ±127.
+
+    A bias is stored in 32 bits with the scale of the weight times that of the input. Where it does
+    not fit, as where a channel's weights are nearly 0, the scale of the weight is larger, as
+    `QDQQuantizer._adjust_weight_scale_for_int32_bias` of ONNX Runtime has it.
 
     Args:
         weight: (out, ...), float32.
         per_channel: Else one scale for all of it.
+        bias: (out), float32; None: there is none to fit.
+        of_input: Scale of what the layer reads, > 0, a scalar; needed with a bias.
     Returns:
         (out, 1, ...), or a scalar; 1 of zeros alone.
     """
@@ -90,7 +100,14 @@ def weight_scales(weight: Tensor, per_channel: bool) -> Tensor:
         largest = sizes.amax(tuple(range(1, weight.ndim)), keepdim=True) if per_channel else None
         most = sizes.amax() if largest is None else largest
         scales = (most.double() / _MOST_OF_WEIGHT).float()
-        return torch.where(scales < torch.finfo(torch.float32).tiny, 1.0, scales)
+        scales = torch.where(scales < torch.finfo(torch.float32).tiny, 1.0, scales)
+        if bias is None or of_input is None:
+            return scales
+        size = bias.abs().double()
+        size = size.reshape(scales.shape) if per_channel else size.amax()
+        # In ONNX Runtime's order of operations, so that both scales are equal to the bit.
+        least, present = _BIAS_FITS * (2.0 * size) / (2 * _MOST_OF_BIAS), of_input.double() * scales
+        return torch.where(present < least, (scales * (least / present)).float(), scales)
 
 
 class FakeQuantised(nn.Module):
@@ -198,11 +215,12 @@ class FakeQuantised(nn.Module):
 
         def rounded() -> tuple[Tensor, Tensor | None]:
             weight, bias = self.folded(name)
-            scales = weight_scales(weight, per_channel)
+            scales = weight_scales(weight, per_channel, bias, of_input())
             weight = fake_quantised(weight, scales, 0, -_MOST_OF_WEIGHT, _MOST_OF_WEIGHT)
             if bias is not None:
                 scales = scales.flatten() * of_input()
-                bias = fake_quantised(bias, scales, 0, -_MOST_OF_BIAS, _MOST_OF_BIAS)
+                # Divided in float64, as the file's.
+                bias = fake_quantised(bias.double(), scales, 0, -_MOST_OF_BIAS, _MOST_OF_BIAS)
             return weight, bias
 
         if node.op_type == "Gemm":
