@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phonenas.space.errors import InvalidArgument, PhonenasError
+from phonenas.space.errors import InvalidArgument, PhonenasError, SettingsChanged
 from phonenas.space.precision import FLOAT32, PRECISIONS
 
 from .options import ModelFile, Output, Precision, TrainingOptions, WorkerCount, command
@@ -94,6 +94,35 @@ class QuantisationOptions:
         broken, folder = options.broken, self.calibrate
         return images, quantisation(precision, images, folder, broken=broken, finetune=tuning)
 
+    @contextmanager
+    def naming_held_out(self, asked: bool, whole: ImageSet, recipe: Recipe, seed: int) -> Any:
+        """Of trainings whose images changed by `--finetune` alone, the error says so.
+
+        Args:
+            asked: Whether a fine-tuning is.
+            whole: All to train on, before a tenth is held out.
+            recipe, seed: Of the training.
+        """
+        from phonenas.search.training.finetuning.settings import fine_tuning
+
+        try:
+            yield
+        except SettingsChanged as error:
+            try:
+                other = whole if asked else fine_tuning("always", 1, whole, recipe, seed)[0]
+            except InvalidArgument:  # too few images to hold any out: that is not the cause
+                raise error from None
+            if f"images was {other.digest!r}" not in str(error):
+                raise
+            cause = (
+                "That training had all training images, of which --finetune and --finetune-epochs "
+                "hold a tenth out: leave both out, or train again."
+                if asked
+                else "That training was for --finetune, which holds a tenth of the training images "
+                "out: give it again."
+            )
+            raise SettingsChanged(f"{error} {cause}") from error
+
 
 def read_parts(options: TrainingOptions) -> tuple[ImageSet, ImageSet, str]:
     """The images to train on, those to evaluate on, and what the latter are called.
@@ -159,7 +188,7 @@ def promote(
         output.refuse("again", "measures again, and no device is named: give --device, too")
     small = quantisation.quantise
     small = small or (of_run if of_run != FLOAT32 and of_run in PRECISIONS else None)
-    quantisation.checked(output, small)
+    tuning = quantisation.checked(output, small)
     fitted = _model(output, loaded, db, model, device)
     if fitted is not None and device is not None:
         measurable(fitted)
@@ -180,6 +209,7 @@ def promote(
             here = options.ray is None
             phone = d.connect(device, threads=pinned, precision=of_run) if here else None
         images, test, part = read_parts(options)
+        stack.enter_context(quantisation.naming_held_out(tuning, images, chosen, options.seed))
         images, how = quantisation.read(small, images, options, chosen)
         exports = ExportSettings(quantise=how)
         team = stack.enter_context(workers_from(workers, options.ray))

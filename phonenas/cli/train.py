@@ -130,12 +130,13 @@ def train(
     phone = None if measure_on is None or rank > 0 else entered_once(measure_on)
     over = out is not None and (out / "result.json").exists()
     images, test, part = read_parts(options)
+    cause = small.naming_held_out(tuning, images, chosen, options.seed)
     images, quantise = small.read(small.quantise, images, options, chosen)
     if quantise is not None:
         quantise.refuse_untunable(architecture)
     job = TrainingJob(images, test, chosen, options.seed, teacher=teacher)
     resources = Resources(device, options.threads, options.loaders, options.gpus or 0.0)
-    with Bars(output.quiet or rank > 0) as bars, _torch_errors():
+    with Bars(output.quiet or rank > 0) as bars, _torch_errors(), cause:
         if options.ray is None:
             trained = run_job(
                 architecture, job, into=out, resources=resources, on_event=bars.training

@@ -98,8 +98,14 @@ def test_a_trained_network_is_fine_tuned_for_int8(images: Path, tmp_path: Path) 
     assert "onnx on 10 images: float32 " in text and ", int8 after training " in text
     with pytest.raises(SettingsChanged, match="epochs was 2 and is now 3.*to fine-tune again"):
         run(*words[:-1], "3")
-    with pytest.raises(SettingsChanged, match="images was"):  # all are trained on without it
+    with pytest.raises(SettingsChanged, match="images was.*for --finetune, which holds a tenth"):
         run(*words[:-4])
+    words[words.index(str(tmp_path / "t"))] = str(tmp_path / "all")
+    run(*words[:-4])
+    with pytest.raises(SettingsChanged, match="images was.*had all training images, of which --fi"):
+        run(*words)
+    with pytest.raises(SettingsChanged, match=r"batch was .*Give the same settings [^.]*\.$"):
+        run(*words[:-4], "--batch", "8")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,7 @@ def test_a_trained_network_is_fine_tuned_for_int8(images: Path, tmp_path: Path) 
         ("--quantise int8", "--quantise writes files: give --out, and an --export"),
         ("--quantise int8 --out {u} --export none", "--quantise writes files: give --out"),
         ("--finetune auto --out {u}", "fine-tuning is for int8 files: give --quantise int8, too"),
+        ("--finetune never --out {u}", "fine-tuning is for int8 files: give --quantise int8, too"),
         ("--quantise float16 --finetune-epochs 2 --out {u}", "int8, and float16 was asked for"),
         ("--quantise int8 --finetune-epochs -1 --out {u}", "--finetune-epochs: from 0 to 10,000"),
         ("--quantise int8 --finetune on --out {u}", "--finetune is one of auto, always, never"),

@@ -85,7 +85,7 @@ def checked_request(when: str | None, epochs: int | None, precision: str | None)
         raise InvalidArgument("--finetune never does no epochs: leave --finetune-epochs out")
     if when in WHEN and epochs == 0:
         raise InvalidArgument(f"--finetune {when} needs one or more --finetune-epochs, got 0")
-    if (when is None or when == NEVER) and not epochs:
+    if when is None and epochs is None:
         return False
     if precision is None:
         raise InvalidArgument("fine-tuning is for int8 files: give --quantise int8, too")
@@ -94,7 +94,7 @@ def checked_request(when: str | None, epochs: int | None, precision: str | None)
             f"fine-tuning is for int8, and {precision} was asked for: leave --finetune and "
             "--finetune-epochs out"
         )
-    return True
+    return when in WHEN or bool(epochs)
 
 
 def fine_tuning(
