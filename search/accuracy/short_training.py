@@ -153,7 +153,7 @@ class ShortTraining(AccuracyEstimator):
             )
         one = copy(self)
         one.__dict__.pop("digest", None)
-        one.ancestry, one._seconds = Ancestry(), []
+        one.ancestry, one._seconds = Ancestry(len(self.images.classes)), []
         one.schedule += ", from inherited weights"
         one.note += ", each from the weights of the nearest network trained before"
         return one
@@ -196,7 +196,7 @@ class ShortTraining(AccuracyEstimator):
             self.resources.threads,
             self.resources.device,
             *(() if self._pause is None else (f"paused after {self._pause}",)),
-            *(() if self.ancestry is None else ("inherited weights 1",)),
+            *(() if self.ancestry is None else ("inherited weights 2",)),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 

@@ -13,7 +13,7 @@ from math import inf, prod
 
 from phonenas.space import Architecture, Operator
 
-__all__ = ["Pair", "aligned", "distance", "share_carried"]
+__all__ = ["Pair", "aligned", "distance", "share_carried", "strided", "together"]
 
 Pair = tuple[Operator | None, Operator | None]
 _MOST_PAIRS = 1 << 16
@@ -60,7 +60,7 @@ def aligned(source: Architecture, target: Architecture) -> list[Pair]:
 
     Of several ways of least cost it is the one that pairs the earliest layers.
     """
-    before, now = _strided(source), _strided(target)
+    before, now = strided(source), strided(target)
     n, m, start, end = len(before), len(now), 0, 0
     # Equal layers at both ends are partners in any case; most networks share most of theirs.
     while start < min(n, m) and before[start] == now[start]:
@@ -73,7 +73,7 @@ def aligned(source: Architecture, target: Architecture) -> list[Pair]:
     return [*first, *middle, *last]
 
 
-def _strided(network: Architecture) -> list[tuple[int, Operator]]:
+def strided(network: Architecture) -> list[tuple[int, Operator]]:
     """Layers, each with the stride of its input; of an image of 1 × 1, as sizes do not count."""
     layers, stride = [], 1
     for operator in network.operators():
@@ -90,12 +90,12 @@ def _middle(
     least = [[float(n - i + m - j) for j in range(m + 1)] for i in range(n + 1)]
     for i in range(n - 1, -1, -1):
         for j in range(m - 1, -1, -1):
-            both = _together(before[i], now[j]) + least[i + 1][j + 1]
+            both = together(before[i], now[j]) + least[i + 1][j + 1]
             least[i][j] = min(both, 1 + least[i + 1][j], 1 + least[i][j + 1])
     pairs: list[Pair] = []
     i = j = 0
     while i < n and j < m:
-        if _together(before[i], now[j]) + least[i + 1][j + 1] <= least[i][j]:
+        if together(before[i], now[j]) + least[i + 1][j + 1] <= least[i][j]:
             pairs.append((before[i][1], now[j][1]))
             i, j = i + 1, j + 1
         elif 1 + least[i + 1][j] <= least[i][j]:
@@ -107,7 +107,9 @@ def _middle(
     return [*pairs, *((o, None) for _, o in before[i:]), *((None, o) for _, o in now[j:])]
 
 
-def _together(before: tuple[int, Operator], now: tuple[int, Operator]) -> float:
+def together(before: tuple[int, Operator], now: tuple[int, Operator]) -> float:
+    """Cost of two layers as partners, in [0, 1], each with the stride of its input; infinite where
+    the strides differ."""
     if before[0] != now[0] or before[1].stride != now[1].stride:
         return inf
     return _cost(before[1], now[1])

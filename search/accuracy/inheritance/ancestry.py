@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from phonenas.space import Architecture
 
 from .alignment import distance, share_carried
+from .nearest import Nearest
 
 __all__ = ["Ancestry", "Source"]
 
@@ -26,7 +27,8 @@ class Source:
         row: Its number among all that were evaluated, from 0.
         epochs: After how many of its own its weights are taken.
         lineage: Of the source that it had itself; "" where it began from nothing.
-        share: Of the other network's parameters that it has a value for, in [0, 1].
+        share: Of the other network's parameters that it has a value for, in [0, 1]; of both as
+            they are trained, with the classes of the images.
     """
 
     network: str
@@ -47,15 +49,22 @@ class Ancestry:
 
     Lifetime: emptied by a search at its start; then, for each generation, `assign`, and `trained`
     once it is evaluated.
+
+    Args:
+        classes: Of the images, ≥ 1: networks are trained with so many outputs, however many those
+            of the space have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
         self.clear()
 
     def clear(self) -> None:
         """Forget all networks."""
         self._sources: dict[str, Source | None] = {}
-        self._trained: dict[str, tuple[Architecture, int, int]] = {}  # row and epochs
+        self._trained: dict[str, tuple[int, int]] = {}  # row and epochs
+        self._networks: list[tuple[str, Architecture]] = []  # as trained, in the order of those
+        self._near = Nearest()
 
     def source(self, network: str) -> Source | None:
         """Whose weights a network begins with; None for its own first ones."""
@@ -72,16 +81,20 @@ class Ancestry:
                 continue
             self._sources[text] = None
             if self._trained:
-                near, row, epochs = min(
-                    self._trained.values(), key=lambda known: (distance(known[0], one), -known[2])
+                own = one.with_classes(self.classes)
+                near, network = min(
+                    (self._networks[n] for n in self._near.to(own)),
+                    key=lambda known: (distance(known[1], own), -self._trained[known[0]][1]),
                 )
-                before = self._sources.get(str(near))
-                lineage, share = before.digest if before else "", share_carried(near, one)
-                self._sources[text] = Source(str(near), row, epochs, lineage, share)
+                row, epochs = self._trained[near]
+                before = self._sources.get(near)
+                lineage, share = before.digest if before else "", share_carried(network, own)
+                self._sources[text] = Source(near, row, epochs, lineage, share)
 
     def trained(self, network: str, row: int, epochs: int) -> None:
         """A network of a row has been trained for so many epochs by now."""
-        known = self._trained.get(network)
-        architecture = Architecture.parse(network) if known is None else known[0]
-        first = row if known is None else known[1]
-        self._trained[network] = architecture, first, epochs
+        if network not in self._trained:
+            as_trained = Architecture.parse(network).with_classes(self.classes)
+            self._networks.append((network, as_trained))
+            self._near.add(as_trained)
+        self._trained[network] = self._trained.get(network, (row, 0))[0], epochs

@@ -17,12 +17,13 @@ from phonenas.data.images import ImageSet
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Cached, Request, ShortTraining, SuccessiveHalving, estimator
 from phonenas.search.accuracy.cache import kept_rows
+from phonenas.search.accuracy.inheritance.alignment import distance
 from phonenas.search.accuracy.inheritance.ancestry import Ancestry
 from phonenas.search.accuracy.inheritance.training import Place
 from phonenas.search.accuracy.quantisation.quantised import InPrecisions
 from phonenas.search.cluster.workers import Serial
 from phonenas.search.training.recipe import SMALL
-from phonenas.space import Architecture
+from phonenas.space import Architecture, get
 from phonenas.space.errors import InvalidArgument, SettingsChanged, StoreError
 from phonenas.testing.workers import LastFirst
 
@@ -46,7 +47,7 @@ def training(epochs: int = 2, **more: Any) -> ShortTraining:
 
 
 def test_the_nearest_network_trained_before_is_the_source() -> None:
-    known = Ancestry()
+    known = Ancestry(2)
     known.assign([SMALLEST, WIDER])
     assert known.source(str(SMALLEST)) is None and known.source(str(WIDER)) is None
     known.trained(str(SMALLEST), 0, 1)
@@ -61,7 +62,7 @@ def test_the_nearest_network_trained_before_is_the_source() -> None:
 
 
 def test_of_equally_near_ones_the_longest_trained_is_the_source() -> None:
-    known = Ancestry()
+    known = Ancestry(2)
     sides = [
         Architecture.parse(f"r1_k3_s22_e{e}_i8_o8 head16 classes2 res16 {word}".strip())
         for e, word in ((3, ""), (3, "hswish"))
@@ -80,6 +81,43 @@ def test_of_equally_near_ones_the_longest_trained_is_the_source() -> None:
     known.assign([near])
     source = known.source(str(near))
     assert source is not None and (source.row, source.epochs) == (1, 3)
+
+
+def test_shares_are_of_networks_with_the_classes_of_the_images() -> None:
+    """In a space of 1,000 classes most parameters may be of outputs that no training has."""
+    one, deeper = (Architecture.parse(f"r{n}_k3_s22_e3_i8_o8 head64 res16") for n in (1, 2))
+    assert one.classes == deeper.classes == 1000
+    known = Ancestry(2)
+    known.assign([one])
+    known.trained(str(one), 0, 1)
+    known.assign([deeper])
+    source = known.source(str(deeper))
+    assert source is not None and source.network == str(one)
+    # By hand: a layer has 8·24 to expand, 9·24, 24·8 to project, and 2 per BatchNorm channel;
+    # the stem 27·8 + 2·8, the head 8·64 + 2·64, and two outputs 2·64 + 2.
+    layer = 192 + 216 + 192 + 2 * (24 + 24 + 8)
+    assert source.share == pytest.approx(1 - layer / (2 * layer + 232 + 640 + 130))
+
+
+@pytest.mark.parametrize("name", ["mnasnet", "nasbench-macro"])
+def test_the_source_is_the_one_that_a_look_at_each_gives(name: str) -> None:
+    """Growing sets, from small spaces of few layers to large ones, with equal distances."""
+    space = get(name, 32)
+    drawn = list(dict.fromkeys(space.decode(g) for g in space.sample(np.random.default_rng(1), 24)))
+    known = Ancestry(10)
+    for row, one in enumerate(drawn):
+        known.assign([one])
+        source = known.source(str(one))
+        if row:
+            far = [distance(a.with_classes(10), one.with_classes(10)) for a in drawn[:row]]
+            best = [r for r in range(row) if far[r] == min(far)]
+            longest = max(r % 3 for r in best)
+            assert source is not None
+            assert (source.row, source.epochs) == (
+                next(r for r in best if r % 3 == longest),
+                longest,
+            )
+        known.trained(str(one), row, row % 3)
 
 
 def test_what_an_answer_depends_on_tells_the_whole_lineage() -> None:
