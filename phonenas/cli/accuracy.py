@@ -357,6 +357,10 @@ def fit_accuracy(
     write(content, out)
     score, source = content["score"], content["source"]
     shipped, macs = score.get("shipped"), score["macs"]
+    if left_out := source.get("left_out"):
+        output.note(
+            f"{left_out:,} networks of {results} began with weights of others and are left out"
+        )
     result = {
         "path": str(out),
         "rows": source["rows"],

@@ -209,13 +209,15 @@ class Cached(AccuracyEstimator):
 
 
 def kept_rows(
-    path: Path, digest: str | None = None
+    path: Path, digest: str | None = None, *, inherited: bool = False
 ) -> list[tuple[str, float | None, float | None, str]]:
     """Network, top-1, its error and why it failed, of all that a cache holds of one estimator.
 
     Args:
         path: The file.
-        digest: Of the estimator, whatever weights networks inherited; None where there is but one.
+        digest: Of the estimator; None where there is but one.
+        inherited: Whether also of networks that began with weights of others. They have more
+            training behind them, each another one, so their top-1 is no one estimator's.
     Raises:
         InvalidArgument: No such file or estimator, or several to choose from; they are listed.
         UnsupportedFormat, StoreError: As `Cached`.
@@ -228,12 +230,15 @@ def kept_rows(
         each = Counter(name.partition("+")[0] for name in of)
         counts = sorted(each.items(), key=lambda item: (-item[1], item[0]))
         chosen = digest or (counts[0][0] if counts else "")
+        wanted = c.estimator == chosen
+        if inherited:
+            wanted |= c.estimator.startswith(f"{chosen}+", autoescape=True)
         rows = connection.execute(
             sa.select(c.network, c.top1, c.standard_error, c.failed)
-            .where((c.estimator == chosen) | c.estimator.startswith(f"{chosen}+", autoescape=True))
+            .where(wanted)
             .order_by(c.network)
         ).all()
-    if (digest is None and len(counts) > 1) or (digest is not None and not rows):
+    if (digest is None and len(counts) > 1) or (digest is not None and digest not in each):
         names = ", ".join(f"{name} ({n:,} networks)" for name, n in counts) or "none"
         raise InvalidArgument(f"{path} holds the answers of {names}: name one with --target")
     return [(str(n), top1, error, str(failed)) for n, top1, error, failed in rows]

@@ -46,6 +46,7 @@ class Results:
         sha256: Of the file.
         target: The column of `top1`.
         unit: Of that column, "share" or "percent".
+        left_out: Networks of a cache that began with weights of others, and are not here.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class Results:
     sha256: str
     target: str
     unit: str
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -132,6 +134,8 @@ def read_any(
 ) -> Results:
     """Trained networks from a table, a run's promoted.json, or a cache of accuracies.
 
+    Of a cache only networks that began from first weights are taken.
+
     Args:
         path: .csv, .parquet, .json, or the .db of a cache.
         target: Of a cache that holds several estimators, the digest of one.
@@ -144,14 +148,17 @@ def read_any(
         return read_results(file, unit=unit, space=space, column=column, target=target)
     if unit is not None or space is not None or column is not None:
         raise InvalidArgument(f"{file} needs no --unit, --space or --column: leave them out")
+    left_out = 0
     if file.suffix == ".db":
         from .cache import kept_rows
 
         rows = kept_rows(file, target)
+        left_out = len(kept_rows(file, target, inherited=True)) - len(rows)
     else:
         rows = _promoted(file)
     if not rows:
-        raise NotEnoughData(f"{file} holds no trained network")
+        more = f" from first weights, and {left_out:,} from inherited ones" if left_out else ""
+        raise NotEnoughData(f"{file} holds no network trained{more}")
     texts, top1, error, failed = zip(*rows, strict=True)
     nan = float("nan")
     return Results(
@@ -164,6 +171,7 @@ def read_any(
         hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         target or "top1",
         "share",
+        left_out,
     )
 
 

@@ -49,10 +49,12 @@ def refit(results: Results) -> dict[str, Any]:
         NotEnoughData: Fewer than 50 distinct networks, or all equally accurate.
     """
     networks, points = _averaged(results)
+    left_out = results.left_out
+    beside = f", beside {left_out:,} of inherited weights, which do not count" if left_out else ""
     if len(networks) < LEAST:
         raise NotEnoughData(
-            f"{results.source} has {len(networks)} networks with an accuracy; a fit takes {LEAST} "
-            "or more. Fewer would change the shipped surrogate's order by their noise."
+            f"{results.source} has {len(networks)} networks with an accuracy{beside}; a fit takes "
+            f"{LEAST} or more. Fewer would change the shipped surrogate's order by their noise."
         )
     if np.ptp(points) == 0:
         raise NotEnoughData(
@@ -77,6 +79,7 @@ def refit(results: Results) -> dict[str, Any]:
             "table": results.source.name,
             "target": results.target,
             "rows": len(results),
+            **({"left_out": results.left_out} if results.left_out else {}),
             "networks": len(networks),
             "sha256": results.sha256,
             "resolution_px": sorted({a.resolution_px for a in networks}),

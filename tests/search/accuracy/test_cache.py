@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -18,12 +19,20 @@ from fakes import TinySpace
 from patience import PATIENCE_S
 
 from phonenas import search
+from phonenas.cli.app import app
 from phonenas.data.store import Database, schema
 from phonenas.latency_model import LatencyModel
 from phonenas.search.accuracy import Accuracy, AccuracyEstimator, Cached, Surrogate
 from phonenas.search.accuracy.cache import kept, kept_rows
+from phonenas.search.accuracy.results import read_any
 from phonenas.space import Architecture, SearchSpace
-from phonenas.space.errors import DeviceUnavailable, InvalidArgument, StoreError, UnsupportedFormat
+from phonenas.space.errors import (
+    DeviceUnavailable,
+    InvalidArgument,
+    NotEnoughData,
+    StoreError,
+    UnsupportedFormat,
+)
 from phonenas.testing import EstimatorContract
 
 SPACE = TinySpace(resolution=32)
@@ -393,3 +402,35 @@ def test_a_search_keeps_what_a_slow_estimator_said(fitted: LatencyModel, tmp_pat
     assert not (tmp_path / "s" / "accuracy.db").exists() and shared.exists()
     fast = Surrogate()
     assert kept(fast, shared) is fast
+
+
+class Inheriting(Trainer):
+    """A trainer of whose networks all but the first ones began with weights of others."""
+
+    def __init__(self, first: int, networks: Sequence[Architecture]) -> None:
+        super().__init__(small=False)
+        self.first = {str(a) for a in networks[:first]}
+
+    def digest_of(self, network: str) -> str:
+        return self.digest if network in self.first else f"{self.digest}+{len(network)}"
+
+
+@pytest.mark.parametrize("first", [0, 40, 60])
+def test_a_fit_takes_only_networks_from_first_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: int
+) -> None:
+    path = tmp_path / "a.db"
+    drawn = [SPACE.decode(g) for g in SPACE.sample(np.random.default_rng(5), 75)]
+    networks = list({str(a): a for a in drawn}.values())
+    Cached(Inheriting(first, networks), path).estimate(networks)
+    rest = len(networks) - first
+    fit = ["fit-accuracy", str(path), "--out", str(tmp_path / "s.json")]
+    if first < 50:
+        with pytest.raises(NotEnoughData, match=f"{rest} (from|of) inherited"):
+            app(fit, standalone_mode=False)
+        return
+    assert {str(a) for a in read_any(path).networks} == {str(a) for a in networks[:first]}
+    app(fit, standalone_mode=False)
+    assert f"{rest} networks of {path} began with weights of others" in capsys.readouterr().err
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert content["source"]["rows"] == first and content["source"]["left_out"] == rest
