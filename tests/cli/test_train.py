@@ -94,7 +94,7 @@ def test_a_trained_network_is_fine_tuned_for_int8(images: Path, tmp_path: Path) 
     assert again["finetuned"] == found and again["quantised"] == first["quantised"]
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "t/finetuned").iterdir()}
     text = run(*words)
-    assert "fine-tuned for 2 epochs: on 4 held-out images int8 after training changes" in text
+    assert "fine-tuned for 2 epochs: on 4 held-out images, by which this was decided, int8" in text
     assert "onnx on 10 images: float32 " in text and ", int8 after training " in text
     with pytest.raises(SettingsChanged, match="epochs was 2 and is now 3.*to fine-tune again"):
         run(*words[:-1], "3")

@@ -35,7 +35,15 @@ from .formats import Logits
 if TYPE_CHECKING:
     from phonenas.data.images import ImageSet
 
-__all__ = ["Quantisation", "QuantisedModel", "beside_float", "of_run", "quantisation", "ranges_of"]
+__all__ = [
+    "Quantisation",
+    "QuantisedModel",
+    "beside_float",
+    "change_error",
+    "of_run",
+    "quantisation",
+    "ranges_of",
+]
 
 _OTHERS = tuple(name for name in PRECISIONS if name != FLOAT32)
 _CALIBRATED = "int8"  # the others need no ranges
@@ -210,6 +218,19 @@ def ranges_of(
     return calibrated(network, how.inputs(network.resolution_px), weights=weights), count
 
 
+def change_error(
+    small: np.ndarray[Any, np.dtype[np.bool_]], whole: np.ndarray[Any, np.dtype[np.bool_]]
+) -> float:
+    """Standard error of the difference of two files' top-1 on the same images, as a share.
+
+    Args:
+        small, whole: Which of the images each names correctly, (n,), n ≥ 1. One image more counts
+            as differing: none that differs among n is no certainty.
+    """
+    gained, n = small.astype(np.float64) - whole, len(small)
+    return sqrt((float(np.var(gained)) + 1 / n) / n)
+
+
 def beside_float(
     written: tuple[Path, str, str],
     logits: tuple[Logits | None, Logits],
@@ -233,7 +254,6 @@ def beside_float(
     own, of_float = logits
     whole = of_float.argmax(1)
     small = whole if own is None else own.argmax(1)
-    gained = (small == labels).astype(np.float64) - (whole == labels)
     n = len(labels)
     return QuantisedModel(
         path.suffix[1:],
@@ -241,7 +261,7 @@ def beside_float(
         precision,
         float(np.mean(small == labels)),
         float(np.mean(whole == labels)),
-        sqrt((float(np.var(gained)) + 1 / n) / n),
+        change_error(small == labels, whole == labels),
         float(np.mean(small == whole)),
         *sizes,
         0 if own is None else n,

@@ -1,6 +1,7 @@
 """fine_tuned(): a trained network, and the int8 form of it that is better on held-out images.
 
-    FOLDER/finetuned/     checkpoint, curve, weights and result of the fine-tuning
+    FOLDER/finetuned/       checkpoint, curve, weights and result of the fine-tuning
+    FOLDER/finetuned.json   what it came to, so that the same command does not compute it again
 
 The fine-tuning is a training of its own, from the trained weights, of the network as its int8 file
 computes it (see `fake_quantisation`), on the training images. It is stopped, resumed and kept as
@@ -30,9 +31,10 @@ from phonenas.space.lowering.calibration import Ranges
 from .. import trainer
 from ..export.check import inputs_of
 from ..export.formats import RUNNERS
-from ..export.quantised import Quantisation, ranges_of
+from ..export.quantised import Quantisation, change_error, ranges_of
 from ..job import TrainingJob
 from ..resources import Resources
+from .kept import Kept, keep, kept_in
 from .settings import LOSS, FineTuning, tuned_by
 from .start import QuantisedStart
 from .tuned import FineTuned, Tuned
@@ -80,23 +82,36 @@ def fine_tuned(
         )
     resources = resources or Resources()
     network, weights = trained.network, trained.weights
+    key = _digest(network, job, quantise, QuantisedStart(weights, {}))
+    kept = None if into is None else kept_in(Path(into), key)
+    if kept is not None and not kept.result.epochs:
+        return replace(trained, tuned=Tuned(kept.result, {}, kept.ranges, kept.calibrated_on))
+    if kept is not None and into is not None and (Path(into) / FOLDER / "result.json").exists():
+        start = QuantisedStart(weights, kept.ranges)
+        tuned = _trained_on(network, job, tuning, start, into, resources, on_event)
+        made = Tuned(kept.result, tuned.weights, kept.ranges, kept.calibrated_on)
+        return replace(trained, tuned=made)
     ranges, count = ranges_of(network, weights, quantise)
     assert ranges is not None
     start = QuantisedStart(weights, ranges)
     threads = resources.threads or 1
-    whole = _top1(network, weights, None, tuning.held, threads)
-    before = _top1(network, weights, ranges, tuning.held, threads)
-    found = FineTuned(
-        0, False, len(tuning.held), whole, before, None, "", _digest(job, quantise, start)
-    )
+    of_float = _right(network, weights, None, tuning.held, threads)
+    of_small = _right(network, weights, ranges, tuning.held, threads)
+    whole, before = float(np.mean(of_float)), float(np.mean(of_small))
+    digest = _digest(network, job, quantise, start)
+    found = FineTuned(0, False, len(tuning.held), whole, before, None, "", digest)
+    found = replace(found, before_error=change_error(of_small, of_float))
     # A difference of shares is off by its last digits.
     if tuning.when == "auto" and whole - before <= LOSS + 1e-9:
+        keep(into, Kept(key, found, ranges, count))
         return replace(trained, tuned=Tuned(found, {}, ranges, count))
     tuned = _trained_on(network, job, tuning, start, into, resources, on_event)
     found = replace(found, epochs=len(tuned.curve), failed=tuned.diverged)
     if not tuned.diverged:
-        after = _top1(network, tuned.weights, ranges, tuning.held, threads)
-        found = replace(found, after_top1=after, kept=after > before)
+        of_tuned = _right(network, tuned.weights, ranges, tuning.held, threads)
+        after, error = float(np.mean(of_tuned)), change_error(of_tuned, of_float)
+        found = replace(found, after_top1=after, kept=after > before, after_error=error)
+    keep(into, Kept(key, found, ranges, count))
     return replace(trained, tuned=Tuned(found, tuned.weights, ranges, count))
 
 
@@ -127,30 +142,35 @@ def _trained_on(
         ) from error
 
 
-def _top1(
+def _right(
     network: Classifier,
     weights: Mapping[str, Any],
     ranges: Ranges | None,
     images: ImageSet,
     threads: int,
-) -> float:
-    """Of the ONNX file, as ONNX Runtime runs it: in int8 with ranges, else in float32."""
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which images the ONNX file names correctly, (n,), as ONNX Runtime runs it: in int8 with
+    ranges, else in float32."""
     from phonenas.space.lowering.onnx import to_onnx
 
     precision = "float32" if ranges is None else "int8"
     model = to_onnx(network, weights=weights, precision=precision, ranges=ranges)
     run = RUNNERS["onnx"](model.SerializeToString(), threads)
     named = [int(run(image).argmax()) for image in inputs_of(images, network.resolution_px)]
-    return float(np.mean(np.array(named) == images.labels))
+    right: np.ndarray[Any, np.dtype[np.bool_]] = np.array(named) == images.labels
+    return right
 
 
-def _digest(job: TrainingJob, quantise: Quantisation, start: QuantisedStart) -> str:
+def _digest(
+    network: Classifier, job: TrainingJob, quantise: Quantisation, start: QuantisedStart
+) -> str:
     """Of all settings that decide a fine-tuning."""
     teacher = {} if job.teacher is None else job.teacher.settings
     settings = {
         **quantise.settings,
         **start.settings,
         **teacher,
+        "network": str(network),
         "images trained on": job.images.digest,
         "recipe": job.recipe.digest,
         "seed": job.seed,

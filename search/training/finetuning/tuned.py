@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any
 
-from phonenas.data.documents import Count, Share, Text
+from phonenas.data.documents import Count, Number, Share, Text
 from phonenas.space.lowering.calibration import Ranges
 from phonenas.space.naming import counted
 
@@ -35,6 +35,8 @@ class FineTuned:
         digest: Of all settings that decide it, 16 hexadecimal digits.
         not_kept: The int8 files of the other weights on the test images, as `quantised` has those
             that are kept; they are not written, and `sha256` is what theirs would be.
+        before_error, after_error: Standard error of the change of `before_top1` and `after_top1`
+            from `float_top1`, which are on the same images; None where it was not kept.
     """
 
     epochs: Count
@@ -46,18 +48,22 @@ class FineTuned:
     failed: Text
     digest: Text
     not_kept: tuple[QuantisedModel, ...] = ()
+    before_error: Number | None = None
+    after_error: Number | None = None
 
     def __str__(self) -> str:
-        before = self.before_top1 - self.float_top1
-        on = f"on {counted(self.images, 'held-out image')}"
-        start = f"{on} int8 after training changes top-1 by {before:+z.2%}"
+        before = _change(self.before_top1 - self.float_top1, self.before_error)
+        # The images that choose flatter what they chose.
+        on = f"on {counted(self.images, 'held-out image')}, by which this was decided,"
+        start = f"{on} int8 after training changes top-1 by {before}"
         if not self.epochs:
             return f"not fine-tuned: {start}, a loss of no more than {LOSS:.0%}"
         done = f"fine-tuned for {counted(self.epochs, 'epoch')}: {start}"
         if self.after_top1 is None:
             return f"{done}; not kept: {self.failed}"
         which = "kept" if self.kept else "not kept"
-        return f"{done}, fine-tuned by {self.after_top1 - self.float_top1:+z.2%}: {which}"
+        after = _change(self.after_top1 - self.float_top1, self.after_error)
+        return f"{done}, fine-tuned by {after}: {which}"
 
     def lines(self, quantised: tuple[QuantisedModel, ...]) -> list[str]:
         """Itself, and each format's top-1 on the test images, each with one standard error.
@@ -80,6 +86,10 @@ class FineTuned:
             ]
             told.append(f"{kept.name} on {kept.images:,} images: {', '.join(parts)}")
         return told
+
+
+def _change(change: float, error: float | None) -> str:
+    return f"{change:+z.2%}" + ("" if error is None else f" ±{error:.2%}")
 
 
 def _bar(top1: float, images: int) -> str:
