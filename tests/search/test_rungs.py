@@ -439,12 +439,12 @@ HALVED = {
     [
         ("simulated", "nsga2", 6),
         ("simulated", "surrogate", 6),
-        ("trained", "nsga2", 3),
-        ("inherited", "nsga2", 3),
-        ("inherited in full", "nsga2", 3),
+        ("trained", "nsga2", 2),
+        ("inherited", "nsga2", 2),
+        ("inherited in full", "nsga2", 2),
     ],
 )
-def test_killed_at_twenty_moments_it_ends_the_same(
+def test_killed_at_random_moments_it_ends_the_same(
     fitted: LatencyModel,
     tmp_path: Path,
     environment: dict[str, str],
@@ -477,7 +477,8 @@ def test_killed_at_twenty_moments_it_ends_the_same(
     assert "inherited" not in accuracy or known["source"].max() > 0
     settings = search.load(tmp_path / "whole").settings
     drawn, left, killed, runs = random.Random(1), list[int](), 0, 0
-    for _ in range(80):  # a run that ends before its moment is followed by a new one
+    kills = 20 if accuracy == "simulated" else 6  # each of the others trains networks anew
+    for _ in range(4 * kills):  # a run that ends before its moment is followed by a new one
         done = job(f"r{runs}", drawn.randrange(1, moments))
         runs += done.returncode == 0
         if done.returncode:
@@ -487,9 +488,9 @@ def test_killed_at_twenty_moments_it_ends_the_same(
             if (tmp_path / f"r{runs}" / "checkpoint.npz").exists():
                 stopped = read_checkpoint(tmp_path / f"r{runs}", settings)
             left.append(0 if stopped is None else len(stopped.evaluations))
-        if killed == 20:
+        if killed == kills:
             break
-    assert killed == 20 and len({*left}) >= generations
+    assert killed == kills and len({*left}) >= generations
     ends(f"r{runs}")
     for run in range(runs + 1):
         ends_alike(tmp_path / f"r{run}", tmp_path / "whole")
