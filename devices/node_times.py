@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -33,8 +34,8 @@ class NodeTime:
     shown_ms: Number
 
     def __post_init__(self) -> None:
-        if min(self.ms, self.start_ms, self.shown_ms) < 0:
-            raise ValueError(f"{self.name}: a time below 0")
+        if not all(0 <= ms < math.inf for ms in (self.ms, self.start_ms, self.shown_ms)):
+            raise ValueError(f"{self.name}: a time below 0, or none")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from phonenas.space.errors import (
 )
 
 from ..device import Device, Job, LostInRun
+from ..runtimes.runtime import ENERGY_S
 from .events import Measured, OnEvent, Planned, Rejected, Subject, Warned
 from .models import Models
 from .progress import JobProgress
@@ -35,9 +36,10 @@ _PATIENCE = 200  # readings rejected in a row before the device is called unstab
 _DRIFTING = 10  # readings in a row rejected for drift, before the batch is stopped
 _LEAST_PAUSE_S = 0.01
 NO_ENERGY = (
-    "no energy is known of an inference: no counter of the processor's packages can be read "
-    "(/sys/class/powercap/*/energy_uj, often for root alone), and no battery that is discharging "
-    "tells its power. Take the device off its charger (adb over Wi-Fi), or set  energy = false"
+    "no energy is known of an inference: no battery that is discharging tells its power, and no "
+    "counter of the processor's packages can be read (/sys/class/powercap/*/energy_uj, often for "
+    "root alone; benchmark programs are read by the battery only). Take the device off its charger "
+    "(adb over Wi-Fi), or set  energy = false"
 )
 _STARTUP_S = 1.0  # of a process of its own, before one was timed
 # Time of a job over the estimates of the rounds that it accepts, before it is known; it weighs as
@@ -124,7 +126,8 @@ class MeasuringJob:
         before = _WORK_RATIO * (1 + _PRESSED * self.supervisor.pressure)
         ratio = (before * _WORK_S + self.work_s) / (_WORK_S + self.worked_estimate_s)
         most = self.progress.expected_most()
-        each_s = fmean(self.startups_s) if self.startups_s else _STARTUP_S
+        each_s = _STARTUP_S + (ENERGY_S if self.device.energy else 0.0)
+        each_s = fmean(self.startups_s) if self.startups_s else each_s
         startups_s = each_s * sum(map(self.startups_due, missing))
         return max(planned * ratio + startups_s, (most - 1) * self.protocol.apart_s)
 

@@ -85,7 +85,11 @@ class JobProgress:
                     continue
                 # A quicker protocol may have called it complete with fewer rounds.
                 if pending.complete and len(pending.rounds) >= self.protocol.rounds(kind):
-                    self._judged.append(len(pending.rounds) == self.protocol.rounds(kind))
+                    first = tuple(r.median_ms() for r in pending.rounds)
+                    first = first[: self.protocol.rounds(kind)]
+                    limit, bar = self.protocol.limit(kind), spread(first)
+                    small = bar <= limit or bar * centre(first) <= self.protocol.negligible_ms
+                    self._judged.append(len(first) == 1 or small)
                     self.reused += 1
                     self._reused.append((chosen[text], pending.rounds))
                     continue
@@ -143,7 +147,8 @@ class JobProgress:
         most = max((self.missing(t) for t in self.open), default=0)
         # The greatest of as many geometric numbers of the mean `_FURTHER`.
         further = math.log(max(1.0, self._again() * len(self.open))) / -math.log(1 - 1 / _FURTHER)
-        return max(1.0, most + min(further, self.protocol.extra_rounds))
+        each = max(map(self.expected, self.open), default=1.0)
+        return max(each, most + min(further, self.protocol.extra_rounds))
 
     def _again(self) -> float:
         """Share of subjects that need further rounds."""

@@ -193,13 +193,7 @@ class CommandRuntime(Runtime):
         (pushed,) = transport.push([model], limit_s=_push_s([model]))
         try:
             printed, peak = self._watched(_WATCHED, pushed, STARTUP_RUNS)
-            energy_mj = None
-            if self.settings.energy:
-                # A program that is asked for too many runs would be ended before it prints.
-                runs = max(1, math.ceil(ENERGY_S * 1e3 / max(printed.mean_ms, _LEAST_RUN_MS)))
-                timed, readings = self._watched(POWERED, pushed, runs)
-                power = power_uw(readings)
-                energy_mj = None if power is None else power * timed.mean_ms / 1e6
+            energy_mj = self._energy_mj(pushed, printed.mean_ms) if self.settings.energy else None
         finally:
             if transport.kind != "local":  # on the device they would accumulate
                 transport.run(["rm", "-f", pushed], limit_s=_GRACE_S)
@@ -212,6 +206,17 @@ class CommandRuntime(Runtime):
             model.stat().st_size,
             energy_mj,
         )
+
+    def _energy_mj(self, pushed: str, usual_ms: float) -> float | None:
+        """Of some seconds of runs, by the battery; None where it does not tell, or they failed."""
+        # A program that is asked for too many runs would be ended before it prints.
+        runs = max(1, math.ceil(ENERGY_S * 1e3 / max(usual_ms, _LEAST_RUN_MS)))
+        try:
+            timed, readings = self._watched(POWERED, pushed, runs)
+        except DeviceError:  # what the first run told is not lost with it
+            return None
+        power = power_uw(readings)
+        return None if power is None else power * timed.mean_ms / 1e6
 
     def _watched(self, script: str, pushed: str, runs: int) -> tuple[Printed, str]:
         """What the program reports of so many runs, and what a script prints beside it."""

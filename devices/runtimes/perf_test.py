@@ -127,7 +127,11 @@ class OnnxRuntimePerfTest(CommandRuntime):
                 name, op, provider = (plain(str(word)) for word in n["is"])
                 spans = (median(n["us"]), n["at_us"][shown], n["us"][shown])
                 nodes.append(NodeTime(name, op, provider, *(us / 1e3 for us in spans)))
-            times = (plain_runs.mean_ms, median(whole) / 1e3, whole[shown] / 1e3)
+            times = (
+                plain_runs.median_ms or plain_runs.mean_ms,
+                median(whole) / 1e3,
+                whole[shown] / 1e3,
+            )
             return Trace(tuple(nodes), len(whole), *times)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DeviceError(

@@ -160,7 +160,7 @@ class Runtime(ABC):
         """As `Device.trace`."""
         raise InvalidArgument(
             f"{self.settings.name}: phonenas reads no profile of single nodes from {self.name}. "
-            "A device with onnxruntime or benchmark_model gives one"
+            "Devices with onnxruntime, onnxruntime_perf_test or benchmark_model give one"
         )
 
     def refresh(self) -> None:

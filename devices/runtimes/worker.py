@@ -64,6 +64,7 @@ _MAX_WARMUP_RUNS = 100_000
 _BLOCK_S = 0.002  # of samples between two runs of the sentinel
 _SENTINEL_TRIES = 5
 _SUPPLY_S = 0.1  # between two readings of a battery
+_LEAST_UW, _MOST_UW = 5e4, 1e9  # 50 mW to 1 kW
 _POWERCAP, _SUPPLIES = Path("/sys/class/powercap"), Path("/sys/class/power_supply")
 _CLOCK = "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
 
@@ -109,25 +110,37 @@ def text_in(path: Path) -> str:
 def package_uj() -> dict[str, tuple[int, int]]:
     """The energy counter of each processor package, and where it begins again, in µJ.
 
-    Intel's and AMD's RAPL as Linux has it; its files are often readable by root alone.
+    Intel's and AMD's RAPL as Linux has it; its files are often readable by root alone. A package
+    that has two interfaces (`intel-rapl`, `intel-rapl-mmio`) counts once.
     """
-    found = {}
-    for folder in sorted(_POWERCAP.glob("*:[0-9]*")):
-        texts = [text_in(folder / name) for name in ("energy_uj", "max_energy_range_uj")]
-        if text_in(folder / "name").startswith("package") and all(t.isdigit() for t in texts):
-            found[folder.name] = (int(texts[0]), int(texts[1]))
+    found: dict[str, tuple[int, int]] = {}
+    for folder in sorted(_POWERCAP.glob("*:[0-9]*"), key=lambda f: ("mmio" in f.name, f.name)):
+        name = text_in(folder / "name")
+        texts = [text_in(folder / n) for n in ("energy_uj", "max_energy_range_uj")]
+        if name.startswith("package") and all(t.isdecimal() for t in texts):
+            found.setdefault(name, (int(texts[0]), int(texts[1])))
     return found
 
 
 def battery_uw() -> float | None:
-    """What is drawn from batteries, in µW; None where none is discharging, or tells it."""
-    powers = []
+    """What the device draws from its batteries, in µW.
+
+    None where none is discharging, one does not tell, or the power is none that a device takes:
+    some tell their current in mA.
+    """
+    total = 0.0
     for folder in _SUPPLIES.glob("*"):
-        if text_in(folder / "type") == "Battery" and text_in(folder / "status") == "Discharging":
+        if text_in(folder / "type") != "Battery" or text_in(folder / "scope") == "Device":
+            continue  # or the battery of a mouse
+        if text_in(folder / "status") == "Discharging":
             texts = [text_in(folder / f"{name}_now") for name in ("power", "current", "voltage")]
-            power, current, voltage = (abs(int(t)) if t.lstrip("-").isdigit() else 0 for t in texts)
-            powers.append(power or current * voltage / 1e6)
-    return sum(powers) or None
+            power, current, voltage = (
+                int(t) if t.removeprefix("-").isdecimal() else 0 for t in texts
+            )
+            if not (own := abs(power) or abs(current * voltage) / 1e6):
+                return None
+            total += own
+    return total if _LEAST_UW <= total <= _MOST_UW else None
 
 
 def energy_mj(run: Any, seconds: float) -> float | None:
@@ -138,18 +151,20 @@ def energy_mj(run: Any, seconds: float) -> float | None:
     clock, counters, drawn = time.perf_counter, package_uj(), []
     if not counters and battery_uw() is None:
         return None
-    began, runs, last = clock(), 0, clock()
-    while (now := clock()) - began < seconds:
+    began = last = now = clock()
+    runs = 0
+    while now - began < seconds:
         run()
-        runs += 1
+        runs, now = runs + 1, clock()
         # A battery tells the power of the last second or so: the first half is of before.
         if not counters and now - last >= _SUPPLY_S and now - began > seconds / 2:
             last, power = now, battery_uw()
             if power is None:  # it was plugged in
                 return None
             drawn.append(power)
-    elapsed_s, after = clock() - began, package_uj()
+    elapsed_s = now - began
     if counters:
+        after = package_uj()
         if after.keys() != counters.keys():
             return None
         used_uj = sum((after[n][0] - at) % (most + 1) for n, (at, most) in counters.items())

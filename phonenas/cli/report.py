@@ -405,7 +405,7 @@ def _traced_text(
         share = f"{n.time.ms / profile.nodes_ms:.1%}" if profile.nodes_ms else "–"
         row = [n.time.name, n.time.op, n.time.provider, f"● {n.time.ms:.3f}", share]
         rows.append([*row, predicted, ", ".join(n.consists_of)])
-    rest = profile.profiled_ms - profile.nodes_ms
+    rest = max(0.0, profile.profiled_ms - profile.nodes_ms)  # medians may add up to more
     lines = [
         table(header, rows),
         "",

@@ -165,7 +165,7 @@ def traces_section(run: Loaded) -> str:
 
 def _shown(kept: KeptTrace) -> str:
     whole_ms = sum(n.time.ms for n in kept.nodes)
-    between_ms = kept.profiled_ms - whole_ms
+    between_ms = max(0.0, kept.profiled_ms - whole_ms)  # medians of nodes may add up to more
     facts = (
         f"● {kept.plain_ms:.3f} ms a run, ● {kept.profiled_ms:.3f} ms under the profiler: "
         f"● {whole_ms:.3f} ms in {counted(len(kept.nodes), 'node')}, {between_ms:.3f} ms between "

@@ -40,7 +40,7 @@ class StoreContract:
                     (0.5, 0.5),
                     0,
                     "2026-01-01T00:01:00+00:00",
-                    startup=Startup(30.5, 2.25, 90_000_000, file_bytes=4_000_000),
+                    startup=Startup(30.5, 2.25, 90_000_000, file_bytes=4_000_000, energy_mj=6.5),
                 ),
             ]
             store.add_rounds([(pending.id, n, r) for n, r in enumerate(rounds)])

@@ -67,6 +67,10 @@ def test_packages_are_counted_where_their_counter_begins_again(
     assert worker.energy_mj(run, 3.0) == pytest.approx(10 / 6)
     assert clock.s == 3.0
 
+    # The same package by another interface.
+    written(caps / "intel-rapl-mmio:0", name="package-0", energy_uj=7, max_energy_range_uj=999)
+    assert worker.package_uj()["package-0"] == (190, 999)
+
     def unreadable() -> None:
         clock.run()
         (second / "energy_uj").unlink(missing_ok=True)
@@ -87,8 +91,24 @@ def test_a_battery_that_gives_four_watts(
 ) -> None:
     supplies = tmp_path / "power_supply"
     battery = written(supplies / "battery", type="Battery", status="Discharging", **tells)
-    written(supplies / "usb", type="USB", status="Discharging", power_now=10**9)
+    written(supplies / "usb", type="USB", status="Discharging", power_now=10**8)
+    mouse = {"type": "Battery", "status": "Discharging", "scope": "Device"}
+    written(supplies / "mouse", **mouse, power_now=10**8)
     assert worker.energy_mj(clock.run, 3.0) == pytest.approx(2000)  # 4 W for half a second
+
+    def once() -> None:
+        clock.s += 10.0  # a run that takes longer than all of them were to take
+
+    assert worker.energy_mj(once, 3.0) == pytest.approx(40_000)
+    second = written(supplies / "second", type="Battery", status="Discharging")
+    assert worker.energy_mj(clock.run, 3.0) is None  # it does not tell
+    for tells_nothing in ("--5", "3000", 10**10):  # no number; 3 mW; 10 kW
+        written(second, power_now=tells_nothing)
+        if tells_nothing == "3000":
+            assert worker.battery_uw() == pytest.approx(4_003_000)
+            continue
+        assert worker.energy_mj(clock.run, 3.0) is None
+    written(second, status="Full")
 
     def plugged_in() -> None:
         clock.run()
@@ -103,19 +123,22 @@ def tick(*lines: str) -> str:
 
 
 def test_the_second_half_of_a_run_counts() -> None:
-    usb = "USB - - 500000 5000000"
-    early = [tick(usb, "Battery Discharging - -9000000 4000000")] * 3
-    late = tick(usb, "Battery Discharging - -1000000 4000000")
-    last = tick(usb, "Battery Discharging 6000000 - -")
+    usb = "USB - - - 500000 5000000"
+    mouse = "Battery Discharging Device 9000000 - -"
+    early = [tick(usb, "Battery Discharging - - -9000000 4000000")] * 3
+    late = tick(usb, mouse, "Battery Discharging System - -1000000 4000000")
+    last = tick(usb, "Battery Discharging - 6000000 - -")
     assert power_uw("\n" + "".join([*early, late, late, last])) == pytest.approx(14e6 / 3)
     for text in (
         "",
-        "Battery Discharging 6000000 - - \n",  # cut off
-        tick(usb),
-        tick("Battery Charging 6000000 - -"),
-        tick("Battery Discharging - - 4000000"),
-        late + tick("Battery Full 6000000 - -"),
-        tick("Battery Discharging 6e6 - -"),
+        "Battery Discharging - 6000000 - - \n",  # cut off
+        tick(usb, mouse),
+        tick("Battery Charging - 6000000 - -"),
+        tick("Battery Discharging - - - 4000000"),
+        late + tick("Battery Full - 6000000 - -"),
+        tick("Battery Discharging - 6e6 - -"),
+        tick("Battery Discharging - - 1000 4000"),  # mA and mV
+        tick("Battery Discharging - 6000000 - -", "Battery Discharging - - - -"),
     ):
         assert power_uw(text) is None
 
