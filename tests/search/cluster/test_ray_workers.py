@@ -82,6 +82,14 @@ def begun_in(folder: Path, calls: int) -> dict[str, int]:
     return pids(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[None]:
+    """On a busy computer a node takes a minute to lend a device that was just given back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_workers, "_FREE_S", 2 * PATIENCE_S)
+        yield
+
+
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What nodes inherit: where the tasks are, and a devices.toml."""
