@@ -24,6 +24,8 @@ NEED_AN_EXTRA = {
     "phonenas.search.training.average": "torch",
     "phonenas.search.training.optimizer": "torch",
     "phonenas.search.training.step": "torch",
+    "phonenas.search.training.finetuning.fake_quantisation": "torch",
+    "phonenas.search.training.finetuning.plain_steps": "torch",
     "phonenas.testing": "test",
 }
 EXTRAS = {
