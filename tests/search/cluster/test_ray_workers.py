@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 import signal
@@ -88,6 +89,12 @@ def patient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device_workers, "_FREE_S", 2 * PATIENCE_S)
         yield
+
+
+@pytest.fixture(autouse=True)
+def given_back() -> None:
+    """A simulated phone's holder, whose clock goes on, ends with the last device that had it."""
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
