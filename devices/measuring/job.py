@@ -43,7 +43,7 @@ NO_ENERGY = (
 )
 _STARTUP_S = 1.0  # of a process of its own, before one was timed
 # Time of a job over the estimates of the rounds that it accepts, before it is known; it weighs as
-# much as so many seconds of work. Readings rejected (7 to 18 % of six jobs on a shared computer)
+# much as so many seconds of work. Readings rejected (7 and 18 % of two jobs on a shared computer)
 # and waits are in it. Where programs wait for a core all of the time, half of the readings are
 # rejected.
 _WORK_RATIO, _PRESSED, _WORK_S = 1.4, 0.7, 10.0

@@ -28,8 +28,8 @@ _DISTURBED = f"{_FAILED}no undisturbed run"  # as workers say it of a model
 _ALL_DISTURBED = 1 / 2000  # chance that is accepted: rounds that agree because each is disturbed
 _ROUNDS_TO_JUDGE = 30
 # Before subjects had all of their rounds, the time left is told for so large a share of subjects
-# that need further ones, as for so many subjects seen; and for so many further rounds of each. Six
-# jobs on a shared computer took 1.3 to 2.4 further rounds a subject, jobs on a calm one 0.3.
+# that need further ones, as for so many subjects seen; and for so many further rounds of each. Two
+# jobs on a shared computer took 1.1 and 2.4 further rounds a subject, one on a calm one took none.
 _AGAIN, _JUDGED, _FURTHER = 0.5, 50, 3
 _FREE = 100  # further rounds of operators that a job may take in any case
 
